@@ -1,0 +1,83 @@
+"""Every setting and its default; the other configs change a few of them.
+
+    python -m jaxsplat_mouse.main --config=configs/2dgs.py --config.KEY=VALUE
+
+The defaults of `fit.*` and `hull.*`, and what they mean, stand in `jaxsplat_mouse.fit.Config` and
+`jaxsplat_mouse.visual_hull.HullConfig`, because the Python API uses them too.
+"""
+
+import dataclasses
+
+from ml_collections import ConfigDict
+
+from jaxsplat_mouse.fit import Config as FitConfig
+from jaxsplat_mouse.visual_hull import HullConfig
+
+
+def get_config(variant: str = "") -> ConfigDict:
+  config = ConfigDict()
+  config.seed = 0
+
+  config.data = ConfigDict()
+  # A scene folder, a folder of scene folders, or a list file; empty for the built-in mouse.
+  config.data.input = ""
+  # Canonical frame: one scale per "scene", one per "recording", or "none" to keep the input frame.
+  config.data.normalize = "scene"
+  # The animal's radius in the canonical frame (FaceLift sees +-0.91), and the input's up axis:
+  # "+z", another signed axis, or "cameras" for the one that the cameras agree on.
+  config.data.radius = 0.85
+  config.data.up = "+z"
+  # How many different built-in mice there are where `input` is empty, and their image size.
+  config.data.mice = 1
+  config.data.mouse_image_size = 512
+
+  config.hull = ConfigDict(dataclasses.asdict(HullConfig()))
+  del config.hull.num_points  # as many as Gaussians
+  config.fit = ConfigDict(dataclasses.asdict(FitConfig()))
+
+  # The views that are written: FaceLift's orbit. Degrees, world units, pixels.
+  config.render = ConfigDict()
+  config.render.num_views = 32
+  config.render.elevation = 20.0
+  config.render.distance = 2.7
+  config.render.fov = 50.0
+  config.render.image_size = 512
+
+  config.dataset = ConfigDict()
+  # Share of the scenes in val.txt; whole recordings go to one side.
+  config.dataset.val_fraction = 0.1
+  # zlib level 0 to 9.
+  config.dataset.png_level = 1
+
+  # What follows may change between two runs of one workdir.
+  config.batch = ConfigDict()
+  # Scenes fitted together: a number, or "auto" from the device's memory.
+  config.batch.scenes = "auto"
+
+  config.checkpoint = ConfigDict()
+  # Steps between two moments at which a fit can stop, and the least seconds between two savings.
+  config.checkpoint.steps = 50
+  config.checkpoint.seconds = 20.0
+
+  config.report = ConfigDict()
+  # Write one picture per scene: inputs, renders, depth, normals.
+  config.report.contact_sheets = True
+  return apply_variant(config, variant)
+
+
+def apply_variant(config: ConfigDict, variant: str) -> ConfigDict:
+  """Changes a config for what stands behind the colon of `--config=configs/NAME.py:VARIANT`."""
+  if variant == "preview":
+    shrink(config)
+  elif variant:
+    raise ValueError(f"variant {variant!r}: expected preview")
+  return config
+
+
+def shrink(config: ConfigDict) -> None:
+  """For a quick look: few Gaussians, few iterations, small images."""
+  config.data.mouse_image_size = 256
+  config.hull.resolution = 128
+  config.fit.num_gaussians = 4000
+  config.fit.iterations = 200
+  config.render.image_size = 256

@@ -1,0 +1,20 @@
+"""Errors that a person can act on."""
+
+from __future__ import annotations
+
+import os
+
+
+class InputError(ValueError):
+  """Bad input, told in one line: which file, which field, what is wrong and what was expected."""
+
+  def __init__(self, path: str | os.PathLike[str], field: str, problem: str):
+    """Builds the message `path: field: problem`.
+
+    Args:
+      path: the file or folder at fault.
+      field: the field, frame or key inside it; empty where the whole file is at fault.
+      problem: what is wrong and what was expected.
+    """
+    self.path, self.field, self.problem = os.fspath(path), field, problem
+    super().__init__(": ".join(part for part in (self.path, field, problem) if part))

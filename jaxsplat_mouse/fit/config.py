@@ -1,0 +1,153 @@
+"""What a fit is: its settings, and the stretches of steps that follow from them."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from jaxsplat_mouse import gaussians as gs
+from jaxsplat_mouse import optimizer
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+  """How a scene is fitted. Lengths are in canonical units: the animal's radius is just below 1.
+
+  Losses are means over the silhouette's area, so that weights do not depend on how much of a frame
+  the animal fills, on crops or on resolution.
+
+  Attributes:
+    model: `2dgs` (discs) or `3dgs` (ellipsoids).
+    num_gaussians: fixed count.
+    iterations: optimisation steps.
+    initialization: `hull` (on the visual hull's surface) or `random` (in the unit ball).
+    sh_degree: 0 to 3.
+    lr_position: learning rates, see `optimizer.Rates`.
+    lr_position_final: likewise.
+    lr_feature: likewise.
+    lr_opacity: likewise.
+    lr_scaling: likewise.
+    lr_rotation: likewise.
+    ssim_weight: share of 1 - SSIM in the photometric loss, the rest is L1.
+    mask_weight: of the L1 distance between alpha and silhouette.
+    depth_weight: of the depth distortion (discs).
+    normal_weight: of the disagreement of normals with the depth's own (discs).
+    geometry_from: fraction of the iterations after which these two act.
+    opacity_weight: of the mean opacity: faint splats vanish.
+    scale_weight: of the mean standard deviation.
+    opacity_decay: factor on every opacity, per step.
+    dropout: chance of every splat to be left out of a step, so that none learns to rely on another.
+    noise: strength of the exploration noise, times the current position rate.
+    relocate_every: steps between relocations of dead Gaussians; 0 never.
+    relocate_until: fraction of the iterations after which nothing is relocated.
+    min_opacity: a Gaussian at or below it is dead.
+    min_scale: smallest standard deviation of a disc along its axes, and of an ellipsoid along its
+      two larger ones, in pixels at the scene's origin. The screen's low-pass shows a splat however
+      small it is, so nothing else keeps splats from shrinking to dots that cover nothing between
+      the views.
+    max_scale: largest standard deviation.
+    max_anisotropy: largest ratio of the two largest axes.
+    random_background: draw a background colour per view and step; white otherwise.
+    resolutions: downsampling of the views, one stage each, coarse to fine.
+    stages: fractions of the iterations at which the second and later stages begin.
+    views_per_step: views drawn at random for each step; 0 takes all.
+    tile_entries: splat-tile intersections per Gaussian and view that a step has room for.
+    alpha_max: ceiling of one splat's alpha.
+  """
+
+  model: str = "2dgs"
+  num_gaussians: int = 20_000
+  iterations: int = 1500
+  initialization: str = "hull"
+  sh_degree: int = 0
+  lr_position: float = 0.002
+  lr_position_final: float = 0.01
+  lr_feature: float = 0.01
+  lr_opacity: float = 0.05
+  lr_scaling: float = 0.005
+  lr_rotation: float = 0.001
+  ssim_weight: float = 0.2
+  mask_weight: float = 0.5
+  depth_weight: float = 0.1
+  normal_weight: float = 0.05
+  geometry_from: float = 0.3
+  opacity_weight: float = 0.1
+  scale_weight: float = 1.0
+  opacity_decay: float = 1.0
+  dropout: float = 0.05
+  noise: float = 2.5e5
+  relocate_every: int = 50
+  relocate_until: float = 0.85
+  min_opacity: float = 0.005
+  min_scale: float = 0.7
+  max_scale: float = 0.3
+  max_anisotropy: float = 10.0
+  random_background: bool = True
+  resolutions: tuple[int, ...] = (2, 1)
+  stages: tuple[float, ...] = (0.5,)
+  views_per_step: int = 2
+  tile_entries: float = 8.0
+  alpha_max: float = 0.99
+
+  def __post_init__(self) -> None:
+    """Refuses what could only fail later, naming the key."""
+    if self.model not in gs.MODELS:
+      raise ValueError(f"fit.model: {self.model!r}, expected one of {sorted(gs.MODELS)}")
+    if self.initialization not in ("hull", "random"):
+      raise ValueError(f"fit.initialization: {self.initialization!r}, expected 'hull' or 'random'")
+    if len(self.stages) != len(self.resolutions) - 1:
+      raise ValueError(
+        f"fit.stages: {self.stages}, expected one fraction fewer than fit.resolutions "
+        f"{self.resolutions}"
+      )
+    for name in ("num_gaussians", "iterations"):
+      if getattr(self, name) < 1:
+        raise ValueError(f"fit.{name}: {getattr(self, name)}, expected at least 1")
+    if self.sh_degree not in range(4):
+      raise ValueError(f"fit.sh_degree: {self.sh_degree}, expected 0 to 3")
+
+  @property
+  def rates(self) -> optimizer.Rates:
+    """The learning rates."""
+    return optimizer.Rates(
+      position=self.lr_position,
+      position_final=self.lr_position_final,
+      feature=self.lr_feature,
+      opacity=self.lr_opacity,
+      scaling=self.lr_scaling,
+      rotation=self.lr_rotation,
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Stage:
+  """A stretch of steps with one set of shapes.
+
+  Attributes:
+    first: its first step.
+    last: one past its last step.
+    resolution: downsampling of the views.
+  """
+
+  first: int
+  last: int
+  resolution: int
+
+
+def stages(config: Config) -> list[Stage]:
+  """The stages of a fit, cut at whole relocation periods, without empty ones."""
+  period = max(config.relocate_every, 1)
+  cuts = [round(f * config.iterations / period) * period for f in config.stages]
+  edges = [0, *cuts, config.iterations]
+  spans = zip(edges[:-1], edges[1:], config.resolutions, strict=True)
+  return [Stage(first=a, last=b, resolution=r) for a, b, r in spans if b > a]
+
+
+def chunks(config: Config, longest: int) -> list[Stage]:
+  """The fit cut into pieces of at most `longest` steps, whole relocation periods each."""
+  period = max(config.relocate_every, 1)
+  size = max(longest // period, 1) * period
+  return [
+    Stage(first=a, last=min(a + size, stage.last), resolution=stage.resolution)
+    for stage in stages(config)
+    for a in range(stage.first, stage.last, size)
+  ]

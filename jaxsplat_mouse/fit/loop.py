@@ -1,0 +1,244 @@
+"""Fit states and how they advance: `init`, `step`, chunks of steps, batches of scenes."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxsplat_mouse import density, optimizer
+from jaxsplat_mouse import math as jm
+from jaxsplat_mouse.fit.config import Config, Stage, chunks
+from jaxsplat_mouse.fit.objective import Problem, draw_views, loss, problem_at, regularizer
+from jaxsplat_mouse.gaussians import MODELS, Gaussians, mask
+from jaxsplat_mouse.scene import Scene, crop_shape, crop_views, stack_scenes
+from jaxsplat_mouse.visual_hull import HullConfig, carve_hull, initial_gaussians
+
+_LONGEST_CHUNK = 250  # steps that `fit_scenes` does again where splats found no room
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FitState:
+  """All that changes during a fit; a pytree of one scene, or of a batch with a leading axis.
+
+  Attributes:
+    step: () int32, steps done.
+    seed: () uint32; every random number is a function of it and of the step.
+    gaussians: (N,).
+    alive: (N,) bool, False for unused slots.
+    opt_state: Adam's moments.
+    overflow: () int32, most intersections that ever found no room in one view.
+  """
+
+  step: jax.Array
+  seed: jax.Array
+  gaussians: Gaussians
+  alive: jax.Array
+  opt_state: Any
+  overflow: jax.Array
+
+
+def init(gaussians: Gaussians, seed: int | jax.Array = 0) -> FitState:
+  """The state before the first step, of one scene."""
+  return FitState(
+    step=jnp.zeros((), jnp.int32),
+    seed=jnp.asarray(seed, jnp.uint32),
+    gaussians=gaussians,
+    alive=jnp.ones(gaussians.means.shape[0], bool),
+    opt_state=optimizer.init(gaussians),
+    overflow=jnp.zeros((), jnp.int32),
+  )
+
+
+def step(
+  state: FitState, problem: Problem, config: Config
+) -> tuple[FitState, dict[str, jax.Array]]:
+  """One optimisation step of one scene."""
+  key = jax.random.fold_in(jax.random.key(state.seed), state.step)
+  view_key, background_key, noise_key, drop_key = jax.random.split(key, 4)
+  views = draw_views(problem.views, view_key, config.views_per_step)
+  backgrounds = jnp.ones((views.alphas.shape[0], 3))
+  if config.random_background:
+    backgrounds = jax.random.uniform(background_key, backgrounds.shape)
+  shown = state.alive & (jax.random.uniform(drop_key, state.alive.shape) >= config.dropout)
+  gradient, metrics = jax.grad(loss, has_aux=True)(
+    state.gaussians, shown, state.step, views, backgrounds, problem.area, config
+  )
+  pressure = jax.grad(regularizer)(state.gaussians, state.alive, config)
+  gradient = jax.tree.map(jnp.add, gradient, pressure)
+  gaussians, opt_state = optimizer.update(
+    state.gaussians, gradient, state.opt_state, config.rates, state.step, config.iterations
+  )
+  if config.opacity_decay < 1.0:
+    gaussians = density.decay_opacity(gaussians, config.opacity_decay)
+  if config.noise > 0:
+    rate = optimizer.position_rate(config.rates, state.step, config.iterations)
+    gaussians = density.explore(gaussians, noise_key, config.noise * rate)
+  gaussians = density.limit_shape(
+    gaussians, config.min_scale * problem.footprint, config.max_scale, config.max_anisotropy
+  )
+  state = dataclasses.replace(
+    state,
+    step=state.step + 1,
+    gaussians=gaussians,
+    opt_state=opt_state,
+    overflow=jnp.maximum(state.overflow, metrics["overflow"]),
+  )
+  return state, metrics
+
+
+def _relocate(state: FitState, config: Config) -> FitState:
+  """Relocates dead Gaussians, until `relocate_until`."""
+  key = jax.random.fold_in(jax.random.key(state.seed ^ jnp.uint32(0x5EED)), state.step)
+  moved, rows = density.relocate(state.gaussians, state.alive, key, config.min_opacity)
+  changed = (moved, optimizer.reset_rows(state.opt_state, rows))
+  kept = (state.gaussians, state.opt_state)
+  due = state.step <= config.relocate_until * config.iterations
+  gaussians, opt_state = jax.tree.map(lambda a, b: jnp.where(due, a, b), changed, kept)
+  return dataclasses.replace(state, gaussians=gaussians, opt_state=opt_state)
+
+
+def _scene_chunk(
+  state: FitState, scene: Scene, config: Config, resolution: int, num_steps: int
+) -> tuple[FitState, dict[str, jax.Array]]:
+  """`num_steps` steps of one scene, with a relocation after every whole period."""
+  problem = problem_at(scene, resolution)
+
+  def one(state: FitState, _: None) -> tuple[FitState, dict[str, jax.Array]]:
+    return step(state, problem, config)
+
+  def period(state: FitState, _: None) -> tuple[FitState, dict[str, jax.Array]]:
+    state, metrics = jax.lax.scan(one, state, None, config.relocate_every)
+    return _relocate(state, config), metrics
+
+  if config.relocate_every <= 0:
+    return jax.lax.scan(one, state, None, num_steps)
+  whole, rest = divmod(num_steps, config.relocate_every)
+  state, metrics = jax.lax.scan(period, state, None, whole)
+  metrics = jax.tree.map(lambda m: m.reshape(-1), metrics)
+  if rest:
+    state, tail = jax.lax.scan(one, state, None, rest)
+    metrics = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), metrics, tail)
+  return state, metrics
+
+
+@functools.partial(jax.jit, static_argnums=(2, 3, 4))
+def run_chunk(
+  state: FitState, scenes: Scene, config: Config, resolution: int, num_steps: int
+) -> tuple[FitState, dict[str, jax.Array]]:
+  """Steps a batch of scenes together.
+
+  Args:
+    state: batch (B, ...), all at the same step.
+    scenes: batch (B, V, ...) of one image shape.
+    config: how to fit.
+    resolution: downsampling of the views, that of the stage.
+    num_steps: steps to take; a chunk that starts and ends on whole relocation periods does
+      the same as several chunks in a row.
+
+  Returns:
+    the state, and metrics (B, num_steps) by name.
+  """
+  run = functools.partial(_scene_chunk, config=config, resolution=resolution, num_steps=num_steps)
+  return jax.vmap(run)(state, scenes)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Fit:
+  """What came of one scene.
+
+  Attributes:
+    gaussians: (N,) in the scene's frame, numpy.
+    losses: (iterations,) total loss by step.
+  """
+
+  gaussians: Gaussians
+  losses: np.ndarray
+
+
+def initialize(scene: Scene, config: Config, key: jax.Array) -> Gaussians:
+  """The Gaussians that a fit of one scene starts from; pure, `vmap` takes a stack of scenes.
+
+  `random` is the seed recipe: uniform in the unit ball, grey, opacity 0.1.
+  """
+  if config.initialization == "hull":
+    hull = carve_hull(scene, HullConfig(num_points=config.num_gaussians))
+    return initial_gaussians(
+      hull, key, config.num_gaussians, model=config.model, sh_degree=config.sh_degree
+    )
+  keys = jax.random.split(key, 3)
+  direction = jm.safe_normalize(jax.random.normal(keys[0], (config.num_gaussians, 3)))
+  radius = jax.random.uniform(keys[1], (config.num_gaussians, 1)) ** (1.0 / 3.0)
+  axes = 2 if config.model == "2dgs" else 3
+  spacing = (4.0 / 3.0 * np.pi / config.num_gaussians) ** (1.0 / 3.0)
+  return MODELS[config.model](
+    means=direction * radius,
+    log_scales=jnp.full((config.num_gaussians, axes), np.log(0.5 * spacing), jnp.float32),
+    quats=jax.random.normal(keys[2], (config.num_gaussians, 4)),
+    logit_opacities=jnp.full(config.num_gaussians, np.log(0.1 / 0.9), jnp.float32),
+    sh=jnp.zeros((config.num_gaussians, (config.sh_degree + 1) ** 2, 3)),
+  )
+
+
+def fit_scenes(scenes: list[Scene], config: Config, seed: int = 0) -> list[Fit]:
+  """Fits several scenes as one batch, cropped to one shape.
+
+  Args:
+    scenes: in their canonical frames; view counts may differ.
+    config: how.
+    seed: scene i draws its random numbers from seed + i.
+
+  Raises:
+    ValueError: a scene's silhouettes admit no common solid; the message says which scene.
+  """
+  shape = crop_shape(scenes)
+  batch = jax.tree.map(jnp.asarray, stack_scenes([crop_views(scene, shape) for scene in scenes]))
+  seeds = jnp.arange(seed, seed + len(scenes), dtype=jnp.uint32)
+  gaussians = initialize_batch(batch, seeds, config)
+  for index in range(len(scenes)):
+    if not all(bool(np.isfinite(leaf[index]).all()) for leaf in jax.tree.leaves(gaussians)):
+      raise ValueError(f"scene {index}: no solid fits its silhouettes; check its cameras and masks")
+  state = jax.vmap(init)(gaussians, seeds)
+  records = []
+  for part in chunks(config, _LONGEST_CHUNK):
+    state, metrics, config = _advance(state, batch, config, part)
+    records.append(np.asarray(metrics["loss"]))
+  record = np.concatenate(records, -1)
+  shown = jax.tree.map(np.asarray, jax.vmap(mask)(state.gaussians, state.alive))
+  return [Fit(gaussians=unstack(shown, i), losses=record[i]) for i in range(len(scenes))]
+
+
+def _advance(
+  state: FitState, scenes: Scene, config: Config, part: Stage
+) -> tuple[FitState, dict[str, jax.Array], Config]:
+  """One chunk, again with more room for as long as splats do not find any."""
+  while True:
+    after, metrics = run_chunk(state, scenes, config, part.resolution, part.last - part.first)
+    if int(after.overflow.max()) == 0:
+      return after, metrics, config
+    config = dataclasses.replace(config, tile_entries=1.5 * config.tile_entries)
+
+
+def fit_scene(scene: Scene, config: Config, seed: int = 0) -> Fit:
+  """Fits one scene; see `fit_scenes`."""
+  return fit_scenes([scene], config, seed)[0]
+
+
+@functools.partial(jax.jit, static_argnames="config")
+def initialize_batch(scenes: Scene, seeds: jax.Array, config: Config) -> Gaussians:
+  """`initialize` for a stack of scenes (B, ...) and seeds (B,); one scene after the other."""
+
+  def one(item: tuple[Scene, jax.Array]) -> Gaussians:
+    return initialize(item[0], config, jax.random.key(item[1]))
+
+  return jax.lax.map(one, (scenes, seeds))
+
+
+def unstack(batch: Any, index: int) -> Any:
+  """One scene out of a batch, as numpy."""
+  return jax.tree.map(lambda leaf: np.asarray(leaf[index]), batch)

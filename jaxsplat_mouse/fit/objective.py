@@ -1,0 +1,183 @@
+"""What a fit minimises: training views at one resolution, and the loss against them."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from jaxsplat_mouse import gaussians as gs
+from jaxsplat_mouse import losses
+from jaxsplat_mouse import math as jm
+from jaxsplat_mouse.cameras import Cameras
+from jaxsplat_mouse.fit.config import Config
+from jaxsplat_mouse.gaussians import Gaussians
+from jaxsplat_mouse.render import RenderOutput, render
+from jaxsplat_mouse.scene import Scene
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Views:
+  """Training views at one resolution: premultiplied colour, silhouette, observed pixels, weight."""
+
+  cameras: Cameras
+  colors: jax.Array  # (V, H, W, 3)
+  alphas: jax.Array  # (V, H, W)
+  observed: jax.Array  # (V, H, W)
+
+
+def views_at(scene: Scene, resolution: int) -> Views:
+  """Averages views over resolution^2 pixels, as premultiplied colour, and moves the intrinsics."""
+  colors = jnp.asarray(scene.images) * jnp.asarray(scene.alphas)[..., None]
+  height, width = scene.alphas.shape[1:]
+  x = jnp.arange(width) + 0.5
+  y = jnp.arange(height) + 0.5
+  frame = jnp.asarray(scene.frames)[:, :, None, None]
+  inside = (x >= frame[:, 0]) & (x <= frame[:, 2])
+  observed = (inside & ((y[:, None] >= frame[:, 1]) & (y[:, None] <= frame[:, 3]))).astype(
+    jnp.float32
+  )
+  observed *= jnp.asarray(scene.view_mask, jnp.float32)[:, None, None]
+  if resolution == 1:
+    return Views(
+      cameras=scene.cameras, colors=colors, alphas=jnp.asarray(scene.alphas), observed=observed
+    )
+  high, wide = height // resolution, width // resolution
+
+  def pool(a: jax.Array) -> jax.Array:
+    a = a[:, : high * resolution, : wide * resolution]
+    return a.reshape(-1, high, resolution, wide, resolution, *a.shape[3:]).mean((2, 4))
+
+  cameras = Cameras(
+    world_to_camera=scene.cameras.world_to_camera,
+    intrinsics=scene.cameras.intrinsics / resolution,
+    width=wide,
+    height=high,
+  )
+  return Views(
+    cameras=cameras,
+    colors=pool(colors),
+    alphas=pool(scene.alphas),
+    observed=(pool(observed) > 0.999).astype(jnp.float32),
+  )
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Problem:
+  """One scene's views at one resolution, and the measures that make weights mean the same anywhere.
+
+  Attributes:
+    views: (V,) targets.
+    area: () pixels of a view over the mean pixels of its silhouette.
+    footprint: () width of a full-resolution pixel at the scene's origin, world units; the median
+      over the views.
+  """
+
+  views: Views
+  area: jax.Array
+  footprint: jax.Array
+
+
+def problem_at(scene: Scene, resolution: int) -> Problem:
+  """What a fit of `scene` minimises at a downsampling of its views."""
+  views = views_at(scene, resolution)
+  real = jnp.asarray(scene.view_mask)
+  count = jnp.maximum(real.sum(), 1)
+  covered = (views.alphas.mean((1, 2)) * real).sum() / count
+  distance = jm.safe_sqrt((scene.cameras.centers**2).sum(-1))
+  footprint = jnp.where(real, distance / scene.cameras.intrinsics[:, 0], jnp.inf)
+  return Problem(
+    views=views,
+    area=1.0 / jnp.maximum(covered, 1e-3),
+    footprint=jnp.sort(footprint)[(count - 1) // 2],
+  )
+
+
+def _view_loss(
+  output: RenderOutput, target: Views, background: jax.Array, config: Config
+) -> dict[str, jax.Array]:
+  """Per-pixel mean losses of one view, unweighted."""
+  wanted = target.colors + (1.0 - target.alphas)[..., None] * background
+  parts = {
+    "l1": losses.l1(output.rgb, wanted, target.observed),
+    "mask": losses.mask_l1(output.alpha, target.alphas, target.observed),
+  }
+  if config.ssim_weight > 0:
+    parts["ssim"] = losses.ssim(output.rgb, wanted, target.observed)
+  if config.model == "2dgs":
+    parts["distortion"] = losses.distortion(output.distortion, target.observed)
+    parts["normal"] = losses.normal_consistency(
+      output.normal, output.depth, output.alpha, target.cameras, target.observed
+    )
+  return parts
+
+
+def loss(
+  gaussians: Gaussians,
+  alive: jax.Array,
+  step: jax.Array,
+  views: Views,
+  backgrounds: jax.Array,
+  area: jax.Array,
+  config: Config,
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+  """How far N Gaussians are from the given views, and the parts of that for the record.
+
+  Args:
+    gaussians: (N,).
+    alive: (N,) bool, slots in use.
+    step: () steps done.
+    views: (V,) targets.
+    backgrounds: (V, 3) colours behind render and photograph alike.
+    area: () pixels of a view over the mean pixels of its silhouette.
+    config: weights.
+  """
+  shown = gs.mask(gaussians, alive)
+  capacity = int(config.tile_entries * config.num_gaussians)
+
+  def one(view: Views, background: jax.Array) -> tuple[dict[str, jax.Array], jax.Array]:
+    output = render(
+      shown,
+      view.cameras,
+      background=background,
+      geometry=config.model == "2dgs",
+      capacity=max(capacity, 64),
+      alpha_max=config.alpha_max,
+    )
+    return _view_loss(output, view, background, config), output.overflow
+
+  parts, overflow = jax.vmap(one)(views, backgrounds)
+  real = (views.observed.max((1, 2)) > 0).astype(jnp.float32)
+  parts = {k: (v * real).sum() / jnp.maximum(real.sum(), 1.0) for k, v in parts.items()}
+  image = (1.0 - config.ssim_weight) * parts["l1"]
+  if config.ssim_weight > 0:
+    image += config.ssim_weight * (1.0 - parts["ssim"])
+  total = image + config.mask_weight * parts["mask"]
+  if config.model == "2dgs":
+    on = (step >= config.geometry_from * config.iterations).astype(jnp.float32)
+    total += on * config.depth_weight * parts["distortion"]
+    total += on * config.normal_weight * parts["normal"]
+  total = total * area
+  return total, {**parts, "loss": total, "overflow": overflow.max()}
+
+
+def regularizer(gaussians: Gaussians, alive: jax.Array, config: Config) -> jax.Array:
+  """Pressure of N Gaussians, those alive (N,), toward few and small ones."""
+  total = config.opacity_weight * losses.opacity_regularizer(gs.opacities(gaussians), alive)
+  return total + config.scale_weight * losses.scale_regularizer(gs.scales(gaussians), alive)
+
+
+def draw_views(views: Views, key: jax.Array, count: int) -> Views:
+  """`count` views drawn without replacement; all where count is 0 or reaches their number.
+
+  Padding views, which observe nothing, come last.
+  """
+  number = views.alphas.shape[0]
+  if count <= 0 or count >= number:
+    return views
+  padding = views.observed.max((1, 2)) == 0
+  picked = jnp.argsort(jax.random.uniform(key, (number,)) + padding)[:count]
+  return jax.tree.map(lambda a: a[picked], views)

@@ -1,0 +1,99 @@
+"""Which scenes are finished, fitted or failed: the manifest and `fits/`, compared by hashes."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from absl import logging
+
+from jaxsplat_mouse import dataset, sources
+from jaxsplat_mouse.dataset import SceneRecord
+from jaxsplat_mouse.errors import InputError
+from jaxsplat_mouse.pipeline import fits
+from jaxsplat_mouse.pipeline.fitting import FitError
+from jaxsplat_mouse.pipeline.settings import Settings
+from jaxsplat_mouse.pipeline.workdir import Workdir
+from jaxsplat_mouse.sources import Source
+
+
+class Ledger:
+  """What became of every scene.
+
+  Attributes:
+    sources: the scenes of the run by name.
+    records: the last manifest line of every scene of the dataset.
+    failures: scenes that failed in this run, and why.
+  """
+
+  def __init__(self, settings: Settings, workdir: Workdir, found: Sequence[Source]):
+    """Reads the manifest.
+
+    Raises:
+      InputError: it is broken.
+    """
+    self._settings, self._workdir = settings, workdir
+    self.sources = {source.name: source for source in found}
+    self.records = dataset.latest_records(workdir.dataset)
+    self.failures: dict[str, str] = {}
+
+  def finished(self) -> set[str]:
+    """Scenes that the dataset holds as this configuration makes them from these files."""
+    with ThreadPoolExecutor() as threads:
+      answers = list(threads.map(self._is_finished, self.sources))
+    return {name for name, answer in zip(self.sources, answers, strict=True) if answer}
+
+  def _is_finished(self, name: str) -> bool:
+    record = self.records.get(name)
+    if record is None or record.status == "failed":
+      return False
+    if record.extra.get("render_key") != fits.render_key(self._settings):
+      return False
+    try:
+      digest = sources.digest(self.sources[name])
+    except InputError as error:
+      logging.warning("%s: the finished scene is kept, but its source is gone (%s)", name, error)
+      digest = record.extra.get("digest", "")
+    same = digest == record.extra.get("digest")
+    return same and dataset.is_complete(self._workdir.dataset, record)
+
+  def is_fitted(self, name: str, scale: float | None) -> bool:
+    """Whether `fits/` holds the scene's fit with these settings from these files."""
+    try:
+      saved = fits.load_fit(self._workdir, name)
+      wanted = sources.digest(self.sources[name]), fits.fit_key(self._settings, scale)
+      return (saved.digest, saved.fit_key) == wanted
+    except InputError:
+      return False
+
+  def done(self, record: SceneRecord) -> None:
+    """Notes a scene whose files are all written.
+
+    Raises:
+      OSError: the manifest cannot be written.
+    """
+    dataset.append_record(self._workdir.dataset, record)
+    self.records[record.scene] = record
+
+  def failed(self, name: str, error: Exception) -> str:
+    """Notes a scene that failed; the reason in one line. What was not foreseen is logged whole."""
+    reason = (str(error) or type(error).__name__).splitlines()[0]
+    if not isinstance(error, (InputError, FitError, OSError)):
+      reason = f"{type(error).__name__}: {reason}"
+      details = "".join(traceback.format_exception(error))
+      logging.error("%s failed in a way that was not foreseen:\n%s", name, details)
+    self.failures[name] = reason
+    recording = self.sources[name].recording
+    record = SceneRecord(scene=name, status="failed", recording=recording, error=reason)
+    self.records[name] = record
+    try:
+      dataset.append_record(self._workdir.dataset, record)
+    except OSError as problem:
+      logging.warning("%s: not in the manifest (%s)", name, problem.strerror)
+    return reason
+
+  def listed(self) -> list[str]:
+    """Scenes that belong into the dataset's lists."""
+    done = [name for name, record in self.records.items() if record.status == "done"]
+    return [name for name in done if (self._workdir.dataset / name).is_dir()]

@@ -1,0 +1,58 @@
+"""One scale per recording, measured once over all its scenes and then kept."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection
+
+from jaxsplat_mouse.canonical import recording_scale
+from jaxsplat_mouse.errors import InputError
+from jaxsplat_mouse.io import atomic
+from jaxsplat_mouse.pipeline.prepare import measure_radius
+from jaxsplat_mouse.pipeline.settings import Settings
+from jaxsplat_mouse.pipeline.workdir import Workdir
+from jaxsplat_mouse.sources import Source
+
+_FILE = "scales.json"
+
+
+def fix_scales(
+  workdir: Workdir,
+  settings: Settings,
+  found: Collection[Source],
+  wanted: Collection[str],
+  on_scene: Callable[[str], None],
+) -> dict[str, float]:
+  """Canonical units per input unit by recording; empty where every scene has its own.
+
+  Args:
+    workdir: keeps them in `scales.json`.
+    settings: of the run.
+    found: all scenes.
+    wanted: recordings that need a scale.
+    on_scene: called with the name of every scene that is measured.
+
+  Raises:
+    OSError: the file cannot be written.
+  """
+  if settings.data.normalize != "recording":
+    return {}
+  path = workdir.path / _FILE
+  try:
+    scales = {str(k): float(v) for k, v in json.loads(path.read_text()).items()}
+  except (OSError, ValueError, AttributeError, TypeError):
+    scales = {}
+  radii: dict[str, list[float]] = {}
+  for source in found:
+    if source.recording not in scales and source.recording in wanted:
+      on_scene(source.name)
+      try:
+        radius = measure_radius(source, settings.hull)
+      except InputError:  # told when its turn comes
+        continue
+      radii.setdefault(source.recording, []).append(radius)
+  for recording, values in radii.items():
+    scales[recording] = recording_scale(values, settings.data.radius)
+  if radii:
+    atomic.write_bytes(path, json.dumps(scales, indent=2).encode())
+  return scales

@@ -1,0 +1,120 @@
+"""Rendering for files: a fixed number of cameras at a time, one program per image size.
+
+Gaussians are padded with invisible ones to a multiple of `_BUCKET`, so that scenes with different
+counts share one compilation; what is rendered from a fit and from its PLY is the same to the bit.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Iterator, Sequence
+
+import jax
+import numpy as np
+from absl import logging
+
+from jaxsplat_mouse.cameras import Cameras
+from jaxsplat_mouse.dataset import to_rgba8
+from jaxsplat_mouse.gaussians import Gaussians
+from jaxsplat_mouse.render import RenderOutput, default_capacity, render_views
+
+_BUCKET = 4096
+# Pixels of all cameras of one call: bounds the memory of a dataset render.
+_PIXELS_AT_ONCE = {"cpu": 1 << 20}
+_PIXELS_ON_ACCELERATORS = 1 << 23
+_INVISIBLE = -30.0  # logit of an opacity that no renderer shows
+_MOST_AT_ONCE = 32
+_MAX_DOUBLINGS = 6
+
+
+def pad_gaussians(gaussians: Gaussians) -> Gaussians:
+  """The Gaussians and invisible copies of the first, up to a multiple of 4096."""
+  count = len(gaussians.means)
+  missing = -count % _BUCKET
+  padded = jax.tree.map(
+    lambda x: np.concatenate([np.asarray(x), np.repeat(np.asarray(x)[:1], missing, 0)]), gaussians
+  )
+  padded.logit_opacities[count:] = _INVISIBLE
+  return padded
+
+
+def drop_invisible(gaussians: Gaussians, alive: np.ndarray) -> Gaussians:
+  """The live Gaussians (N,) bool that a renderer shows: opacity of at least 1/255."""
+  shown = np.asarray(alive) & (np.asarray(gaussians.logit_opacities) >= -np.log(254.0))
+  if not shown.any():
+    shown[np.argmax(gaussians.logit_opacities)] = True
+  return jax.tree.map(lambda x: np.asarray(x)[shown], gaussians)
+
+
+@functools.partial(jax.jit, static_argnames="capacity")
+def _render(gaussians: Gaussians, cameras: Cameras, capacity: int) -> RenderOutput:
+  return render_views(gaussians, cameras, capacity=capacity)
+
+
+def render_in_parts(
+  gaussians: Gaussians, cameras: Cameras, fields: Sequence[str] = ("rgb", "alpha")
+) -> Iterator[dict[str, np.ndarray]]:
+  """Renders V cameras over black, a few at a time.
+
+  What finds no room is rendered again with twice the room, and logged.
+
+  Args:
+    gaussians: (N,).
+    cameras: (V,) of one image size.
+    fields: which fields of `RenderOutput` are brought to the host.
+
+  Yields:
+    those fields of consecutive cameras, (n, H, W, ...).
+  """
+  padded = jax.device_put(pad_gaussians(gaussians))
+  capacity = default_capacity(len(padded.means))
+  pixels = _PIXELS_AT_ONCE.get(jax.default_backend(), _PIXELS_ON_ACCELERATORS)
+  # Never fewer for fewer cameras: that would be another program to compile.
+  at_once = min(_MOST_AT_ONCE, max(1, pixels // (cameras.width * cameras.height)))
+  for start in range(0, len(cameras), at_once):
+    index = np.minimum(np.arange(start, start + at_once), len(cameras) - 1)
+    part = select(cameras, index)
+    for _ in range(_MAX_DOUBLINGS):
+      output = _render(padded, part, capacity)
+      dropped = int(np.max(output.overflow))
+      if dropped == 0:
+        break
+      capacity *= 2
+      logging.info("%d splat-tile pairs found no room; capacity is now %d", dropped, capacity)
+    else:
+      logging.warning("%d splat-tile pairs left out of a render", dropped)
+    count = min(at_once, len(cameras) - start)
+    yield {name: np.asarray(getattr(output, name))[:count] for name in fields}
+
+
+def render_rgba(gaussians: Gaussians, cameras: Cameras) -> np.ndarray:
+  """Straight 8-bit RGBA (V, H, W, 4) of V cameras of one image size."""
+  return np.concatenate([to_rgba8(**part) for part in render_in_parts(gaussians, cameras)])
+
+
+def render_groups(
+  gaussians: Gaussians, groups: Sequence[tuple[np.ndarray, Cameras]]
+) -> list[np.ndarray]:
+  """As `render_rgba` for cameras of several image sizes.
+
+  Args:
+    gaussians: (N,).
+    groups: view indices and cameras of each image size, as `CameraFile.groups` gives them.
+
+  Returns:
+    one (H, W, 4) image per view, in the order of the indices.
+  """
+  images: dict[int, np.ndarray] = {}
+  for index, cameras in groups:
+    images.update(zip(index.tolist(), render_rgba(gaussians, cameras), strict=True))
+  return [images[i] for i in range(len(images))]
+
+
+def select(cameras: Cameras, index: np.ndarray | slice) -> Cameras:
+  """Some of V cameras, as NumPy."""
+  return dataclasses.replace(
+    cameras,
+    world_to_camera=np.asarray(cameras.world_to_camera)[index],
+    intrinsics=np.asarray(cameras.intrinsics)[index],
+  )

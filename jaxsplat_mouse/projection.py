@@ -1,0 +1,229 @@
+"""World to image: Gaussians and one camera become splats in pixels.
+
+Notation, in pixels relative to the splat's projected centre, d = (dx, dy):
+
+* an ellipsoid becomes a 2D Gaussian exp(-1/2 d^T Q d), Q the inverse of the EWA covariance
+  (Zwicker et al. 2002) plus 0.3 px^2 of low-pass;
+* a disc keeps its perspective. The ray through a pixel meets the disc's plane at
+  (u.d, v.d) / q in standard deviations along its two axes, at depth z / q, where q = 1 + w.d and
+  z is the centre's depth. That is the inverse of the ray-splat transform of Huang et al. 2024
+  (eq. 8-10) taken about the splat's centre: at d = 0 the hit is the centre itself, so float32
+  loses nothing to large pixel coordinates, and inverse depth is linear in the pixel.
+
+Everything is written out by element; no small matrix product is launched. Gradients are finite for
+zero quaternions, edge-on discs, points behind the camera and vanishing sizes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from jaxsplat_mouse import math as jm
+from jaxsplat_mouse import spherical_harmonics
+from jaxsplat_mouse.cameras import Cameras
+from jaxsplat_mouse.gaussians import Gaussians, Gaussians2D, Gaussians3D, normals, opacities, scales
+
+ALPHA_MIN = 1.0 / 255.0
+LOW_PASS = 0.3  # px^2 added to the covariance of an ellipsoid
+NEAR = 1e-2  # camera z below which a splat is culled, world units
+EXTENT = 3.33  # standard deviations beyond which a splat is never evaluated
+_EDGE_ON = 1e-3  # smallest |cosine| between a disc's normal and the ray to its centre
+_FRUSTUM_MARGIN = 0.3  # of the frustum, beyond which the EWA Jacobian is frozen
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Splats:
+  """N splats as one camera sees them. Leading batch axes may stand before N.
+
+  Attributes:
+    centers: (N, 2) projected centres, pixels.
+    shapes: (N, 3) Q as (xx, xy, yy), px^-2, for ellipsoids; (N, 6) u, v, w, px^-1, for discs.
+    depths: (N,) camera z of the centres, world units.
+    opacities: (N,) in (0, 1).
+    colors: (N, 3).
+    normals: (N, 3) unit, in the world, facing the camera.
+    ellipses: (N, 6) where alpha can reach 1/255: centre x y, then (A, B, C) with
+      A dx^2 + 2 B dx dy + C dy^2 <= 1, then the radius of a disc about `centers` that belongs to it
+      too. No gradient.
+    boxes: (N, 4) x0 y0 x1 y1 around all that, pixels; x1 < x0 marks a culled splat. No gradient.
+  """
+
+  centers: jax.Array
+  shapes: jax.Array
+  depths: jax.Array
+  opacities: jax.Array
+  colors: jax.Array
+  normals: jax.Array
+  ellipses: jax.Array
+  boxes: jax.Array
+
+  @property
+  def flat(self) -> bool:
+    """True for discs, False for ellipsoids."""
+    return self.shapes.shape[-1] == 6
+
+
+def project(gaussians: Gaussians, camera: Cameras) -> Splats:
+  """Projects the Gaussians (N,) of one scene into one camera."""
+  if isinstance(gaussians, Gaussians2D):
+    return project_2d(gaussians, camera)
+  return project_3d(gaussians, camera)
+
+
+def project_3d(gaussians: Gaussians3D, camera: Cameras) -> Splats:
+  """EWA projection of ellipsoids: 0.3 px^2 of low-pass, Jacobian frozen at the frustum + 30 %."""
+  fx, fy, cx, cy = camera.intrinsics
+  x, y, z, visible = _to_camera(gaussians, camera)
+  tan_x, tan_y = _clamped_slopes(x / z, y / z, camera)
+  r = camera.world_to_camera
+  row_x = fx / z[:, None] * (r[0, :3] - tan_x[:, None] * r[2, :3])
+  row_y = fy / z[:, None] * (r[1, :3] - tan_y[:, None] * r[2, :3])
+  xx = xy = yy = 0.0
+  sizes = scales(gaussians)
+  for i, column in enumerate(jm.quaternion_columns(gaussians.quats)):
+    a = (row_x * column).sum(-1) * sizes[:, i]
+    b = (row_y * column).sum(-1) * sizes[:, i]
+    xx, xy, yy = xx + a * a, xy + a * b, yy + b * b
+  xx, yy = xx + LOW_PASS, yy + LOW_PASS
+  determinant = xx * yy - xy * xy
+  visible &= (determinant > 0) & jnp.isfinite(determinant)
+  xx, xy, yy = (jnp.where(visible, v, d) for v, d in ((xx, 1.0), (xy, 0.0), (yy, 1.0)))
+  inverse = 1.0 / jnp.where(visible, determinant, 1.0)
+  shapes = jnp.stack([yy * inverse, -xy * inverse, xx * inverse], -1)
+  centers = jnp.stack([fx * x / z + cx, fy * y / z + cy], -1)
+  level = _level(gaussians)
+  radii = jnp.sqrt(2.0 * jnp.maximum(level, 0.0))
+  half = jnp.stack([jnp.sqrt(xx), jnp.sqrt(yy)], -1) * radii[:, None]
+  ellipses = jnp.concatenate(
+    [centers, shapes / jnp.maximum(2.0 * level, 1e-6)[:, None], jnp.zeros_like(z)[:, None]], -1
+  )
+  boxes = jnp.concatenate([centers - half, centers + half], -1)
+  return _assemble(gaussians, camera, centers, shapes, z, ellipses, boxes, visible & (level > 0))
+
+
+def project_2d(gaussians: Gaussians2D, camera: Cameras) -> Splats:
+  """Perspective-correct projection of discs; see the module's notation."""
+  fx, fy, cx, cy = camera.intrinsics
+  x, y, z, visible = _to_camera(gaussians, camera)
+  point = jnp.stack([x, y, z], -1)
+  axes = [jm.rotate(camera.world_to_camera, c) for c in jm.quaternion_columns(gaussians.quats)]
+  distance = jnp.sqrt((point * point).sum(-1))
+  cosine = (axes[2] * point).sum(-1) / distance
+  steep = jnp.abs(cosine) > _EDGE_ON
+  cosine = jnp.where(steep, cosine, jnp.where(cosine < 0, -_EDGE_ON, _EDGE_ON))
+  factor = z / (cosine * distance)
+  sizes = jnp.maximum(scales(gaussians), 1e-9)
+  pixel = jnp.stack([1.0 / fx, 1.0 / fy])
+  u = jnp.cross(axes[1], point)[:, :2] * (factor / sizes[:, 0])[:, None] * pixel
+  v = jnp.cross(point, axes[0])[:, :2] * (factor / sizes[:, 1])[:, None] * pixel
+  w = axes[2][:, :2] * factor[:, None] * pixel
+  shapes = jnp.concatenate([u, v, w], -1)
+  visible &= jnp.isfinite(shapes).all(-1)
+  shapes = jnp.where(visible[:, None], shapes, 1.0)
+  centers = jnp.stack([fx * x / z + cx, fy * y / z + cy], -1)
+  level = _level(gaussians)
+  ellipses, boxes = _disc_bounds(centers, shapes, level)
+  return _assemble(gaussians, camera, centers, shapes, z, ellipses, boxes, visible & (level > 0))
+
+
+def _to_camera(
+  gaussians: Gaussians, camera: Cameras
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+  """Camera coordinates of the means and which lie in front; those behind are moved to (0, 0, 1)."""
+  point = jm.rotate(camera.world_to_camera, gaussians.means) + camera.world_to_camera[:3, 3]
+  x, y, z = point[:, 0], point[:, 1], point[:, 2]
+  visible = (z > NEAR) & jnp.isfinite(point).all(-1)
+  return jnp.where(visible, x, 0.0), jnp.where(visible, y, 0.0), jnp.where(visible, z, 1.0), visible
+
+
+def _clamped_slopes(
+  tan_x: jax.Array, tan_y: jax.Array, camera: Cameras
+) -> tuple[jax.Array, jax.Array]:
+  """x/z and y/z clamped to the view frustum plus a margin, where the linearised Jacobian holds."""
+  fx, fy, cx, cy = camera.intrinsics
+  margin_x = _FRUSTUM_MARGIN * 0.5 * camera.width / fx
+  margin_y = _FRUSTUM_MARGIN * 0.5 * camera.height / fy
+  return (
+    jnp.clip(tan_x, -cx / fx - margin_x, (camera.width - cx) / fx + margin_x),
+    jnp.clip(tan_y, -cy / fy - margin_y, (camera.height - cy) / fy + margin_y),
+  )
+
+
+def _level(gaussians: Gaussians) -> jax.Array:
+  """Largest exponent (N,) at which alpha = opacity exp(-exponent) reaches 1/255; <= 0 is culled."""
+  opacity = jnp.maximum(opacities(gaussians), 1e-12)
+  return jnp.minimum(jnp.log(opacity / ALPHA_MIN), 0.5 * EXTENT**2)
+
+
+def _disc_bounds(
+  centers: jax.Array, shapes: jax.Array, level: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  """Ellipse and box of (u.d)^2 + (v.d)^2 <= 2 level (1 + w.d)^2, and of the low-pass disc.
+
+  The 2x2 form uu' + vv' - 2 level ww' and its adjugate are sums of outer products, so their
+  determinant is a sum of squared cross products and nothing cancels for thin, slanted discs. A disc
+  that reaches the camera's plane has no ellipse: it is given the whole plane.
+  """
+  u, v, w = shapes[:, 0:2], shapes[:, 2:4], shapes[:, 4:6]
+  cross = lambda a, b: a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]
+  turn = lambda a: jnp.stack([-a[:, 1], a[:, 0]], -1)
+  r2 = 2.0 * jnp.maximum(level, 1e-6)
+  uw, vw = cross(u, w), cross(v, w)
+  determinant = cross(u, v) ** 2 - r2 * (uw**2 + vw**2)
+  proper = determinant > 1e-3 * r2 * (uw**2 + vw**2) + 1e-30
+  inverse = 1.0 / jnp.where(proper, determinant, 1.0)
+  offset = (r2 * inverse)[:, None] * (turn(u) * uw[:, None] + turn(v) * vw[:, None])
+  size = r2 * (1.0 + (w * offset).sum(-1))
+  proper &= size > 0
+  size = jnp.where(proper, size, 1.0)
+  form = lambda i, j: u[:, i] * u[:, j] + v[:, i] * v[:, j] - r2 * w[:, i] * w[:, j]
+  quadratic = jnp.stack([form(0, 0), form(0, 1), form(1, 1)], -1) / size[:, None]
+  variance = jnp.stack([form(1, 1), form(0, 0)], -1) * (size * inverse)[:, None]
+  half = jnp.sqrt(jnp.maximum(variance, 0.0))
+  middle = centers + offset
+  low_pass = jnp.sqrt(0.5 * r2)  # alpha of the screen-space filter is opacity exp(-|d|^2)
+  low = jnp.minimum(middle - half, centers - low_pass[:, None])
+  high = jnp.maximum(middle + half, centers + low_pass[:, None])
+  everywhere = jnp.array([-1e9, -1e9, 1e9, 1e9])
+  boxes = jnp.where(proper[:, None], jnp.concatenate([low, high], -1), everywhere)
+  ellipses = jnp.concatenate([middle, quadratic, low_pass[:, None]], -1)
+  anywhere = jnp.concatenate([centers, jnp.zeros_like(quadratic), low_pass[:, None]], -1)
+  return jnp.where(proper[:, None], ellipses, anywhere), boxes
+
+
+def _assemble(
+  gaussians: Gaussians,
+  camera: Cameras,
+  centers: jax.Array,
+  shapes: jax.Array,
+  depths: jax.Array,
+  ellipses: jax.Array,
+  boxes: jax.Array,
+  visible: jax.Array,
+) -> Splats:
+  """Adds colour, normal and opacity, and empties the boxes of what is culled."""
+  to_splat = gaussians.means - camera.centers
+  normal = normals(gaussians)
+  away = (normal * to_splat).sum(-1, keepdims=True) > 0
+  off_image = (
+    (boxes[:, 2] <= 0)
+    | (boxes[:, 3] <= 0)
+    | (boxes[:, 0] >= camera.width)
+    | (boxes[:, 1] >= camera.height)
+  )
+  visible = visible & ~off_image & jnp.isfinite(boxes).all(-1)
+  boxes = jnp.where(visible[:, None], boxes, jnp.array([0.0, 0.0, -1.0, -1.0]))
+  return Splats(
+    centers=centers,
+    shapes=shapes,
+    depths=depths,
+    opacities=opacities(gaussians),
+    colors=spherical_harmonics.evaluate(gaussians.sh, jm.safe_normalize(to_splat)),
+    normals=jnp.where(away, -normal, normal),
+    ellipses=jax.lax.stop_gradient(ellipses),
+    boxes=jax.lax.stop_gradient(boxes),
+  )

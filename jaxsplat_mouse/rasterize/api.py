@@ -1,0 +1,160 @@
+"""The rasterization op: choice of implementation, differentiation and batching.
+
+`rasterize` takes one image's splats. Under `jax.vmap`, nested as deep as one likes (scenes, then
+views), every mapped axis is folded into one flat image axis, so that a whole batch is one sort
+and one kernel launch; the fold happens inside the forward and the backward function of the custom
+VJP alike.
+"""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import custom_batching
+
+from jaxsplat_mouse.projection import Splats
+from jaxsplat_mouse.rasterize import blend, reference, xla
+from jaxsplat_mouse.rasterize.base import RASTER_IMPLEMENTATIONS, Bundle, Image, Options
+
+
+def default_implementation() -> str:
+  """`pallas` on a CUDA GPU, `xla` anywhere else."""
+  return "pallas" if jax.default_backend() == "gpu" and _pallas_module() else "xla"
+
+
+def rasterize(splats: Splats, options: Options, implementation: str | None = None) -> Image:
+  """Composites the splats of one image; `jax.vmap` it over views and scenes.
+
+  Args:
+    splats: (N,) splats as `projection.project` returns them.
+    options: image size, outputs, capacity; `options.flat` must agree with the splats.
+    implementation: `reference`, `xla` or `pallas`; None takes `default_implementation()`.
+
+  Returns:
+    the image. Gradients reach centers, shapes, opacities, colors, depths and normals; for the tiled
+    implementations they stop at second order.
+
+  Raises:
+    ValueError: unknown implementation, or options that do not fit the splats.
+  """
+  implementation = implementation or default_implementation()
+  if implementation not in RASTER_IMPLEMENTATIONS:
+    raise ValueError(
+      f"rasterize: implementation {implementation!r} is not in {RASTER_IMPLEMENTATIONS}"
+    )
+  if splats.flat != options.flat or splats.depths.ndim != 1:
+    raise ValueError(
+      f"rasterize: expected one image's splats with flat={options.flat}, got flat={splats.flat}, "
+      f"depths {splats.depths.shape}; batch with jax.vmap"
+    )
+  bundle = to_bundle(splats, options)
+  if implementation == "reference":
+    channels = reference.composite(jax.tree.map(lambda a: a[None], bundle), options)[0]
+    overflow = jnp.zeros((), jnp.int32)
+  else:
+    channels, overflow = _tiled(bundle, options, implementation)
+  return _to_image(channels, overflow, options)
+
+
+def to_bundle(splats: Splats, options: Options) -> Bundle:
+  """What the kernels take of one image's splats: a bundle without its image axis."""
+  seen = splats.boxes[:, 2] >= splats.boxes[:, 0]
+  middle = jnp.sum(jnp.where(seen, splats.depths, 0.0)) / jnp.maximum(seen.sum(), 1)
+  return Bundle(
+    features=blend.pack(splats, options.geometry),
+    depths=jax.lax.stop_gradient(splats.depths),
+    ellipses=splats.ellipses,
+    boxes=splats.boxes,
+    reference=jax.lax.stop_gradient(1.0 / jnp.where(middle > 0, middle, 1.0)),
+  )
+
+
+def _to_image(channels: jax.Array, overflow: jax.Array, options: Options) -> Image:
+  transmittance, median = channels[-2], channels[-1]
+  zero = jnp.zeros_like(transmittance)
+  depth, normal, spread = zero, jnp.zeros((*zero.shape, 3)), zero
+  if options.geometry:
+    depth, normal = channels[3], jnp.moveaxis(channels[4:7], 0, -1)
+    # sum over pairs w_i w_j (m_i - m_j)^2 = (sum w)(sum w m^2) - (sum w m)^2
+    spread = jnp.maximum((1.0 - transmittance) * channels[8] - channels[7] ** 2, 0.0)
+  return Image(
+    rgb=jnp.moveaxis(channels[:3], 0, -1),
+    transmittance=transmittance,
+    depth_sum=depth,
+    median_depth=median,
+    normal_sum=normal,
+    spread=spread,
+    overflow=overflow,
+  )
+
+
+@functools.cache
+def _pallas_module() -> Any:
+  """The Pallas kernels, or None, said aloud, where this JAX cannot import them."""
+  try:
+    from jaxsplat_mouse.rasterize import pallas
+  except ImportError as error:
+    warnings.warn(f"rasterize: no Pallas kernels here ({error}); using the XLA path", stacklevel=2)
+    return None
+  return pallas
+
+
+def _module(implementation: str) -> Any:
+  if implementation == "xla":
+    return xla
+  module = _pallas_module()
+  if module is None:
+    raise ValueError("rasterize: implementation 'pallas' needs a JAX with Pallas for Triton")
+  return module
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def _tiled(bundle: Bundle, options: Options, implementation: str) -> tuple[jax.Array, jax.Array]:
+  channels, _, overflow = _folded("forward", options, implementation)(bundle)
+  return channels, overflow
+
+
+def _tiled_forward(bundle: Bundle, options: Options, implementation: str) -> Any:
+  channels, residuals, overflow = _folded("forward", options, implementation)(bundle)
+  return (channels, overflow), (bundle, residuals, channels)
+
+
+def _tiled_backward(options: Options, implementation: str, saved: Any, gradients: Any) -> Any:
+  bundle, residuals, channels = saved
+  features = _folded("backward", options, implementation)(bundle, residuals, channels, gradients[0])
+  zeros = jax.tree.map(jnp.zeros_like, bundle)
+  return (Bundle(**{**vars(zeros), "features": features}),)
+
+
+_tiled.defvjp(_tiled_forward, _tiled_backward)
+
+
+def _folded(name: str, options: Options, implementation: str) -> Callable[..., Any]:
+  """A kernel function for one image, whose vmaps become its image axis."""
+  flat = functools.partial(getattr(_module(implementation), name), options=options)
+
+  @custom_batching.custom_vmap
+  def over_images(*args: Any) -> Any:
+    return flat(*args)
+
+  @over_images.def_vmap
+  def fold(axis_size: int, in_batched: Sequence[Any], *args: Any) -> Any:
+    def join(value: jax.Array, batched: bool) -> jax.Array:
+      if not batched:
+        value = jnp.broadcast_to(value[None], (axis_size, *value.shape))
+      return value.reshape(-1, *value.shape[2:])
+
+    out = over_images(*jax.tree.map(join, args, tuple(in_batched)))
+    out = jax.tree.map(lambda a: a.reshape(axis_size, -1, *a.shape[1:]), out)
+    return out, jax.tree.map(lambda _: True, out)
+
+  def one_image(*args: Any) -> Any:
+    out = over_images(*jax.tree.map(lambda a: a[None], args))
+    return jax.tree.map(lambda a: a[0], out)
+
+  return one_image

@@ -1,0 +1,156 @@
+"""The formulas of alpha blending, written once and used by every implementation and kernel.
+
+With splats i = 1.. from front to back along the ray of a pixel (Max 1995; Kerbl et al. 2023):
+
+    alpha_i = min(o_i exp(-sigma_i), alpha_max), taken as 0 below 1/255
+    w_i = alpha_i T_i,   T_(i+1) = T_i (1 - alpha_i),   T_1 = 1
+    channel = sum_i w_i c_i
+
+A ray ends before the splat that would make T <= 1e-4. `T` carries its own end: the sign of a
+pixel's T turns negative when its ray has ended, so that one register holds both.
+
+Going backward needs no reversed walk: with `rest_i` = sum over j > i of w_j (c_j . g) + T_end
+g_T, which starts as the total known from the forward pass and loses one term per splat,
+
+    dL/dalpha_i = T_i (c_i . g) - rest_i / (1 - alpha_i).
+
+Functions here are elementwise and work on scalars, arrays and inside Pallas kernels alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+from jaxsplat_mouse.projection import ALPHA_MIN, Splats
+
+T_MIN = 1e-4
+LOG2E = 1.4426950408889634
+Q_MIN = 1e-2  # inverse depth relative to the centre's below which a ray misses a disc's plane
+_FAR_OFF = 1e9
+
+Values = tuple[jax.Array, ...]
+
+
+def num_features(flat: bool, geometry: bool) -> int:
+  """Length F of a packed splat: centre 2, shape 3 or 6, opacity 1, colour 3, depth and normal 4."""
+  return (12 if flat else 9) + (4 if geometry else 0)
+
+
+def opacity_index(flat: bool) -> int:
+  """Where a packed splat's opacity stands: after its centre and shape."""
+  return 8 if flat else 5
+
+
+def num_channels(geometry: bool) -> int:
+  """Blended channels C: colour 3, then depth 1, normal 3 and two moments of the inverse depth."""
+  return 9 if geometry else 3
+
+
+def pack(splats: Splats, geometry: bool) -> jax.Array:
+  """Splats as rows (..., N, F): x y | shape | opacity | r g b | depth nx ny nz.
+
+  Shapes are scaled so that alpha = opacity exp2(-power) without further constants; culled splats
+  get opacity 0, and with it no gradient.
+  """
+  if splats.flat:
+    shapes = splats.shapes * jnp.array([(0.5 * LOG2E) ** 0.5] * 4 + [1.0] * 2, jnp.float32)
+  else:
+    shapes = splats.shapes * jnp.array([0.5 * LOG2E, LOG2E, 0.5 * LOG2E], jnp.float32)
+  seen = splats.boxes[..., 2] >= splats.boxes[..., 0]
+  opacities = jnp.where(seen, splats.opacities, 0.0)[..., None]
+  parts = [splats.centers, shapes, opacities, splats.colors]
+  if geometry:
+    parts += [splats.depths[..., None], splats.normals]
+  return jnp.concatenate(parts, -1)
+
+
+def respond(
+  features: Sequence[jax.Array],
+  x: jax.Array,
+  y: jax.Array,
+  reference: jax.Array,
+  flat: bool,
+  geometry: bool,
+  alpha_max: float,
+) -> tuple[jax.Array, Values]:
+  """What one splat does at pixel (x, y): its alpha and its channels.
+
+  Args:
+    features: F values of one packed splat, each broadcastable against x.
+    x: pixel coordinates, centres at +0.5.
+    y: likewise.
+    reference: inverse depth subtracted before the moments are taken.
+    flat: disc or ellipsoid.
+    geometry: whether to return depth, normal and moments after the colour.
+    alpha_max: ceiling of alpha.
+
+  Returns:
+    alpha and `num_channels` channels, shaped like x or broadcastable to it.
+  """
+  dx, dy = x - features[0], y - features[1]
+  rest = features[8:] if flat else features[5:]
+  if flat:
+    power, plane = _disc_power(features[2:8], dx, dy)
+  else:
+    a, b, c = features[2:5]
+    power, plane = dx * (a * dx + b * dy) + c * dy * dy, None
+  alpha = jnp.minimum(rest[0] * jnp.exp2(-power), alpha_max)
+  alpha = jnp.where((alpha < ALPHA_MIN) | (power < 0), 0.0, alpha)
+  channels = tuple(rest[1:4])
+  if geometry:
+    z = rest[4]
+    inverse = 1.0 / z if plane is None else plane / z
+    depth = z if plane is None else z / plane
+    moment = reference - inverse
+    channels += (depth, *rest[5:8], moment, moment * moment)
+  return alpha, channels
+
+
+def _disc_power(
+  shape: Sequence[jax.Array], dx: jax.Array, dy: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  """Exponent (base 2) of a disc at an offset, and z / depth of the ray's hit.
+
+  sigma = min(|s|^2 / 2, |d|^2): the second is the screen-space low-pass of Huang et al. 2024
+  (eq. 11), which also stands in where the ray misses the plane; there the hit is the centre.
+  """
+  u0, u1, v0, v1, w0, w1 = shape
+  q = 1.0 + w0 * dx + w1 * dy
+  hits = q > Q_MIN
+  inverse = 1.0 / jnp.where(hits, q, 1.0)
+  su, sv = (u0 * dx + u1 * dy) * inverse, (v0 * dx + v1 * dy) * inverse
+  on_disc = jnp.where(hits, su * su + sv * sv, _FAR_OFF)
+  on_screen = LOG2E * (dx * dx + dy * dy)
+  sharp = on_disc <= on_screen
+  return jnp.where(sharp, on_disc, on_screen), jnp.where(sharp, q, 1.0)
+
+
+def transmit(transmittance: jax.Array, alpha: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """Weight of a splat, and T behind it; T < 0 says that the ray has ended at |T|."""
+  behind = transmittance * (1.0 - alpha)
+  ended = behind <= T_MIN
+  weight = jnp.where(ended, 0.0, alpha * transmittance)
+  return weight, jnp.where(ended, -jnp.abs(transmittance), behind)
+
+
+def forward_step(carry: Values, alpha: jax.Array, channels: Values, geometry: bool) -> Values:
+  """Adds one splat to (C sums, T, median depth)."""
+  *sums, transmittance, median = carry
+  weight, behind = transmit(transmittance, alpha)
+  sums = [s + weight * c for s, c in zip(sums, channels, strict=True)]
+  if geometry:
+    median = jnp.where((weight > 0) & (transmittance > 0.5), channels[3], median)
+  return (*sums, behind, median)
+
+
+def total(channels: Values, gradient: Values) -> jax.Array:
+  """`rest` before the first splat: all sums times their gradients, and T_end times its own.
+
+  Args:
+    channels: C sums and T of the forward pass.
+    gradient: of the same.
+  """
+  return sum(c * g for c, g in zip(channels, gradient, strict=True))

@@ -1,0 +1,185 @@
+"""Scenes: a few photographs of one moment, their silhouettes and cameras, on the host as numpy.
+
+No image is ever cropped, scaled or moved here without its intrinsics.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxsplat_mouse.cameras import Cameras
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Scene:
+  """V views of one moment, padded to one image shape.
+
+  Attributes:
+    cameras: (V,) cameras whose width and height are those of `images`.
+    images: (V, H, W, 3) straight colour in [0, 1], 0 where alpha is 0.
+    alphas: (V, H, W) silhouettes in [0, 1], soft at the edges.
+    frames: (V, 4) x0 y0 x1 y1 in pixels: the rectangle that the camera really saw. Pixels outside
+      it are unknown, not background.
+    view_mask: (V,) bool; False marks a padding view.
+  """
+
+  cameras: Cameras
+  images: np.ndarray
+  alphas: np.ndarray
+  frames: np.ndarray
+  view_mask: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Similarity:
+  """x_new = scale * rotation @ x_old + translation, float64.
+
+  Attributes:
+    scale: new units per old unit, > 0.
+    rotation: (3, 3), determinant +1.
+    translation: (3,) in new units.
+  """
+
+  scale: float = 1.0
+  rotation: np.ndarray = dataclasses.field(default_factory=lambda: np.eye(3))
+  translation: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(3))
+
+  def matrix(self) -> np.ndarray:
+    """The transform as one (4, 4) matrix."""
+    matrix = np.eye(4)
+    matrix[:3, :3] = self.scale * np.asarray(self.rotation)
+    matrix[:3, 3] = self.translation
+    return matrix
+
+  def inverse(self) -> Similarity:
+    """The transform back."""
+    rotation = np.asarray(self.rotation).T
+    return Similarity(
+      scale=1.0 / self.scale,
+      rotation=rotation,
+      translation=-(rotation @ np.asarray(self.translation)) / self.scale,
+    )
+
+  def points(self, x: np.ndarray) -> np.ndarray:
+    """Transforms points (..., 3)."""
+    return self.scale * (np.asarray(x, np.float64) @ np.asarray(self.rotation).T) + self.translation
+
+  def world_to_camera(self, world_to_camera: np.ndarray) -> np.ndarray:
+    """Rigid (..., 4, 4) of the same cameras in the new world.
+
+    Camera-space lengths are multiplied by `scale`, so images and intrinsics stay as they are.
+    """
+    old = np.asarray(world_to_camera, np.float64)
+    new = old.copy()
+    new[..., :3, :3] = old[..., :3, :3] @ np.asarray(self.rotation).T
+    new[..., :3, 3] = self.scale * old[..., :3, 3] - new[..., :3, :3] @ np.asarray(self.translation)
+    return new
+
+  def to_json(self) -> dict[str, Any]:
+    """A JSON object: scale, rotation (row-major), translation."""
+    return {
+      "scale": float(self.scale),
+      "rotation": np.asarray(self.rotation).tolist(),
+      "translation": np.asarray(self.translation).tolist(),
+    }
+
+  @classmethod
+  def from_json(cls, value: dict[str, Any]) -> Similarity:
+    """Reads what `to_json` wrote; raises ValueError where it is no similarity."""
+    rotation = np.asarray(value["rotation"], np.float64)
+    translation = np.asarray(value["translation"], np.float64)
+    scale = float(value["scale"])
+    if rotation.shape != (3, 3) or translation.shape != (3,) or not scale > 0:
+      raise ValueError("transform: expected scale > 0, rotation (3, 3), translation (3,)")
+    if not np.allclose(rotation @ rotation.T, np.eye(3), atol=1e-6) or np.linalg.det(rotation) < 0:
+      raise ValueError("transform: rotation must be orthonormal with determinant +1")
+    return cls(scale=scale, rotation=rotation, translation=translation)
+
+
+def transform_scene(scene: Scene, similarity: Similarity) -> Scene:
+  """The same photographs in a new world frame; images and intrinsics are untouched."""
+  moved = similarity.world_to_camera(scene.cameras.world_to_camera).astype(np.float32)
+  return dataclasses.replace(
+    scene, cameras=dataclasses.replace(scene.cameras, world_to_camera=moved)
+  )
+
+
+def silhouette_boxes(scene: Scene, threshold: float = 0.02) -> np.ndarray:
+  """Pixel boxes (V, 4) x0 y0 x1 y1 around alpha > threshold; the centre pixel of an empty view."""
+  boxes = np.zeros((len(scene.alphas), 4), np.int64)
+  for i, alpha in enumerate(scene.alphas):
+    rows, columns = np.nonzero(np.asarray(alpha) > threshold)
+    if len(rows) == 0:
+      height, width = alpha.shape
+      boxes[i] = (width // 2, height // 2, width // 2 + 1, height // 2 + 1)
+    else:
+      boxes[i] = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
+  return boxes
+
+
+def crop_shape(scenes: list[Scene], margin: float = 0.06, multiple: int = 32) -> tuple[int, int]:
+  """One (height, width) that holds every view's silhouette with a margin, in steps of `multiple`.
+
+  Steps keep the number of distinct shapes, and so of compilations, small.
+  """
+  sides = np.concatenate([silhouette_boxes(scene) for scene in scenes])
+  wide, high = (sides[:, 2] - sides[:, 0]).max(), (sides[:, 3] - sides[:, 1]).max()
+  grow = lambda side: math.ceil((side * (1 + 2 * margin) + 4) / multiple) * multiple
+  return grow(high), grow(wide)
+
+
+def crop_views(scene: Scene, shape: tuple[int, int] | None = None) -> Scene:
+  """Cuts every view to `shape` around its silhouette and moves cx, cy with it.
+
+  Where the cut reaches past the photograph, the new pixels are empty and lie outside `frames`.
+
+  Args:
+    scene: the views.
+    shape: (height, width) of the cut; by default `crop_shape([scene])`.
+  """
+  height, width = shape or crop_shape([scene])
+  boxes = silhouette_boxes(scene)
+  views = len(boxes)
+  images = np.zeros((views, height, width, 3), np.float32)
+  alphas = np.zeros((views, height, width), np.float32)
+  intrinsics = np.array(scene.cameras.intrinsics, np.float32)
+  frames = np.array(scene.frames, np.float32)
+  full_h, full_w = scene.alphas.shape[1:]
+  for i, (x0, y0, x1, y1) in enumerate(boxes):
+    left, top = (x0 + x1 - width) // 2, (y0 + y1 - height) // 2
+    a, b = max(left, 0), max(top, 0)
+    c, d = min(left + width, full_w), min(top + height, full_h)
+    images[i, b - top : d - top, a - left : c - left] = scene.images[i, b:d, a:c]
+    alphas[i, b - top : d - top, a - left : c - left] = scene.alphas[i, b:d, a:c]
+    shift = np.array([left, top, left, top], np.float32)
+    intrinsics[i, 2:] -= shift[:2]
+    frames[i] = np.clip(frames[i] - shift, 0, [width, height, width, height])
+  cameras = Cameras(
+    world_to_camera=scene.cameras.world_to_camera, intrinsics=intrinsics, width=width, height=height
+  )
+  return dataclasses.replace(scene, cameras=cameras, images=images, alphas=alphas, frames=frames)
+
+
+def pad_views(scene: Scene, num_views: int) -> Scene:
+  """Repeats the first view as masked padding until the scene has `num_views` views."""
+  missing = num_views - len(scene.view_mask)
+  if missing < 0:
+    raise ValueError(
+      f"pad_views: the scene has {len(scene.view_mask)} views, more than {num_views}"
+    )
+  repeat = lambda x: np.concatenate([np.asarray(x), np.repeat(np.asarray(x)[:1], missing, 0)])
+  padded = jax.tree.map(repeat, scene)
+  padded.view_mask[len(scene.view_mask) :] = False
+  return padded
+
+
+def stack_scenes(scenes: list[Scene]) -> Scene:
+  """Stacks scenes of one image shape into a batch (B, V, ...), padding view counts."""
+  views = max(len(scene.view_mask) for scene in scenes)
+  return jax.tree.map(lambda *x: np.stack(x), *[pad_views(scene, views) for scene in scenes])

@@ -1,0 +1,138 @@
+"""Where to look: the box that every silhouette's viewing cone and enough frames can agree on.
+
+No unit and no scale is assumed. The search starts from a cube that holds all cameras, centred where
+the silhouettes' central rays meet, and keeps the cells that the cones do not exclude; a few rounds
+shrink it geometrically, so millimetres, metres and distant rigs cost the same.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from jaxsplat_mouse import math as jm
+from jaxsplat_mouse.visual_hull.cells import Box, bounding_box, cell_centers
+from jaxsplat_mouse.visual_hull.views import Views
+
+_RESOLUTION = 24
+_ROUNDS = 10
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Bounds:
+  """The box to carve in.
+
+  Attributes:
+    box: around everything that the cones of all views but `tolerance` allow.
+    shared: () bool, False where no volume is in enough frames.
+    consistent: () bool, False where the silhouettes' cones have nothing in common.
+  """
+
+  box: Box
+  shared: jax.Array
+  consistent: jax.Array
+
+
+def silhouette_rectangles(views: Views) -> jax.Array:
+  """Pixel rectangles (V, 4) x0 y0 x1 y1 that hold coverage >= 0.5, one pixel wider all round.
+
+  A side where the silhouette reaches the frame is infinite: the animal may go on there. An empty
+  silhouette gives an empty rectangle.
+  """
+  inside = views.coverage >= 128
+  sides = []
+  for axis in (1, 2):  # rows any -> columns, columns any -> rows
+    line = inside.any(axis)
+    size = line.shape[-1]
+    first = jnp.argmax(line, -1).astype(jnp.float32)
+    last = size - jnp.argmax(line[:, ::-1], -1).astype(jnp.float32)
+    low_edge = views.frames[:, 0 if axis == 1 else 1]
+    high_edge = views.frames[:, 2 if axis == 1 else 3]
+    low = jnp.where(first <= low_edge + 1.5, -jnp.inf, first - 1.0)
+    high = jnp.where(last >= high_edge - 1.5, jnp.inf, last + 1.0)
+    some = line.any(-1)
+    sides.append((jnp.where(some, low, jnp.inf), jnp.where(some, high, -jnp.inf)))
+  (x0, x1), (y0, y1) = sides
+  return jnp.stack([x0, y0, x1, y1], -1)
+
+
+def find_bounds(views: Views, tolerance: jax.Array) -> Bounds:
+  """Shrinks a cube around all cameras to what at least all views but `tolerance` () allow."""
+  rectangles = silhouette_rectangles(views)
+  start = _starting_cube(views, rectangles)
+
+  def shrink(_: int, state: tuple) -> tuple:
+    box, shared, consistent = state
+    in_frames, allowed = _ask_cones(views, rectangles, box, tolerance)
+    smaller = bounding_box(box, _RESOLUTION, allowed)
+    return smaller, shared & in_frames.any(), consistent & allowed.any()
+
+  yes = jnp.array(True)
+  box, shared, consistent = jax.lax.fori_loop(0, _ROUNDS, shrink, (start, yes, yes))
+  return Bounds(box=box, shared=shared, consistent=consistent)
+
+
+def _starting_cube(views: Views, rectangles: jax.Array) -> Box:
+  """A cube around all cameras, centred at the point nearest to the silhouettes' central rays."""
+  rotation, translation = views.world_to_camera[:, :3, :3], views.world_to_camera[:, :3, 3]
+  centers = -(rotation * translation[:, :, None]).sum(1)
+  weight = views.valid.astype(jnp.float32)
+  middle = (centers * weight[:, None]).sum(0) / jnp.maximum(weight.sum(), 1.0)
+  x0, y0 = [jnp.maximum(rectangles[:, i], views.frames[:, i]) for i in (0, 1)]
+  x1, y1 = [jnp.minimum(rectangles[:, i], views.frames[:, i]) for i in (2, 3)]
+  fx, fy, cx, cy = views.intrinsics.T
+  local = jnp.stack([((x0 + x1) / 2 - cx) / fx, ((y0 + y1) / 2 - cy) / fy, jnp.ones_like(fx)], -1)
+  # An empty silhouette has no central ray.
+  weight, local = weight * (x0 < x1), jnp.where((x0 < x1)[:, None], local, 0.0)
+  ray = jm.safe_normalize((rotation * local[:, :, None]).sum(1))
+  across = jnp.eye(3) - ray[:, :, None] * ray[:, None, :]
+  # The small ridge pulls parallel rays' undefined depth to the cameras' middle.
+  matrix = (across * weight[:, None, None]).sum(0) + 1e-4 * jnp.eye(3)
+  offset = (across * (centers - middle)[:, None, :]).sum(-1)
+  meeting = middle + _solve(matrix, (offset * weight[:, None]).sum(0))
+  reach = jnp.where(views.valid, jnp.linalg.norm(centers - meeting, axis=-1), 0.0).max()
+  return Box(low=meeting - reach, high=meeting + reach)
+
+
+def _solve(matrix: jax.Array, right: jax.Array) -> jax.Array:
+  """x (3,) with matrix (3, 3) symmetric @ x = right (3,), by Cramer's rule: no solver library."""
+  a, b, c = matrix
+  minors = jnp.stack([jnp.cross(b, c), jnp.cross(c, a), jnp.cross(a, b)])
+  return (right[:, None] * minors).sum(0) / (a * minors[0]).sum()
+
+
+def _ask_cones(
+  views: Views, rectangles: jax.Array, box: Box, tolerance: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  """Cells (_RESOLUTION^3,) in enough frames, and those that also the silhouettes' cones allow."""
+  centers = cell_centers(box, _RESOLUTION)
+  radius = jnp.linalg.norm(box.high - box.low) / (2 * _RESOLUTION)
+
+  def one(*view: jax.Array) -> tuple[jax.Array, ...]:
+    matrix, intrinsics, frame, rectangle, valid = view
+    x = jm.rotate(matrix, centers) + matrix[:3, 3]
+    frame_margin = jnp.minimum(_cone_margin(x, intrinsics, frame), x[:, 2])
+    cone_margin = _cone_margin(x, intrinsics, rectangle)
+    partly, wholly = valid & (frame_margin > -radius), valid & (frame_margin > radius)
+    empty = cone_margin < -radius
+    return partly, partly & ~empty, wholly & empty
+
+  inputs = (views.world_to_camera, views.intrinsics, views.frames, rectangles, views.valid)
+  seen, support, rejected = (flags.sum(0) for flags in jax.vmap(one)(*inputs))
+  return seen >= views.min_views, (support >= views.min_views) & (rejected <= tolerance)
+
+
+def _cone_margin(x: jax.Array, intrinsics: jax.Array, rectangle: jax.Array) -> jax.Array:
+  """Smallest signed distance (N,) of camera-space x (N, 3) to a pixel rectangle's four planes."""
+  margins = []
+  for axis in (0, 1):
+    focal, center = intrinsics[axis], intrinsics[2 + axis]
+    for edge, sign in ((rectangle[axis], 1.0), (rectangle[2 + axis], -1.0)):
+      slope = (center - jnp.where(jnp.isfinite(edge), edge, 0.0)) / focal
+      distance = sign * (x[:, axis] + slope * x[:, 2]) * jax.lax.rsqrt(1.0 + slope * slope)
+      # An open side is far away; the sides of an empty rectangle are on the wrong side of all.
+      margins.append(jnp.where(jnp.isfinite(edge), distance, -sign * edge))
+  return jnp.stack(margins).min(0)

@@ -1,0 +1,168 @@
+"""From photographs to a hull: the one function of arrays, and the one that checks for people."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxsplat_mouse.scene import Scene
+from jaxsplat_mouse.visual_hull.bounds import find_bounds
+from jaxsplat_mouse.visual_hull.carve import carve, tighten
+from jaxsplat_mouse.visual_hull.color import point_colors
+from jaxsplat_mouse.visual_hull.hull import DEFAULT_CONFIG, Hull, HullConfig, volume_moments
+from jaxsplat_mouse.visual_hull.repair import repair_coverage
+from jaxsplat_mouse.visual_hull.surface import surface_points
+from jaxsplat_mouse.visual_hull.views import Views, dilate, make_views, pack_quads, quantize
+
+_VIEWS_FOR_REPAIR = 4  # with three, a hull of two others would decide against the third
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Carved:
+  """A carved grid, the silhouettes as given and as carved with; fields as in `Hull`."""
+
+  photographed: Views
+  views: Views
+  values: jax.Array
+  origin: jax.Array
+  voxel_size: jax.Array
+  repaired: jax.Array
+  shared: jax.Array
+  consistent: jax.Array
+
+
+@functools.partial(jax.jit, static_argnames="config")
+def carve_hull(scene: Scene, config: HullConfig = DEFAULT_CONFIG) -> Hull:
+  """Carves, samples and colours the hull of one scene; pure, and `vmap` takes a stack of scenes.
+
+  Nothing is checked here: read `shared` and `consistent` of the result, or call `build_hull`.
+  """
+  carved = _carve_scene(scene, config)
+  grid = (carved.values, carved.origin, carved.voxel_size)
+  points, normals, area = surface_points(carved.views, *grid, config.num_points)
+  images = jnp.asarray(scene.images)
+  colors, visibility = point_colors(carved.photographed, images, *grid, points, normals)
+  centroid, radius = volume_moments(*grid)
+  return Hull(
+    values=carved.values,
+    origin=carved.origin,
+    voxel_size=carved.voxel_size,
+    points=points,
+    normals=normals,
+    colors=colors,
+    visibility=visibility,
+    area=area,
+    centroid=centroid,
+    radius=radius,
+    repaired=carved.repaired,
+    shared=carved.shared,
+    consistent=carved.consistent,
+  )
+
+
+def _carve_scene(scene: Scene, config: HullConfig) -> _Carved:
+  """Everything up to the grid."""
+  cameras = scene.cameras
+  views = make_views(
+    quantize(jnp.asarray(scene.alphas)),
+    cameras.world_to_camera,
+    cameras.intrinsics,
+    scene.frames,
+    scene.view_mask,
+    config.min_views,
+  )
+  photographed = views
+  if config.slack:
+    slack = jnp.full(len(views.valid), config.slack)
+    views = _with_coverage(views, dilate(views.coverage, slack, slack))
+  before = views.coverage
+  may_repair = config.repair & (views.valid.sum() >= _VIEWS_FOR_REPAIR)
+  bounds = find_bounds(views, may_repair.astype(jnp.int32))
+  if config.repair:
+    repaired = repair_coverage(views, bounds.box)
+    views = _with_coverage(views, jnp.where(may_repair, repaired, before))
+  box, consistent = tighten(views, bounds.box)
+  values = carve(views, box, config.resolution)
+  voxel_size = (box.high - box.low) / config.resolution
+  changed = (views.coverage != before).sum((1, 2))
+  return _Carved(
+    photographed=photographed,
+    views=views,
+    values=values,
+    origin=box.low + voxel_size / 2,
+    voxel_size=voxel_size,
+    repaired=changed / jnp.maximum((views.coverage >= 128).sum((1, 2)), 1),
+    shared=bounds.shared,
+    consistent=bounds.consistent & consistent & (values >= 128).any(),
+  )
+
+
+def _with_coverage(views: Views, coverage: jax.Array) -> Views:
+  """The same views with other silhouettes (V, H, W) uint8."""
+  return dataclasses.replace(views, coverage=coverage, quads=pack_quads(coverage))
+
+
+def build_hull(scene: Scene, config: HullConfig = DEFAULT_CONFIG) -> Hull:
+  """The visual hull of one scene.
+
+  Args:
+    scene: V >= 2 views in any world units; crops are fine as long as `frames` says what was seen.
+    config: sizes and rules.
+
+  Raises:
+    ValueError: the cameras see no common volume, or the silhouettes admit no common solid.
+  """
+  _check_scene(scene)
+  hull = carve_hull(scene, config)
+  check_hull(hull)
+  return hull
+
+
+def hull_extent(scene: Scene, config: HullConfig = DEFAULT_CONFIG) -> tuple[np.ndarray, float]:
+  """Centroid (3,) float64 and radius of the hull's volume, world units; no surface is sampled.
+
+  Raises:
+    ValueError: as `build_hull`.
+  """
+  _check_scene(scene)
+  centroid, radius, shared, consistent = _measure(scene, config)
+  _raise_if_empty(shared, consistent)
+  return np.asarray(centroid, np.float64), float(radius)
+
+
+@functools.partial(jax.jit, static_argnames="config")
+def _measure(scene: Scene, config: HullConfig) -> tuple[jax.Array, ...]:
+  """Centroid, radius, shared and consistent of one scene's hull."""
+  carved = _carve_scene(scene, config)
+  moments = volume_moments(carved.values, carved.origin, carved.voxel_size)
+  return *moments, carved.shared, carved.consistent
+
+
+def _check_scene(scene: Scene) -> None:
+  """Raises ValueError where there are too few views to carve with."""
+  views = int(np.asarray(scene.view_mask).sum())
+  if views < 2:
+    raise ValueError(f"view_mask: a visual hull takes at least 2 views, got {views}")
+
+
+def check_hull(hull: Hull) -> None:
+  """Raises ValueError where carving found nothing, saying which of the two reasons it was."""
+  _raise_if_empty(hull.shared, hull.consistent)
+
+
+def _raise_if_empty(shared: jax.Array, consistent: jax.Array) -> None:
+  """The two reasons for an empty hull, each in one line."""
+  if not bool(shared):
+    raise ValueError(
+      "cameras: no volume is in frame of enough views; expected cameras that look at one place"
+    )
+  if not bool(consistent):
+    raise ValueError(
+      "silhouettes: no point lies inside all of them; expected masks of one object at one moment "
+      "and cameras in OpenCV axes (world to camera)"
+    )

@@ -1,0 +1,146 @@
+"""Cells of a box, and the conservative question whether the animal can be inside them.
+
+A cell projects into a pixel rectangle. The largest and smallest coverage in that rectangle bound
+the field in the cell, so a thin tail between two samples is never lost.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from jaxsplat_mouse.visual_hull.views import Views, dilate, project, scan_views
+
+# Sampling reads the nearest pixel of a running maximum (half a pixel off) of a bilinear image (half
+# a pixel wide on either side).
+_PIXEL_SLACK = 1.0
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Box:
+  """An axis-aligned box in the world: `low` (3,) and `high` (3,)."""
+
+  low: jax.Array
+  high: jax.Array
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Verdict:
+  """What all views together say about cells (N,).
+
+  Attributes:
+    support: int32, views that have any of the cell in frame and any coverage in it.
+    rejected: int32, views that have all of the cell in frame and see only background in it.
+    rejecter: int32, the last view that rejected; meaningless where none did.
+    solid: bool, every view that knows of the cell sees it filled, and enough views do.
+  """
+
+  support: jax.Array
+  rejected: jax.Array
+  rejecter: jax.Array
+  solid: jax.Array
+
+
+def cell_indices(resolution: int) -> jax.Array:
+  """Integer coordinates (resolution^3, 3) of all cells, the last axis running fastest."""
+  flat = jnp.arange(resolution**3, dtype=jnp.int32)
+  return jnp.stack([flat // resolution**2, flat // resolution % resolution, flat % resolution], -1)
+
+
+def cell_centers(box: Box, resolution: int) -> jax.Array:
+  """Centres (resolution^3, 3) of the cells of a box."""
+  size = (box.high - box.low) / resolution
+  return box.low + (cell_indices(resolution) + 0.5) * size
+
+
+def bounding_box(box: Box, resolution: int, keep: jax.Array) -> Box:
+  """The box around the kept cells (resolution^3,); `box` itself where none is kept."""
+  size = (box.high - box.low) / resolution
+  grid = keep.reshape((resolution,) * 3)
+  low, high = [], []
+  for axis in range(3):
+    occupied = grid.any(tuple(a for a in range(3) if a != axis))
+    low.append(jnp.argmax(occupied))
+    high.append(resolution - jnp.argmax(occupied[::-1]))
+  found = keep.any()
+  return Box(
+    low=jnp.where(found, box.low + jnp.stack(low) * size, box.low),
+    high=jnp.where(found, box.low + jnp.stack(high) * size, box.high),
+  )
+
+
+def footprint(views: Views, box: Box, half: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """Half sizes (V,), (V,) in pixels of the largest image of a cell of half size (3,) in the box.
+
+  Evaluated on a 5^3 lattice of the box; near a camera inside the box the depth is held at 15 % of
+  that of the box's centre, closer cells being too large to judge anyway.
+  """
+  lattice = cell_indices(5) / 4.0
+  points = box.low + lattice * (box.high - box.low)
+
+  def one(matrix: jax.Array, intrinsics: jax.Array, frame: jax.Array) -> tuple:
+    rows = [matrix[i, 0] * points[:, 0] + matrix[i, 1] * points[:, 1] + matrix[i, 2] * points[:, 2]
+            + matrix[i, 3] for i in range(3)]  # fmt: skip
+    extent = [(jnp.abs(matrix[i, :3]) * half).sum() for i in range(3)]
+    depth = jnp.maximum(rows[2] - extent[2], 0.15 * jnp.abs(rows[2][len(points) // 2]))
+    radii = []
+    for i in range(2):
+      focal, center = intrinsics[i], intrinsics[2 + i]
+      steepest = jnp.maximum(jnp.abs(frame[i] - center), jnp.abs(frame[2 + i] - center)) / focal
+      slope = jnp.minimum(jnp.abs(rows[i]) / depth, steepest)
+      radii.append((focal * (extent[i] + slope * extent[2]) / depth).max())
+    return radii[0], radii[1]
+
+  return jax.vmap(one)(views.world_to_camera, views.intrinsics, views.frames)
+
+
+def judge(views: Views, box: Box, centers: jax.Array, half: jax.Array) -> Verdict:
+  """Asks every view about cells with centres (N, 3) and one half size (3,) inside `box`."""
+  radius_x, radius_y = footprint(views, box, half)
+  grow_x, grow_y = radius_x + _PIXEL_SLACK, radius_y + _PIXEL_SLACK
+  largest = dilate(views.coverage, grow_x, grow_y)
+  smallest = 255 - dilate(255 - views.coverage, grow_x, grow_y)
+
+  # A cell across the edge of a frame is neither rejected nor supported by the background in it:
+  # what is in frame is empty and the rest is unknown.
+  def visit(carry: tuple, inputs: tuple) -> tuple:
+    support, rejected, rejecter, full, agreed = carry
+    number, view, high, low, rx, ry = inputs
+    u, v, z = project(view.world_to_camera, view.intrinsics, centers)
+    x0, y0, x1, y1 = view.frames
+    reach = (jnp.abs(view.world_to_camera[2, :3]) * half).sum()
+    partly = view.valid & (z > -reach)
+    partly &= (z <= 0) | ((u > x0 - rx) & (u < x1 + rx) & (v > y0 - ry) & (v < y1 + ry))
+    wholly = view.valid & (z > reach)
+    wholly &= (u > x0 + rx) & (u < x1 - rx) & (v > y0 + ry) & (v < y1 - ry)
+    height, width = high.shape
+    column = jnp.floor(jnp.clip(u, x0, x1 - 0.5)).astype(jnp.int32)
+    row = jnp.floor(jnp.clip(v, y0, y1 - 0.5)).astype(jnp.int32)
+    outside = (column < 0) | (column >= width) | (row < 0) | (row >= height)
+    index = jnp.clip(row, 0, height - 1) * width + jnp.clip(column, 0, width - 1)
+    upper = high.reshape(-1).at[index].get(mode="promise_in_bounds")
+    lower = low.reshape(-1).at[index].get(mode="promise_in_bounds")
+    out = wholly & (upper < 128)
+    filled = (lower >= 128) & ~outside
+    return (
+      support + (partly & (upper >= 128)),
+      rejected + out,
+      jnp.where(out, number, rejecter),
+      full & (filled | ~partly),
+      agreed + (filled & wholly),
+    ), None
+
+  count = jnp.zeros(centers.shape[:-1], jnp.int32)
+  order = jnp.arange(len(views.valid), dtype=jnp.int32)
+  (support, rejected, rejecter, full, agreed), _ = jax.lax.scan(
+    visit,
+    (count, count, count, count == 0, count),
+    (order, scan_views(views), largest, smallest, radius_x, radius_y),
+  )
+  return Verdict(
+    support=support, rejected=rejected, rejecter=rejecter, solid=full & (agreed >= views.min_views)
+  )

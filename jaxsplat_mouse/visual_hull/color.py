@@ -1,0 +1,143 @@
+"""Colours of surface points from the photographs that see them."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from jaxsplat_mouse import math as jm
+from jaxsplat_mouse.visual_hull.hull import halve
+from jaxsplat_mouse.visual_hull.views import Views, dilate, project, sample_view, scan_views
+
+_MARCH_STEPS = 128
+_OPAQUE = 0.35  # of a cell of 2^3 samples; below one half, so that a thin tail still hides
+_EDGE_PIXELS = 3.0  # colours nearer to a silhouette's edge are mixed with what lies behind it
+_SHARPNESS = 3  # power of the cosine between normal and view: the best-facing views decide
+_AGREEMENT = 0.15  # colour distance at which a view loses most of its say
+_FILL_CELLS = 32
+_CONFIDENT = 0.02  # visibility from which a point's own colour is trusted
+
+
+def point_colors(
+  views: Views,
+  images: jax.Array,
+  values: jax.Array,
+  origin: jax.Array,
+  voxel_size: jax.Array,
+  points: jax.Array,
+  normals: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+  """Colours (N, 3) in [0, 1] and visibility weights (N,) of surface points.
+
+  A view counts where the hull does not stand between, by its cosine to the normal and its distance
+  from the silhouette's edge. Views that disagree with the weighted mean are weighted down and the
+  mean is taken again. Points that no view sees take the colour of the seen points around them.
+
+  Args:
+    views: the silhouettes as photographed; colours are read where they cover a pixel.
+    images: (V, H, W, 3) straight colour, 0 where alpha is 0.
+    values: (R, R, R) uint8 hull grid.
+    origin: (3,) of its sample (0, 0, 0).
+    voxel_size: (3,).
+    points: (N, 3) on the surface.
+    normals: (N, 3) outward.
+  """
+  opaque = halve(values) > _OPAQUE
+  edge = jnp.full(len(images), _EDGE_PIXELS)
+  interior = 255 - dilate(255 - views.coverage, edge, edge)
+
+  def look(view: Views, image: jax.Array, inner: jax.Array) -> tuple[jax.Array, jax.Array]:
+    matrix = view.world_to_camera
+    center = -(matrix[:3, :3] * matrix[:3, 3, None]).sum(0)
+    toward = jm.safe_normalize(center - points, epsilon=1e-20)
+    cosine = (toward * normals).sum(-1)
+    start = (points - origin + voxel_size.max() * (1.5 * normals + toward)) / voxel_size
+    clear = _unobstructed(opaque, start, toward / voxel_size)
+    alpha, known = sample_view(view, points)
+    u, v, _ = project(matrix, view.intrinsics, points)
+    color, deep = _sample_image(image, view.coverage, inner, u, v)
+    facing = jnp.maximum(cosine, 0.0) ** _SHARPNESS
+    weight = facing * (known & clear & (alpha > 0.25)) * (0.05 + 0.95 * deep)
+    return color, weight
+
+  colors, weights = jax.vmap(look)(scan_views(views), images, interior)
+  mean = _weighted_mean(colors, weights)
+  off = ((colors - mean) ** 2).sum(-1)
+  robust = weights / (1.0 + off / _AGREEMENT**2)
+  mean, visibility = _weighted_mean(colors, robust), weights.sum(0)
+  around = _fill(points, mean, visibility, origin, voxel_size * values.shape[0])
+  confidence = jnp.clip(visibility / _CONFIDENT, 0.0, 1.0)[:, None]
+  return jnp.clip(around + confidence * (mean - around), 0.0, 1.0), visibility
+
+
+def _weighted_mean(colors: jax.Array, weights: jax.Array) -> jax.Array:
+  """Mean (N, 3) of colors (V, N, 3) by weights (V, N); 0 where all weights are."""
+  return jm.safe_divide((colors * weights[..., None]).sum(0), weights.sum(0)[:, None])
+
+
+def _unobstructed(opaque: jax.Array, start: jax.Array, direction: jax.Array) -> jax.Array:
+  """Whether rays from full-grid positions (N, 3) along `direction` leave an (R/2)^3 grid freely."""
+  size = opaque.shape[0]
+  flat = opaque.reshape(-1)
+  # The longest way out, over equal steps of under two halved cells.
+  pace = direction / jnp.maximum(jnp.abs(direction).max(-1, keepdims=True), 1e-20)
+  stride = 2.0 * size / _MARCH_STEPS
+
+  def step(number: int, blocked: jax.Array) -> jax.Array:
+    cell = jnp.floor((start + (number * stride) * pace) / 2 + 0.25).astype(jnp.int32)
+    inside = (cell >= 0).all(-1) & (cell < size).all(-1)
+    cell = jnp.clip(cell, 0, size - 1)
+    index = (cell[:, 0] * size + cell[:, 1]) * size + cell[:, 2]
+    return blocked | (inside & flat.at[index].get(mode="promise_in_bounds"))
+
+  return ~jax.lax.fori_loop(0, _MARCH_STEPS, step, jnp.zeros(len(start), bool))
+
+
+def _sample_image(
+  image: jax.Array, coverage: jax.Array, inner: jax.Array, u: jax.Array, v: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  """Straight colour (N, 3) and depth inside the silhouette (N,) in [0, 1] at pixels u, v (N,).
+
+  Colour is averaged by coverage, so that the black of empty pixels does not bleed in.
+  """
+  height, width = coverage.shape
+  column, row = jnp.clip(u - 0.5, 0.0, width - 1.001), jnp.clip(v - 0.5, 0.0, height - 1.001)
+  left, top = jnp.floor(column).astype(jnp.int32), jnp.floor(row).astype(jnp.int32)
+  a, b = column - left, row - top
+  color = jnp.zeros((len(u), 3))
+  total = deep = jnp.zeros(len(u))
+  for i, across in ((0, 1.0 - a), (1, a)):
+    for j, down in ((0, 1.0 - b), (1, b)):
+      x, y = left + i, top + j
+      weight = across * down * coverage[y, x] * (1.0 / 255.0)
+      color += weight[:, None] * image[y, x]
+      total += weight
+      deep += across * down * inner[y, x] * (1.0 / 255.0)
+  return jm.safe_divide(color, total[:, None], 1e-4), deep
+
+
+def _fill(
+  points: jax.Array, colors: jax.Array, weights: jax.Array, origin: jax.Array, size: jax.Array
+) -> jax.Array:
+  """Colour (N, 3) of the seen points nearest to every point, spread cell by cell over a grid.
+
+  Sums over points are integers: exact in any order, so the result does not vary from run to run.
+  """
+  cell = jnp.clip(jnp.floor((points - origin) / size * _FILL_CELLS), 0, _FILL_CELLS - 1)
+  cell = cell.astype(jnp.int32)
+  index = (cell[:, 0] * _FILL_CELLS + cell[:, 1]) * _FILL_CELLS + cell[:, 2]
+  amount = jnp.round(jnp.clip(weights / _CONFIDENT, 0.0, 1.0) * 63.0)[:, None]
+  rows = jnp.concatenate([colors * 63.0, jnp.ones_like(colors[:, :1])], -1) * amount
+  sums = jnp.zeros((_FILL_CELLS**3, 4), jnp.int32).at[index].add(jnp.round(rows).astype(jnp.int32))
+  grid = sums.astype(jnp.float32).T.reshape(4, *(_FILL_CELLS,) * 3)
+  grid = jm.safe_divide(grid, grid[3:] * jnp.array([63.0, 63.0, 63.0, 1.0])[:, None, None, None])
+
+  def spread(_: int, grid: jax.Array) -> jax.Array:
+    around = grid
+    for axis in (1, 2, 3):
+      padded = jnp.pad(around, [(int(a == axis),) * 2 for a in range(4)])
+      around = sum(jax.lax.slice_in_dim(padded, i, i + _FILL_CELLS, axis=axis) for i in range(3))
+    return jnp.where(grid[3:] > 0, grid, jm.safe_divide(around, around[3:]))
+
+  filled = jax.lax.fori_loop(0, _FILL_CELLS, spread, grid)
+  return jnp.where(filled[3:] > 0, filled[:3], 0.5).reshape(3, -1)[:, index].T

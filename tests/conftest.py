@@ -1,0 +1,59 @@
+"""What every test shares: the CPU by default, a compilation cache, markers for the machine."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+
+def _set_environment() -> None:
+  """Fixes JAX's environment before anything imports it, for the commands that tests start as well.
+
+  Nothing that is set already is touched: JAX_PLATFORMS=cuda,cpu runs the same tests on a GPU.
+  """
+  os.environ.setdefault("JAX_PLATFORMS", "cpu")
+  os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".pytest_cache" / "jax"))
+  os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+  os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+  if "PYTEST_XDIST_WORKER" in os.environ:
+    # XLA's CPU client sizes its thread pool by NPROC; each worker takes its share of the cores, or
+    # they would spend their time waiting for each other.
+    workers = int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    os.environ.setdefault("NPROC", str(max(1, (os.cpu_count() or 1) // workers)))
+
+
+_set_environment()
+
+
+def _missing_gpu() -> str | None:
+  """Why tests marked `gpu` cannot run here, or None where they can."""
+  import jax
+
+  try:
+    jax.devices("gpu")
+  except RuntimeError as error:
+    reason = str(error).splitlines()[0]
+    return f"no GPU with JAX_PLATFORMS={os.environ['JAX_PLATFORMS']}: {reason}"
+  return None
+
+
+@pytest.hookimpl(trylast=True)  # After `-m` has deselected: no device is started for nothing.
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+  marked = [item for item in items if item.get_closest_marker("gpu")]
+  reason = _missing_gpu() if marked else None
+  if reason is not None:
+    for item in marked:
+      item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(scope="session")
+def shared_dir() -> pathlib.Path:
+  """The folder of scenes and tools beside the checkout; tests that need it skip without it."""
+  folder = ROOT.parent / "shared"
+  if not folder.is_dir():
+    pytest.skip(f"needs the sample data in {folder}, which is not part of the repository")
+  return folder

@@ -1,0 +1,128 @@
+"""Fitting: it converges, batches equal loops, chunks equal one run, the seed decides everything."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxsplat_mouse import cameras, fit, scene
+from jaxsplat_mouse import procedural_mouse as pm
+
+_CONFIG = fit.Config(
+  model="3dgs",
+  num_gaussians=300,
+  iterations=40,
+  relocate_every=10,
+  resolutions=(2, 1),
+  stages=(0.5,),
+)
+
+
+def _mouse(seed: int, views: int = 4) -> scene.Scene:
+  ring = cameras.generate_camera_poses(views, image_size=48)
+  return pm.make_scene(seed, ring)
+
+
+@pytest.fixture(scope="module")
+def batch():
+  scenes = [scene.crop_views(_mouse(seed), (48, 48)) for seed in (0, 1)]
+  return jax.tree.map(jnp.asarray, scene.stack_scenes(scenes))
+
+
+@pytest.fixture(scope="module")
+def start(batch):
+  seeds = jnp.arange(2, dtype=jnp.uint32)
+  return jax.vmap(fit.init)(fit.initialize_batch(batch, seeds, _CONFIG), seeds)
+
+
+def _run(state, batch, longest):
+  losses = []
+  for part in fit.chunks(_CONFIG, longest):
+    state, metrics = fit.run_chunk(state, batch, _CONFIG, part.resolution, part.last - part.first)
+    losses.append(np.asarray(metrics["loss"]))
+  return state, np.concatenate(losses, -1)
+
+
+@pytest.fixture(scope="module")
+def done(start, batch):
+  return _run(start, batch, 20)
+
+
+def test_the_loss_falls_and_nothing_overflows(done):
+  state, losses = done
+  assert losses.shape == (2, 40)
+  assert (losses[:, -5:].mean(1) < 0.8 * losses[:, :3].mean(1)).all()
+  assert int(state.overflow.max()) == 0
+  assert int(state.step[0]) == 40
+
+
+def test_short_chunks_equal_long_ones_bitwise(start, batch, done):
+  state, losses = _run(start, batch, 10)
+  np.testing.assert_array_equal(losses, done[1])
+  for a, b in zip(jax.tree.leaves(state), jax.tree.leaves(done[0]), strict=True):
+    np.testing.assert_array_equal(a, b)
+
+
+def test_a_scene_does_not_depend_on_its_batch(start, batch, done):
+  """Alone as in company; to rounding, since loops of another length vectorise differently."""
+  one = jax.tree.map(lambda a: a[1:], (start, batch))
+  _, losses = _run(*one, 20)
+  np.testing.assert_allclose(losses[0, :5], done[1][1, :5], rtol=1e-3)
+  assert abs(losses[0, -5:].mean() / done[1][1, -5:].mean() - 1) < 0.15
+
+
+def test_nan_in_one_scene_leaves_the_other_alone(start, batch, done):
+  broken = dataclasses.replace(batch, images=batch.images.at[0, 0].set(jnp.nan))
+  state, losses = _run(start, broken, 20)
+  assert np.isfinite(losses[1]).all()
+  np.testing.assert_array_equal(losses[1], done[1][1])
+  assert bool(jnp.isfinite(state.gaussians.means).all())
+
+
+def test_padding_views_change_nothing_but_rounding(start, batch, done):
+  views = batch.images.shape[1]
+  padded = jax.tree.map(lambda a: jnp.concatenate([a, a[:, :1]], 1), batch)
+  padded = dataclasses.replace(padded, view_mask=padded.view_mask.at[:, views:].set(False))
+  config = dataclasses.replace(_CONFIG, random_background=False)
+  run = lambda scenes: fit.run_chunk(start, scenes, config, 2, 10)[1]["loss"]
+  np.testing.assert_allclose(run(padded), run(batch), rtol=2e-3)
+
+
+def test_configuration_errors_name_the_key():
+  for bad in (
+    {"model": "4dgs"},
+    {"iterations": 0},
+    {"stages": ()},
+    {"sh_degree": 4},
+    {"initialization": "sphere"},
+  ):
+    with pytest.raises(ValueError, match=f"fit.{next(iter(bad))}"):
+      fit.Config(**bad)
+
+
+def test_stages_and_chunks_cover_every_step_once():
+  config = fit.Config(iterations=1030, resolutions=(4, 2, 1), stages=(0.2, 0.5))
+  covered = [s for c in fit.chunks(config, 130) for s in range(c.first, c.last)]
+  assert covered == list(range(1030))
+  assert all(c.last - c.first <= 130 for c in fit.chunks(config, 130))
+  assert [s.resolution for s in fit.stages(config)] == [4, 2, 1]
+
+
+@pytest.mark.slow
+def test_fit_scenes_finds_room_by_itself():
+  """Scenes of different view counts, and too little room to begin with."""
+  config = dataclasses.replace(
+    _CONFIG, iterations=10, num_gaussians=300, resolutions=(1,), stages=(), tile_entries=3.0
+  )
+  fits = fit.fit_scenes([_mouse(0), _mouse(1, views=3)], config)
+  roomy = dataclasses.replace(config, tile_entries=24.0)
+  for found, wanted in zip(
+    fits, fit.fit_scenes([_mouse(0), _mouse(1, views=3)], roomy), strict=True
+  ):
+    assert found.losses.shape == (10,)
+    np.testing.assert_allclose(found.losses, wanted.losses, rtol=1e-3)
+    assert found.gaussians.means.shape == (300, 3)

@@ -1,0 +1,71 @@
+"""Reading ahead and writing behind: order, errors, bounded queues."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from jaxsplat_mouse.pipeline.overlap import Writers, read_ahead
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+def test_items_come_in_order_with_what_was_read(ahead: bool) -> None:
+  assert list(read_ahead([3, 1, 2], lambda x: 10 * x, ahead)) == [(3, 30), (1, 10), (2, 20)]
+  assert list(read_ahead([], lambda x: x, ahead)) == []
+
+
+def test_one_item_ahead_and_no_more() -> None:
+  seen: list[int] = []
+  items = read_ahead(range(5), seen.append, ahead=True)
+  next(items)
+  time.sleep(0.1)
+  assert seen == [0, 1]
+  items.close()
+  assert not [t for t in threading.enumerate() if t.name.startswith("reader")]
+
+
+def test_an_error_of_reading_comes_out() -> None:
+  def read(x: int) -> int:
+    raise OSError(str(x))
+
+  with pytest.raises(OSError, match="0"):
+    list(read_ahead([0, 1], read, ahead=True))
+
+
+def test_outcomes_come_in_order_in_the_callers_thread() -> None:
+  got: list[tuple[str, object, bool]] = []
+  main = threading.current_thread()
+  note = lambda name, outcome: got.append((name, outcome, threading.current_thread() is main))
+  writers: Writers[int] = Writers(note, threads=3)
+  for i in range(6):
+    writers.submit(str(i), lambda i=i: (time.sleep(0.03 * (6 - i)), i)[1])
+  writers.finish()
+  assert got == [(str(i), i, True) for i in range(6)]
+
+
+def test_an_error_belongs_to_its_job() -> None:
+  got: dict[str, object] = {}
+  writers: Writers[int] = Writers(got.__setitem__, threads=1)
+  writers.submit("a", lambda: 1 // 0)
+  writers.submit("b", lambda: 2)
+  writers.finish()
+  assert isinstance(got["a"], ZeroDivisionError) and got["b"] == 2
+
+
+def test_jobs_on_their_way_are_bounded() -> None:
+  gate, running = threading.Event(), []
+  writers: Writers[None] = Writers(lambda name, outcome: None, threads=1)
+
+  def job() -> None:
+    running.append(1)
+    gate.wait(5)
+
+  threading.Timer(0.2, gate.set).start()
+  started = time.monotonic()
+  for name in "abc":  # the third waits for the first
+    writers.submit(name, job)
+  assert time.monotonic() - started > 0.15
+  writers.finish()
+  assert len(running) == 3
