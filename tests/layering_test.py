@@ -25,6 +25,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
   ("math",),
   ("spherical_harmonics",),
   ("cameras",),
+  ("rig", "lens"),
   ("gaussians",),
   ("projection",),
   ("rasterize",),
