@@ -10,8 +10,8 @@ The lens model, for a world point X (OpenCV's, with the skew that OpenCV's funct
     y' = y (1 + k1 r² + k2 r⁴ + k3 r⁶) + p1 (r² + 2 y²) + 2 p2 x y
     pixel = K (x', y', 1),  K = [[fx, s, cx], [0, fy, cy], [0, 0, 1]]
 
-Pixel centres are at +0.5: where a file follows OpenCV, whose (0, 0) is the centre of the first pixel,
-its reader adds 0.5 to cx and cy.
+Pixel centres are at +0.5. Where a file follows OpenCV, whose (0, 0) is the centre of the first
+pixel, its reader adds 0.5 to cx and cy.
 """
 
 from __future__ import annotations
