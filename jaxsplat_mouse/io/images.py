@@ -17,12 +17,15 @@ NEAR_WHITE = 240  # 8-bit level that every channel of a white background reaches
 _RUN_LENGTH = 3  # zlib's Z_RLE
 
 
-def read_image(path: str | os.PathLike[str], field: str = "") -> np.ndarray:
+def read_image(
+  path: str | os.PathLike[str], field: str = "", *, grey_too: bool = False
+) -> np.ndarray:
   """Reads a PNG or JPEG as uint8 (H, W, 4) RGBA or (H, W, 3) RGB.
 
   Args:
     path: the image.
     field: the field that names the image, for error messages.
+    grey_too: read 8-bit grey and two-level images as well, as (H, W).
 
   Raises:
     InputError: missing, broken, truncated or oversized image, or neither RGB nor RGBA.
@@ -39,6 +42,8 @@ def read_image(path: str | os.PathLike[str], field: str = "") -> np.ndarray:
         raise InputError(
           path, field, f"{image.width} x {image.height} pixels; expected at most {MAX_SIDE} a side"
         )
+      if grey_too and image.mode in ("1", "L"):
+        return np.asarray(image.convert("L"))
       if image.mode not in ("RGB", "RGBA"):
         raise InputError(path, field, f"image mode {image.mode}; expected RGBA, or RGB on white")
       image.load()

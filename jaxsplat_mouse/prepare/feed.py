@@ -1,0 +1,124 @@
+"""Photographs and silhouettes of all cameras by moment, whatever they are stored as."""
+
+from __future__ import annotations
+
+import dataclasses
+from types import TracebackType
+
+import numpy as np
+
+from jaxsplat_mouse.errors import InputError
+from jaxsplat_mouse.io import images, video
+from jaxsplat_mouse.io.capture import Capture, Stream
+from jaxsplat_mouse.prepare.matte import clean_mask
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class View:
+  """One camera's raw picture.
+
+  Attributes:
+    photo: (H, W, 3) uint8, straight colour.
+    coverage: (H, W) uint8, the animal's.
+    mixed: the background shows through at the outline, as the mask came apart from the photograph.
+  """
+
+  photo: np.ndarray
+  coverage: np.ndarray
+  mixed: bool
+
+
+class Feed:
+  """Readers of all cameras, opened when first asked; each may be used by one thread at a time."""
+
+  def __init__(self, capture: Capture):
+    """Opens nothing yet."""
+    self._capture = capture
+    self._readers: dict[tuple[str, int], video.Reader] = {}
+    self._sizes: dict[int, tuple[int, int]] = {}
+
+  def __enter__(self) -> Feed:
+    """Itself; leaving closes the files."""
+    return self
+
+  def __exit__(
+    self,
+    kind: type[BaseException] | None,
+    error: BaseException | None,
+    trace: TracebackType | None,
+  ) -> None:
+    """Closes the files."""
+    for reader in self._readers.values():
+      reader.close()
+    self._readers.clear()
+
+  def size(self, view: int, number: int = 0) -> tuple[int, int]:
+    """Width and height of a camera's photographs: the calibration's, or those of frame `number`.
+
+    Raises:
+      InputError: the frame cannot be read.
+    """
+    if view not in self._sizes:
+      told = tuple(int(side) for side in self._capture.rig.sizes[view])
+      if 0 in told:
+        height, width = self._read("pictures", view, number).shape[:2]
+        told = width, height
+      self._sizes[view] = told
+    return self._sizes[view]
+
+  def coverage(self, view: int, number: int) -> np.ndarray:
+    """The silhouette (H, W) uint8 in a camera's frame; the photograph is left alone where it can.
+
+    Raises:
+      InputError: it cannot be read, or is not of the calibration's size.
+    """
+    if self._capture.masks is None:
+      return self.view(view, number).coverage
+    levels = self._read("masks", view, number)
+    self._check_size("masks", view, number, levels)
+    return clean_mask(levels)
+
+  def view(self, view: int, number: int) -> View:
+    """Photograph and silhouette in a camera's frame.
+
+    Raises:
+      InputError: as `coverage`.
+    """
+    photo = self._read("pictures", view, number)
+    self._check_size("pictures", view, number, photo)
+    if self._capture.masks is not None:
+      return View(photo=photo[..., :3], coverage=self.coverage(view, number), mixed=True)
+    if photo.shape[2] == 3:
+      self._check_white(view, number, photo)
+      photo = images.rgba_from_white(photo)
+    return View(photo=photo[..., :3], coverage=photo[..., 3], mixed=False)
+
+  def _read(self, kind: str, view: int, number: int) -> np.ndarray:
+    key = kind, view
+    if key not in self._readers:
+      camera = self._capture.rig.names[view] + (" mask" if kind == "masks" else "")
+      self._readers[key] = video.open_stream(
+        self._stream(kind, view), camera, grey=kind == "masks"
+      )
+    return self._readers[key].read(number)
+
+  def _stream(self, kind: str, view: int) -> Stream:
+    streams = self._capture.masks if kind == "masks" else self._capture.pictures
+    assert streams is not None
+    return streams[view]
+
+  def _check_size(self, kind: str, view: int, number: int, image: np.ndarray) -> None:
+    """Refuses pictures that are not of the size that the intrinsics are for."""
+    size = self.size(view, number)
+    if image.shape[1::-1] != size:
+      stream = self._stream(kind, view)
+      field = f"{self._capture.rig.names[view]} frame {number}"
+      problem = f"{image.shape[1]} x {image.shape[0]} pixels; expected {size[0]} x {size[1]}"
+      at = stream.video or (stream.images[number] if stream.images else self._capture.path)
+      raise InputError(at, field, f"{problem}, the size that the intrinsics are for")
+
+  def _check_white(self, view: int, number: int, photo: np.ndarray) -> None:
+    if images.white_border_share(photo) < 0.5:
+      field = f"{self._capture.rig.names[view]} frame {number}"
+      problem = "no mask, no alpha and no white background; give masks with --masks=DIR"
+      raise InputError(self._capture.path, field, problem)
