@@ -27,6 +27,8 @@ class Scene:
     frames: (V, 4) x0 y0 x1 y1 in pixels: the rectangle that the camera really saw. Pixels outside
       it are unknown, not background.
     view_mask: (V,) bool; False marks a padding view.
+    doubted: (V, H, W) bool, pixels whose silhouette the other views contradict, and to which
+      nothing is fitted; None where there are none.
   """
 
   cameras: Cameras
@@ -34,6 +36,7 @@ class Scene:
   alphas: np.ndarray
   frames: np.ndarray
   view_mask: np.ndarray
+  doubted: np.ndarray | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -150,6 +153,7 @@ def crop_views(scene: Scene, shape: tuple[int, int] | None = None) -> Scene:
   alphas = np.zeros((views, height, width), np.float32)
   intrinsics = np.array(scene.cameras.intrinsics, np.float32)
   frames = np.array(scene.frames, np.float32)
+  doubted = None if scene.doubted is None else np.zeros(alphas.shape, bool)
   full_h, full_w = scene.alphas.shape[1:]
   for i, (x0, y0, x1, y1) in enumerate(boxes):
     left, top = (x0 + x1 - width) // 2, (y0 + y1 - height) // 2
@@ -157,13 +161,17 @@ def crop_views(scene: Scene, shape: tuple[int, int] | None = None) -> Scene:
     c, d = min(left + width, full_w), min(top + height, full_h)
     images[i, b - top : d - top, a - left : c - left] = scene.images[i, b:d, a:c]
     alphas[i, b - top : d - top, a - left : c - left] = scene.alphas[i, b:d, a:c]
+    if doubted is not None:
+      doubted[i, b - top : d - top, a - left : c - left] = scene.doubted[i, b:d, a:c]
     shift = np.array([left, top, left, top], np.float32)
     intrinsics[i, 2:] -= shift[:2]
     frames[i] = np.clip(frames[i] - shift, 0, [width, height, width, height])
   cameras = Cameras(
     world_to_camera=scene.cameras.world_to_camera, intrinsics=intrinsics, width=width, height=height
   )
-  return dataclasses.replace(scene, cameras=cameras, images=images, alphas=alphas, frames=frames)
+  return dataclasses.replace(
+    scene, cameras=cameras, images=images, alphas=alphas, frames=frames, doubted=doubted
+  )
 
 
 def pad_views(scene: Scene, num_views: int) -> Scene:

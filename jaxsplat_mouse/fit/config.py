@@ -49,6 +49,13 @@ class Config:
     random_background: draw a background colour per view and step; white otherwise.
     resolutions: downsampling of the views, one stage each, coarse to fine.
     stages: fractions of the iterations at which the second and later stages begin.
+    exposure: fit an affine colour per view: cameras differ in gain, white balance and offset.
+    exposure_rate: learning rate of it.
+    exposure_weight: pull of it toward the identity.
+    pose_rate: learning rate of every camera's rotation (radians) and position; 0 trusts them.
+    focal_rate: likewise of the logarithm of its focal length.
+    mask_tolerance: half the width, in full-resolution pixels, of a band along the outline of every
+      silhouette in which views are not fitted to: masks that are that much too wide or too narrow.
     views_per_step: views drawn at random for each step; 0 takes all.
     tile_entries: splat-tile intersections per Gaussian and view that a step has room for.
     alpha_max: ceiling of one splat's alpha.
@@ -84,6 +91,12 @@ class Config:
   random_background: bool = True
   resolutions: tuple[int, ...] = (2, 1)
   stages: tuple[float, ...] = (0.5,)
+  exposure: bool = False
+  exposure_rate: float = 0.002
+  exposure_weight: float = 0.5
+  pose_rate: float = 0.0
+  focal_rate: float = 0.0
+  mask_tolerance: int = 0
   views_per_step: int = 2
   tile_entries: float = 8.0
   alpha_max: float = 0.99
@@ -104,6 +117,11 @@ class Config:
         raise ValueError(f"fit.{name}: {getattr(self, name)}, expected at least 1")
     if self.sh_degree not in range(4):
       raise ValueError(f"fit.sh_degree: {self.sh_degree}, expected 0 to 3")
+
+  @property
+  def adjusts_views(self) -> bool:
+    """Whether anything of the views is fitted beside the Gaussians."""
+    return self.exposure or self.pose_rate > 0 or self.focal_rate > 0
 
   @property
   def rates(self) -> optimizer.Rates:

@@ -12,8 +12,17 @@ import numpy as np
 
 from jaxsplat_mouse import density, optimizer
 from jaxsplat_mouse import math as jm
+from jaxsplat_mouse.fit import adjustments
+from jaxsplat_mouse.fit.adjustments import Adjustments, AdjustmentState
 from jaxsplat_mouse.fit.config import Config, Stage, chunks
-from jaxsplat_mouse.fit.objective import Problem, draw_views, loss, problem_at, regularizer
+from jaxsplat_mouse.fit.objective import (
+  Problem,
+  adjusted,
+  draw_views,
+  loss,
+  problem_at,
+  regularizer,
+)
 from jaxsplat_mouse.gaussians import MODELS, Gaussians, mask
 from jaxsplat_mouse.scene import Scene, crop_shape, crop_views, stack_scenes
 from jaxsplat_mouse.visual_hull import HullConfig, carve_hull, initial_gaussians
@@ -33,6 +42,7 @@ class FitState:
     alive: (N,) bool, False for unused slots.
     opt_state: Adam's moments.
     overflow: () int32, most intersections that ever found no room in one view.
+    adjustments: what the views differ in from their calibration; None where that is not fitted.
   """
 
   step: jax.Array
@@ -41,10 +51,23 @@ class FitState:
   alive: jax.Array
   opt_state: Any
   overflow: jax.Array
+  adjustments: AdjustmentState | None = None
 
 
-def init(gaussians: Gaussians, seed: int | jax.Array = 0) -> FitState:
-  """The state before the first step, of one scene."""
+def init(
+  gaussians: Gaussians,
+  seed: int | jax.Array = 0,
+  num_views: int = 0,
+  config: Config | None = None,
+) -> FitState:
+  """The state before the first step, of one scene.
+
+  Args:
+    gaussians: (N,) to start from.
+    seed: of every random number.
+    num_views: V, padding included; with `config`, for what is fitted of the views themselves.
+    config: how to fit; needed where it adjusts views.
+  """
   return FitState(
     step=jnp.zeros((), jnp.int32),
     seed=jnp.asarray(seed, jnp.uint32),
@@ -52,6 +75,7 @@ def init(gaussians: Gaussians, seed: int | jax.Array = 0) -> FitState:
     alive=jnp.ones(gaussians.means.shape[0], bool),
     opt_state=optimizer.init(gaussians),
     overflow=jnp.zeros((), jnp.int32),
+    adjustments=adjustments.init(num_views, config) if config else None,
   )
 
 
@@ -61,14 +85,19 @@ def step(
   """One optimisation step of one scene."""
   key = jax.random.fold_in(jax.random.key(state.seed), state.step)
   view_key, background_key, noise_key, drop_key = jax.random.split(key, 4)
-  views = draw_views(problem.views, view_key, config.views_per_step)
-  backgrounds = jnp.ones((views.alphas.shape[0], 3))
-  if config.random_background:
-    backgrounds = jax.random.uniform(background_key, backgrounds.shape)
   shown = state.alive & (jax.random.uniform(drop_key, state.alive.shape) >= config.dropout)
-  gradient, metrics = jax.grad(loss, has_aux=True)(
-    state.gaussians, shown, state.step, views, backgrounds, problem.area, config
-  )
+
+  def objective(
+    gaussians: Gaussians, values: Adjustments | None
+  ) -> tuple[jax.Array, dict[str, jax.Array]]:
+    views = draw_views(adjusted(problem.views, values), view_key, config.views_per_step)
+    backgrounds = jnp.ones((views.alphas.shape[0], 3))
+    if config.random_background:
+      backgrounds = jax.random.uniform(background_key, backgrounds.shape)
+    return loss(gaussians, shown, state.step, views, backgrounds, problem.area, config)
+
+  values = state.adjustments.values if state.adjustments else None
+  (gradient, by_view), metrics = jax.grad(objective, (0, 1), has_aux=True)(state.gaussians, values)
   pressure = jax.grad(regularizer)(state.gaussians, state.alive, config)
   gradient = jax.tree.map(jnp.add, gradient, pressure)
   gaussians, opt_state = optimizer.update(
@@ -88,8 +117,23 @@ def step(
     gaussians=gaussians,
     opt_state=opt_state,
     overflow=jnp.maximum(state.overflow, metrics["overflow"]),
+    adjustments=_adjust(state, problem, by_view, config),
   )
   return state, metrics
+
+
+def _adjust(
+  state: FitState, problem: Problem, gradient: Adjustments | None, config: Config
+) -> AdjustmentState | None:
+  """One step of what is fitted of the views, given the state before the step."""
+  if state.adjustments is None:
+    return None
+  real = (problem.views.observed.max((1, 2)) > 0).astype(jnp.float32)
+  pull = jax.grad(adjustments.penalty)(state.adjustments.values, real, config.exposure_weight)
+  gradient = jax.tree.map(jnp.add, gradient, pull)
+  decay = adjustments.rate_decay(config, state.step)
+  cameras = problem.views.cameras
+  return adjustments.update(state.adjustments, gradient, cameras, real, decay, config)
 
 
 def _relocate(state: FitState, config: Config) -> FitState:
@@ -107,7 +151,7 @@ def _scene_chunk(
   state: FitState, scene: Scene, config: Config, resolution: int, num_steps: int
 ) -> tuple[FitState, dict[str, jax.Array]]:
   """`num_steps` steps of one scene, with a relocation after every whole period."""
-  problem = problem_at(scene, resolution)
+  problem = problem_at(scene, resolution, config.mask_tolerance)
 
   def one(state: FitState, _: None) -> tuple[FitState, dict[str, jax.Array]]:
     return step(state, problem, config)
@@ -203,7 +247,8 @@ def fit_scenes(scenes: list[Scene], config: Config, seed: int = 0) -> list[Fit]:
   for index in range(len(scenes)):
     if not all(bool(np.isfinite(leaf[index]).all()) for leaf in jax.tree.leaves(gaussians)):
       raise ValueError(f"scene {index}: no solid fits its silhouettes; check its cameras and masks")
-  state = jax.vmap(init)(gaussians, seeds)
+  start = functools.partial(init, num_views=batch.view_mask.shape[1], config=config)
+  state = jax.vmap(start)(gaussians, seeds)
   records = []
   for part in chunks(config, _LONGEST_CHUNK):
     state, metrics, config = _advance(state, batch, config, part)

@@ -11,6 +11,7 @@ from jaxsplat_mouse import gaussians as gs
 from jaxsplat_mouse import losses
 from jaxsplat_mouse import math as jm
 from jaxsplat_mouse.cameras import Cameras
+from jaxsplat_mouse.fit.adjustments import Adjustments, adjust_cameras, expose
 from jaxsplat_mouse.fit.config import Config
 from jaxsplat_mouse.gaussians import Gaussians
 from jaxsplat_mouse.render import RenderOutput, render
@@ -20,16 +21,29 @@ from jaxsplat_mouse.scene import Scene
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Views:
-  """Training views at one resolution: premultiplied colour, silhouette, observed pixels, weight."""
+  """Training views at one resolution.
+
+  Attributes:
+    cameras: (V,).
+    colors: (V, H, W, 3) premultiplied.
+    alphas: (V, H, W) silhouettes.
+    observed: (V, H, W) 1 where a view is fitted to, 0 elsewhere.
+    exposure: (V, 3, 4), see `Adjustments`; None where views are taken as they are.
+  """
 
   cameras: Cameras
-  colors: jax.Array  # (V, H, W, 3)
-  alphas: jax.Array  # (V, H, W)
-  observed: jax.Array  # (V, H, W)
+  colors: jax.Array
+  alphas: jax.Array
+  observed: jax.Array
+  exposure: jax.Array | None = None
 
 
-def views_at(scene: Scene, resolution: int) -> Views:
-  """Averages views over resolution^2 pixels, as premultiplied colour, and moves the intrinsics."""
+def views_at(scene: Scene, resolution: int, mask_tolerance: int = 0) -> Views:
+  """Averages views over resolution^2 pixels, as premultiplied colour, and moves the intrinsics.
+
+  Pixels that no camera saw, that other views contradict, or that lie within `mask_tolerance` of a
+  silhouette's outline are not observed.
+  """
   colors = jnp.asarray(scene.images) * jnp.asarray(scene.alphas)[..., None]
   height, width = scene.alphas.shape[1:]
   x = jnp.arange(width) + 0.5
@@ -40,6 +54,10 @@ def views_at(scene: Scene, resolution: int) -> Views:
     jnp.float32
   )
   observed *= jnp.asarray(scene.view_mask, jnp.float32)[:, None, None]
+  if scene.doubted is not None:
+    observed *= ~jnp.asarray(scene.doubted)
+  if mask_tolerance > 0:
+    observed *= ~_outline(jnp.asarray(scene.alphas), mask_tolerance)
   if resolution == 1:
     return Views(
       cameras=scene.cameras, colors=colors, alphas=jnp.asarray(scene.alphas), observed=observed
@@ -64,6 +82,13 @@ def views_at(scene: Scene, resolution: int) -> Views:
   )
 
 
+def _outline(alphas: jax.Array, width: int) -> jax.Array:
+  """Pixels (V, H, W) bool with both animal and background at most `width` pixels away."""
+  window = (1, 2 * width + 1, 2 * width + 1)
+  reduce = lambda a: jax.lax.reduce_window(a, -jnp.inf, jax.lax.max, window, (1, 1, 1), "SAME")
+  return (reduce(alphas) >= 0.5) & (-reduce(-alphas) < 0.5)
+
+
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Problem:
@@ -81,9 +106,9 @@ class Problem:
   footprint: jax.Array
 
 
-def problem_at(scene: Scene, resolution: int) -> Problem:
-  """What a fit of `scene` minimises at a downsampling of its views."""
-  views = views_at(scene, resolution)
+def problem_at(scene: Scene, resolution: int, mask_tolerance: int = 0) -> Problem:
+  """What a fit of `scene` minimises at a downsampling of its views; see `views_at`."""
+  views = views_at(scene, resolution, mask_tolerance)
   real = jnp.asarray(scene.view_mask)
   count = jnp.maximum(real.sum(), 1)
   covered = (views.alphas.mean((1, 2)) * real).sum() / count
@@ -96,23 +121,42 @@ def problem_at(scene: Scene, resolution: int) -> Problem:
   )
 
 
+def adjusted(views: Views, adjustments: Adjustments | None) -> Views:
+  """The views with what was found out about their cameras and exposures."""
+  if adjustments is None:
+    return views
+  cameras = adjust_cameras(views.cameras, adjustments)
+  return dataclasses.replace(views, cameras=cameras, exposure=adjustments.exposure)
+
+
 def _view_loss(
   output: RenderOutput, target: Views, background: jax.Array, config: Config
 ) -> dict[str, jax.Array]:
   """Per-pixel mean losses of one view, unweighted."""
   wanted = target.colors + (1.0 - target.alphas)[..., None] * background
+  shown = expose_over(output, target.exposure, background)
   parts = {
-    "l1": losses.l1(output.rgb, wanted, target.observed),
+    "l1": losses.l1(shown, wanted, target.observed),
     "mask": losses.mask_l1(output.alpha, target.alphas, target.observed),
   }
   if config.ssim_weight > 0:
-    parts["ssim"] = losses.ssim(output.rgb, wanted, target.observed)
+    parts["ssim"] = losses.ssim(shown, wanted, target.observed)
   if config.model == "2dgs":
     parts["distortion"] = losses.distortion(output.distortion, target.observed)
     parts["normal"] = losses.normal_consistency(
       output.normal, output.depth, output.alpha, target.cameras, target.observed
     )
   return parts
+
+
+def expose_over(
+  output: RenderOutput, exposure: jax.Array | None, background: jax.Array
+) -> jax.Array:
+  """Colour (H, W, 3) of a render over a background (3,), the animal alone as the view shows it."""
+  if exposure is None:
+    return output.rgb
+  behind = (1.0 - output.alpha)[..., None] * background
+  return expose(output.rgb - behind, output.alpha, exposure) + behind
 
 
 def loss(
