@@ -1,0 +1,235 @@
+"""What every reader of a calibration checks of a single value.
+
+Every function takes the file and the field that it speaks of and raises `InputError` with both.
+Rotations may be off orthonormal by `ROTATION_TOLERANCE`, as files carry as few as four decimals;
+they are kept as they are. What is checked of all cameras together stands in `rig_checks`.
+"""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from jaxsplat_mouse.errors import InputError
+from jaxsplat_mouse.io import images
+from jaxsplat_mouse.io.camera_file import reason, short
+
+ROTATION_TOLERANCE = 1e-3  # largest entry of |R R' - 1|
+_MAX_NUMBER = 1e30  # what is larger would not fit float32
+_MAX_JSON_BYTES = 256 << 20
+
+
+def numbers(
+  path: pathlib.Path, field: str, value: Any, shape: tuple[int | None, ...]
+) -> np.ndarray:
+  """A float64 array of finite numbers of a given shape; None in it stands for any length.
+
+  Raises:
+    InputError: something else.
+  """
+  expected = f"expected {' x '.join('N' if n is None else str(n) for n in shape) or 'one'} numbers"
+  try:
+    array = np.asarray(value)
+  except ValueError:  # lists of unequal lengths
+    raise InputError(path, field, f"{short(value)}; {expected}") from None
+  if array.dtype.kind not in "iuf":
+    raise InputError(path, field, f"{short(value)}; {expected}")
+  fits = array.ndim == len(shape) and all(
+    n in (None, m) for n, m in zip(shape, array.shape, strict=True)
+  )
+  if not fits:
+    raise InputError(path, field, f"shape {array.shape}; {expected}")
+  array = array.astype(np.float64)
+  if not np.all(np.abs(array) < _MAX_NUMBER):  # NaN fails this too
+    raise InputError(path, field, f"not finite or absurdly large; {expected}")
+  return array
+
+
+def get(path: pathlib.Path, field: str, mapping: Any, key: str) -> Any:
+  """`mapping[key]`.
+
+  Raises:
+    InputError: `mapping` is no mapping, or lacks the key; the keys that it has are told.
+  """
+  if not isinstance(mapping, dict):
+    raise InputError(path, field, f"{short(mapping)}; expected fields, {key} among them")
+  if key not in mapping:
+    found = ", ".join(sorted(str(k) for k in mapping)[:12]) or "nothing"
+    where = f"{field}.{key}" if field else key
+    raise InputError(path, where, f"missing; found {found}"[:300])
+  return mapping[key]
+
+
+def read_json(path: pathlib.Path) -> dict[str, Any]:
+  """The object that a JSON file holds.
+
+  Raises:
+    InputError: no such file, too large, no JSON, or JSON but no object.
+  """
+  try:
+    if path.stat().st_size > _MAX_JSON_BYTES:
+      raise InputError(path, "", f"larger than {_MAX_JSON_BYTES >> 20} MiB; expected cameras")
+    data = json.loads(path.read_text(encoding="utf-8"))
+  except InputError:
+    raise
+  except (OSError, ValueError, RecursionError) as error:
+    raise InputError(path, "", f"not readable as JSON ({reason(error)})") from None
+  if not isinstance(data, dict):
+    raise InputError(path, "", f"{type(data).__name__}; expected an object")
+  return data
+
+
+def rotation(path: pathlib.Path, field: str, value: Any) -> np.ndarray:
+  """A rotation (3, 3), determinant +1, orthonormal to `ROTATION_TOLERANCE`.
+
+  Raises:
+    InputError: it is none; mirrored and scaled matrices are told apart.
+  """
+  matrix = numbers(path, field, value, (3, 3))
+  determinant = float(np.linalg.det(matrix))
+  gram = matrix @ matrix.T
+  off = float(np.abs(gram - np.eye(3)).max())
+  if off > ROTATION_TOLERANCE:
+    scale = float(np.trace(gram) / 3) ** 0.5
+    scaled = scale > 0 and np.abs(gram / scale**2 - np.eye(3)).max() <= ROTATION_TOLERANCE
+    hint = f" (a scale of {scale:.6g} is folded into it)" if scaled else ""
+    problem = f"not a rotation: R R^T differs from 1 by {off:.2g}, determinant {determinant:.3f}"
+    raise InputError(path, field, f"{problem}; expected orthonormal rows{hint}")
+  if determinant < 0:
+    problem = f"mirrored, determinant {determinant:.3f}; expected a rotation, determinant +1"
+    raise InputError(path, field, f"{problem} (an axis is flipped, or the world is left-handed)")
+  return matrix
+
+
+def intrinsics(path: pathlib.Path, field: str, value: Any) -> np.ndarray:
+  """K (3, 3) = [[fx, s, cx], [0, fy, cy], [0, 0, 1]] with focal lengths > 0.
+
+  Raises:
+    InputError: it is none.
+  """
+  matrix = numbers(path, field, value, (3, 3))
+  below = np.abs([matrix[1, 0], matrix[2, 0], matrix[2, 1], matrix[2, 2] - 1.0])
+  if below.max() > 1e-6:
+    upside = np.abs([matrix[0, 1], matrix[0, 2], matrix[1, 2], matrix[2, 2] - 1.0]).max() <= 1e-6
+    hint = " (it is transposed)" if upside else ""
+    expected = "expected [[fx, s, cx], [0, fy, cy], [0, 0, 1]]"
+    raise InputError(path, field, f"{short(matrix.tolist())}; {expected}{hint}")
+  for name, focal in (("fx", matrix[0, 0]), ("fy", matrix[1, 1])):
+    if focal <= 0:
+      raise InputError(path, field, f"{name} = {focal:g}; expected a focal length > 0 in pixels")
+  if abs(matrix[0, 1]) > 0.1 * matrix[0, 0]:
+    raise InputError(path, field, f"skew {matrix[0, 1]:g}; expected less than a tenth of fx")
+  return matrix
+
+
+def is_transposed(matrix: np.ndarray) -> bool:
+  """Whether K is written for row vectors: its principal point stands in the last row."""
+  return bool(np.abs(matrix[2, :2]).max() > np.abs(matrix[:2, 2]).max())
+
+
+def pose(rotation: np.ndarray, translation: np.ndarray) -> np.ndarray:
+  """World-to-camera (4, 4) of R (3, 3) and t (3,)."""
+  matrix = np.eye(4)
+  matrix[:3, :3], matrix[:3, 3] = rotation, translation
+  return matrix
+
+
+def name(path: pathlib.Path, field: str, value: Any) -> str:
+  """A camera's name, which is the name of its folder too.
+
+  Raises:
+    InputError: it is no text, or would lead out of its folder.
+  """
+  if not isinstance(value, str) or not value.strip() or not value.isprintable():
+    raise InputError(path, field, f"{short(value)}; expected a camera's name")
+  if value in (".", "..") or any(c in value for c in "/\\:"):
+    problem = "expected a name of one folder, without / \\ : and not . or .."
+    raise InputError(path, field, f"{short(value)}; {problem}")
+  return value
+
+
+def camera_names(files: Sequence[str]) -> tuple[str, ...]:
+  """Names for cameras that a format knows by their image files: the stems, or whole paths.
+
+  Args:
+    files: paths with forward slashes.
+
+  Returns:
+    As many names, fit for a folder's name.
+  """
+  stems = tuple(pathlib.PurePosixPath(file).stem for file in files)
+  if len(set(stems)) == len(stems):
+    return stems
+  return tuple(str(pathlib.PurePosixPath(f).with_suffix("")).replace("/", "_") for f in files)
+
+
+def inside(folder: pathlib.Path, file: Any, path: pathlib.Path, field: str) -> pathlib.Path:
+  """The path that a relative `file` of a calibration stands for.
+
+  Raises:
+    InputError: no text, absolute, or not below `folder`, links included.
+  """
+  expected = f"expected a path inside {folder}"
+  if not isinstance(file, str) or not file.strip() or not file.isprintable():
+    raise InputError(path, field, f"{short(file)}; {expected}")
+  if pathlib.PurePosixPath(file).is_absolute() or pathlib.PureWindowsPath(file).drive:
+    raise InputError(path, field, f"{short(file)} is absolute; {expected}")
+  try:
+    root, real = folder.resolve(), (folder / file).resolve()
+  except (OSError, RuntimeError, ValueError) as error:  # a loop of links; too long a name
+    raise InputError(
+      path, field, f"{short(file)} cannot be followed ({reason(error)}); {expected}"
+    ) from None
+  if root not in real.parents:
+    raise InputError(path, field, f"{short(file)} leads out of the folder; {expected}")
+  return folder / file
+
+
+def image_size(path: pathlib.Path, field: str) -> tuple[int, int]:
+  """Width and height of an image from its header; nothing is decoded.
+
+  Raises:
+    InputError: no such file, no PNG or JPEG, or larger than `images.MAX_SIDE` a side.
+  """
+  if not path.is_file():
+    raise InputError(path, field, "no such image; expected a PNG or JPEG file")
+  try:
+    with warnings.catch_warnings():
+      warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+      with Image.open(path, formats=("PNG", "JPEG")) as image:
+        size = image.size
+  except Image.DecompressionBombError as error:
+    raise InputError(path, field, f"image too large to decode ({error})") from None
+  except Exception:  # decoders raise many types for one thing: a broken file
+    raise InputError(path, field, "not an image; expected a whole PNG or JPEG") from None
+  return check_size(path, field, size)
+
+
+def check_size(path: pathlib.Path, field: str, size: tuple[int, int]) -> tuple[int, int]:
+  """Width and height that images may have.
+
+  Raises:
+    InputError: a side is not 1 to `images.MAX_SIDE`.
+  """
+  width, height = size
+  if not (0 < width <= images.MAX_SIDE and 0 < height <= images.MAX_SIDE):
+    limit = f"expected at most {images.MAX_SIDE} a side, and no side of 0"
+    raise InputError(path, field, f"{width} x {height} pixels; {limit}")
+  return width, height
+
+
+def same_size(path: pathlib.Path, field: str, real: tuple[int, int], told: tuple[int, int]) -> None:
+  """Refuses an image whose size is not what the calibration tells; a side of 0 tells nothing.
+
+  Raises:
+    InputError: they differ, so that the intrinsics are of other pixels.
+  """
+  if any(b not in (0, a) for a, b in zip(real, told, strict=True)):
+    problem = f"the image is {real[0]} x {real[1]} pixels, the calibration is for {told[0]} x "
+    raise InputError(path, field, f"{problem}{told[1]}; expected one size")

@@ -1,0 +1,207 @@
+"""MATLAB files as plain Python: dicts for structs, lists for cells, text, and NumPy arrays.
+
+Versions 5 to 7 are read with SciPy and version 7.3, which is HDF5, with h5py. Numeric arrays keep
+MATLAB's shape. A 1 x 1 struct is a dict and a struct array a list of them; cells and struct arrays
+are flattened in MATLAB's order, which for a row or a column is the only one. What is neither
+(tables, function handles, objects, sparse matrices) is left out.
+"""
+
+from __future__ import annotations
+
+import pathlib
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxsplat_mouse.errors import InputError
+from jaxsplat_mouse.io import hdf5
+from jaxsplat_mouse.io.camera_file import reason
+
+_HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+_HDF5_OFFSETS = (0, 512, 1024)  # MATLAB puts its own header of 512 bytes before
+_COMPRESSED = 15  # miCOMPRESSED, the type of an element that zlib packed
+_MAX_DEPTH = 16
+_MAX_OBJECTS = 1_000_000
+_LEFT_OUT = object()
+
+
+def read(path: pathlib.Path, names: Sequence[str]) -> dict[str, Any]:
+  """Those of the variables `names` that a file holds.
+
+  Raises:
+    InputError: no such file, no MATLAB file, one cut short or of absurd size, or the package that
+      reads it is not installed.
+  """
+  try:
+    with path.open("rb") as file:
+      head = file.read(max(_HDF5_OFFSETS) + len(_HDF5_SIGNATURE))
+  except OSError as error:
+    raise InputError(path, "", f"cannot be read ({reason(error)}); expected a .mat file") from None
+  if any(head[at:].startswith(_HDF5_SIGNATURE) for at in _HDF5_OFFSETS):
+    with hdf5.opened(path) as file:
+      return _Version73(path, file).read(names)
+  return _read_version5(path, names)
+
+
+# ------------------------------------------------------------------------------- versions 5 to 7
+
+
+def _read_version5(path: pathlib.Path, names: Sequence[str]) -> dict[str, Any]:
+  try:
+    import scipy.io
+  except ImportError:
+    problem = "reading .mat files takes SciPy: pip install 'jaxsplat-mouse[video]'"
+    raise InputError(path, "", problem) from None
+  _check_sizes(path)
+  try:
+    data = scipy.io.loadmat(str(path), variable_names=list(names), appendmat=False)
+    plain = {key: _plain(value) for key, value in data.items() if key in names}
+  except Exception as error:  # SciPy raises many types for one thing: a broken file
+    problem = f"broken or cut short ({reason(error)}); expected a whole MATLAB file"
+    raise InputError(path, "", problem) from None
+  return {key: value for key, value in plain.items() if value is not _LEFT_OUT}
+
+
+def _check_sizes(path: pathlib.Path) -> None:
+  """Refuses a file whose elements are cut, or claim to unpack to more than memory should take."""
+  total = path.stat().st_size
+  with path.open("rb") as file:
+    mark = file.read(128)[126:128]
+    if mark not in (b"MI", b"IM"):
+      raise InputError(path, "", "no MATLAB file of version 5 to 7.3; expected one")
+    order = "big" if mark == b"MI" else "little"
+    while len(tag := file.read(8)) == 8:
+      kind, size = (int.from_bytes(tag[i : i + 4], order) for i in (0, 4))  # type: ignore[arg-type]
+      start = file.tell()
+      if start + size > total:
+        problem = f"cut short: {start + size - total} bytes are missing at the end"
+        raise InputError(path, "", f"{problem}; expected a whole MATLAB file")
+      if kind == _COMPRESSED:
+        try:
+          inner = zlib.decompressobj().decompress(file.read(min(size, 4096)), 8)
+        except zlib.error as error:
+          raise InputError(path, "", f"broken compression ({error})") from None
+        size_unpacked = int.from_bytes(inner[4:8], order)  # type: ignore[arg-type]
+        if size_unpacked > hdf5.MAX_BYTES:
+          limit = f"expected at most {hdf5.MAX_BYTES >> 30} GiB"
+          raise InputError(path, "", f"a variable claims {size_unpacked} bytes; {limit}")
+      file.seek(start + size)
+
+
+def _plain(value: Any) -> Any:
+  """What SciPy made of a variable, as the module's docstring says."""
+  from scipy.io import matlab
+
+  if isinstance(value, (matlab.MatlabOpaque, matlab.MatlabFunction, matlab.MatlabObject)):
+    return _LEFT_OUT
+  if not isinstance(value, np.ndarray):
+    return _LEFT_OUT
+  if value.dtype.names is not None:
+    entries = [
+      _kept({key: _plain(entry[key]) for key in value.dtype.names})
+      for entry in value.ravel(order="F")
+    ]
+    return entries[0] if value.size == 1 else entries
+  if value.dtype.kind == "O":
+    return [_plain(entry) for entry in value.ravel(order="F")]
+  if value.dtype.kind == "U":
+    return str(value.ravel()[0]) if value.size == 1 else [str(row) for row in value.ravel()]
+  return np.asarray(value)
+
+
+def _kept(entries: dict[str, Any]) -> dict[str, Any]:
+  return {key: value for key, value in entries.items() if value is not _LEFT_OUT}
+
+
+# ------------------------------------------------------------------------------------ version 7.3
+
+
+class _Version73:
+  """One open file of version 7.3: classes are attributes, cells are arrays of references."""
+
+  def __init__(self, path: pathlib.Path, file: Any):
+    self._path, self._file, self._left = path, file, _MAX_OBJECTS
+
+  def read(self, names: Sequence[str]) -> dict[str, Any]:
+    """The variables of `names` that the file holds."""
+    found = [name for name in names if name in self._file]
+    entries = {
+      name: self._value(hdf5.child(self._path, name, self._file, name), name, 0) for name in found
+    }
+    return _kept(entries)
+
+  def _value(self, node: Any, field: str, depth: int) -> Any:
+    import h5py
+
+    self._left -= 1
+    if depth > _MAX_DEPTH or self._left < 0:
+      problem = f"nested too deep or too often; expected at most {_MAX_DEPTH} levels"
+      raise InputError(self._path, field, problem)
+    if isinstance(node, h5py.Group):
+      return self._struct(node, field, depth)
+    if not isinstance(node, h5py.Dataset):
+      return _LEFT_OUT
+    kind = _class_of(node)
+    if node.attrs.get("MATLAB_empty", 0):
+      return [] if kind == "cell" else "" if kind == "char" else self._empty(node, field)
+    values = hdf5.array(self._path, field, node)
+    if kind == "cell":
+      return self._followed(values, field, depth)
+    if kind == "char":
+      if values.dtype.kind != "u" or values.dtype.itemsize != 2:
+        raise InputError(self._path, field, f"text of type {values.dtype}; expected uint16")
+      rows = np.atleast_2d(values.T)  # MATLAB stores columns first
+      texts = [row.astype("<u2").tobytes().decode("utf-16-le", "replace") for row in rows]
+      return texts[0] if len(texts) == 1 else texts
+    if kind not in _NUMERIC or values.dtype.kind not in "biuf":
+      return _LEFT_OUT
+    return values.T
+
+  def _empty(self, node: Any, field: str) -> np.ndarray:
+    """An array without elements, whose shape stands where its values would."""
+    shape = tuple(int(n) for n in np.ravel(hdf5.array(self._path, field, node))[:8])
+    return np.zeros(shape if 0 in shape else (0, 0))
+
+  def _struct(self, group: Any, field: str, depth: int) -> Any:
+    import h5py
+
+    if _class_of(group) not in ("struct", "") or "MATLAB_sparse" in group.attrs:
+      return _LEFT_OUT
+    entries: dict[str, Any] = {}
+    arrays: dict[str, list[Any]] = {}
+    for key in group:
+      node, inner = hdf5.child(self._path, f"{field}.{key}", group, key), f"{field}.{key}"
+      if (
+        isinstance(node, h5py.Dataset) and h5py.check_ref_dtype(node.dtype) and not _class_of(node)
+      ):
+        arrays[key] = self._followed(hdf5.array(self._path, inner, node), inner, depth)
+      else:
+        entries[key] = self._value(node, inner, depth + 1)
+    if not arrays:
+      return _kept(entries)
+    columns = zip(*arrays.values(), strict=True)
+    return [_kept(dict(zip(arrays, column, strict=True))) for column in columns]
+
+  def _followed(self, references: np.ndarray, field: str, depth: int) -> list[Any]:
+    """What the references of a cell or of a struct array point to."""
+    import h5py
+
+    found = []
+    # HDF5's order of a MATLAB array is reversed, so C order here is MATLAB's own
+    for i, reference in enumerate(np.ravel(references)):
+      if not isinstance(reference, h5py.Reference) or not reference:
+        raise InputError(self._path, f"{field}{{{i + 1}}}", "points nowhere; expected a value")
+      found.append(self._value(self._file[reference], f"{field}{{{i + 1}}}", depth + 1))
+    return found
+
+
+_NUMERIC = {"double", "single", "logical"} | {
+  f"{u}int{n}" for u in ("", "u") for n in (8, 16, 32, 64)
+}
+
+
+def _class_of(node: Any) -> str:
+  kind = node.attrs.get("MATLAB_class", b"")
+  return kind.decode("ascii", "replace") if isinstance(kind, bytes) else str(kind)

@@ -1,0 +1,272 @@
+"""Pickles that nobody vouches for: numbers, text, lists, tuples, dicts and numeric NumPy arrays.
+
+A pickle is a program that may call anything. This module never runs one: it walks the opcodes and
+builds the few values that a calibration needs itself, so that nothing a pickle names is imported
+or called, not even NumPy's own unpickling. Everything else is refused with what was found. No
+memory is set aside for what a file merely declares: lengths are compared with the bytes that are
+there, and values that multiply by referring to one another are counted before they are built.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import math
+import pathlib
+import pickletools
+import re
+from typing import Any
+
+import numpy as np
+
+from jaxsplat_mouse.errors import InputError
+from jaxsplat_mouse.io.camera_file import reason, short
+
+_MAX_BYTES = 1 << 30
+_MAX_OPCODES = 5_000_000
+_MAX_VALUES = 5_000_000  # after references are followed
+_MAX_DEPTH = 32
+_EXPECTED = "expected numbers, text, lists, dicts and numeric NumPy arrays only"
+_MARK = object()
+_CORE = r"numpy\.(_core|core)\."
+_ALLOWED = {
+  "ndarray": r"numpy\.ndarray",
+  "dtype": r"numpy\.dtype",
+  "reconstruct": _CORE + r"multiarray\._reconstruct",
+  "scalar": _CORE + r"multiarray\.scalar",
+  "frombuffer": _CORE + r"numeric\._frombuffer",
+  "encode": r"_codecs\.encode",  # how protocol 2 and below write bytes
+}
+_VALUES = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
+_SIMPLE = re.compile(
+  "INT|BININT[12]?|LONG[14]?|(BIN)?FLOAT|(SHORT_)?(BIN)?STRING|UNICODE|(SHORT_)?BINUNICODE8?|"
+  "(SHORT_)?BINBYTES8?|BYTEARRAY8"
+)
+_TUPLES = {"EMPTY_TUPLE": 0, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+
+
+def load(path: pathlib.Path) -> Any:
+  """The value that a pickle holds.
+
+  Returns:
+    Numbers, text, bytes, None, lists, tuples, dicts, and arrays, nested.
+
+  Raises:
+    InputError: no such file, not a pickle, cut short, too large, or anything else inside.
+  """
+  try:
+    if path.stat().st_size > _MAX_BYTES:
+      raise InputError(path, "", f"larger than {_MAX_BYTES >> 30} GiB; expected a calibration")
+    data = path.read_bytes()
+  except OSError as error:
+    raise InputError(path, "", f"cannot be read ({reason(error)}); expected a pickle") from None
+  try:
+    return _resolved(_Machine().run(data))
+  except _RefusedError as error:
+    raise InputError(path, "", f"{error}; {_EXPECTED}") from None
+  except Exception as error:  # opcodes without their operands: broken in one of many ways
+    problem = f"broken or cut short ({reason(error)}); expected a whole pickle"
+    raise InputError(path, "", problem) from None
+
+
+class _RefusedError(Exception):
+  """Something that this module does not build."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Global:
+  """A name that the pickle wants called: one of `_ALLOWED`."""
+
+  kind: str
+
+
+@dataclasses.dataclass
+class _Dtype:
+  """A dtype; its byte order comes after it, in the pickle's BUILD."""
+
+  code: str
+  order: str = "="
+
+  def numpy(self) -> np.dtype:
+    return np.dtype((self.order if self.order in "<>" else "=") + self.code)
+
+
+@dataclasses.dataclass
+class _Array:
+  """An array; its values come after it, in the pickle's BUILD."""
+
+  value: np.ndarray | None = None
+
+
+class _Machine:
+  """The stack and the memo of a pickle."""
+
+  def __init__(self) -> None:
+    self._stack: list[Any] = []
+    self._memo: dict[int, Any] = {}
+
+  def run(self, data: bytes) -> Any:
+    """The value on the stack at the end."""
+    for count, (opcode, argument, _) in enumerate(pickletools.genops(io.BytesIO(data))):
+      if count > _MAX_OPCODES:
+        raise _RefusedError(f"more than {_MAX_OPCODES} steps")
+      if opcode.name == "STOP":
+        break
+      self._step(opcode.name, argument)
+    value = self._stack.pop()
+    if self._stack:
+      raise ValueError("values left over")
+    return value
+
+  def _step(self, name: str, argument: Any) -> None:
+    stack = self._stack
+    if _SIMPLE.fullmatch(name):
+      if isinstance(argument, int) and abs(argument) >> 63:
+        raise _RefusedError("found a number of more than 64 bits")
+      stack.append(argument)
+    elif name in _VALUES:
+      stack.append(_VALUES[name])
+    elif name in _TUPLES:
+      stack.append(tuple(self._popped(_TUPLES[name])))
+    elif name in ("PROTO", "FRAME"):
+      pass
+    elif name in ("PUT", "BINPUT", "LONG_BINPUT"):
+      self._memo[argument] = stack[-1]
+    elif name == "MEMOIZE":
+      self._memo[len(self._memo)] = stack[-1]
+    elif name in ("GET", "BINGET", "LONG_BINGET"):
+      stack.append(self._memo[argument])
+    elif name == "MARK":
+      stack.append(_MARK)
+    else:
+      self._build(name, argument)
+
+  def _build(self, name: str, argument: Any) -> None:
+    """The opcodes that put values together, or ask for what is not plain."""
+    stack = self._stack
+    if name in ("EMPTY_LIST", "EMPTY_DICT"):
+      stack.append([] if name == "EMPTY_LIST" else {})
+    elif name in ("LIST", "TUPLE", "DICT"):
+      values = self._marked()
+      kinds = {"LIST": values, "TUPLE": tuple(values)}
+      stack.append(kinds[name] if name in kinds else _pairs(values))
+    elif name in ("APPEND", "APPENDS"):
+      values = self._popped(1) if name == "APPEND" else self._marked()
+      _target(stack, list).extend(values)
+    elif name in ("SETITEM", "SETITEMS"):
+      values = self._popped(2) if name == "SETITEM" else self._marked()
+      _target(stack, dict).update(_pairs(values))
+    elif name in ("GLOBAL", "STACK_GLOBAL"):
+      parts = argument.split(" ", 1) if name == "GLOBAL" else self._popped(2)
+      stack.append(_global(*parts))
+    elif name == "REDUCE":
+      function, arguments = self._popped(2)
+      stack.append(_call(function, arguments))
+    elif name == "BUILD":
+      state = stack.pop()
+      _set_state(stack[-1], state)
+    else:
+      raise _RefusedError(f"found the pickle instruction {name}")
+
+  def _popped(self, count: int) -> list[Any]:
+    if count == 0:
+      return []
+    values = self._stack[-count:]
+    if len(values) < count or any(value is _MARK for value in values):
+      raise ValueError("too few operands")
+    del self._stack[-count:]
+    return values
+
+  def _marked(self) -> list[Any]:
+    """What stands above the last mark, which goes too."""
+    values = []
+    while (value := self._stack.pop()) is not _MARK:
+      values.append(value)
+    return values[::-1]
+
+
+def _target(stack: list[Any], kind: type) -> Any:
+  if type(stack[-1]) is not kind:
+    raise ValueError(f"expected a {kind.__name__}, found {type(stack[-1]).__name__}")
+  return stack[-1]
+
+
+def _pairs(values: list[Any]) -> dict[Any, Any]:
+  keys = values[::2]
+  bad = next((k for k in keys if not isinstance(k, (str, int, float, bytes, type(None)))), None)
+  if bad is not None or len(values) % 2:
+    raise _RefusedError(f"found a dict with the key {short(bad)}")
+  return dict(zip(keys, values[1::2], strict=True))
+
+
+def _global(module: Any, name: Any) -> _Global:
+  full = f"{module}.{name}"
+  for kind, pattern in _ALLOWED.items():
+    if re.fullmatch(pattern, full):
+      return _Global(kind)
+  raise _RefusedError(f"found {short(full)}, a thing to import")
+
+
+def _call(function: Any, arguments: Any) -> Any:
+  """What a call of one of `_ALLOWED` gives, without calling it."""
+  kind = function.kind if isinstance(function, _Global) else ""
+  match kind, arguments:
+    case "reconstruct", (_Global(kind="ndarray"), tuple(), _):
+      return _Array()
+    case "dtype", (str(code), *_) if re.fullmatch(r"[biuf][1248]", code):
+      return _Dtype(code)
+    case "dtype", (code, *_):
+      raise _RefusedError(f"found an array of type {short(code)}")
+    case "encode", (str(text), "latin1" | "latin-1"):
+      return text.encode("latin-1")
+    case "scalar", (_Dtype() as dtype, bytes(data)):
+      return _Array(_array((), dtype, data, "C"))
+    case "frombuffer", (bytes() | bytearray() as data, _Dtype() as dtype, tuple(shape), str(order)):
+      return _Array(_array(shape, dtype, bytes(data), order))
+  raise _RefusedError(f"found a call of {kind or short(function)} with {short(arguments)}")
+
+
+def _set_state(target: Any, state: Any) -> None:
+  """What BUILD does to a dtype or an array."""
+  match target, state:
+    case _Dtype(), (int(), str(order), None, None, None, *_) if order in ("<", ">", "|", "="):
+      target.order = order
+    case _Array(), (int(), tuple(shape), _Dtype() as dtype, bool() | int() as fortran, data):
+      if not isinstance(data, (bytes, bytearray)):
+        raise _RefusedError(f"found an array of {type(data).__name__}")
+      target.value = _array(shape, dtype, bytes(data), "F" if fortran else "C")
+    case _:
+      raise _RefusedError(f"found a state {short(state)} for {type(target).__name__.strip('_')}")
+
+
+def _array(shape: tuple[Any, ...], dtype: _Dtype, data: bytes, order: str) -> np.ndarray:
+  real = dtype.numpy()
+  if not all(type(n) is int and n >= 0 for n in shape) or len(shape) > 8:
+    raise _RefusedError(f"found an array of the shape {short(shape)}")
+  if math.prod(shape) * real.itemsize != len(data):
+    raise _RefusedError(f"found an array that claims the shape {short(shape)} in {len(data)} bytes")
+  array = np.frombuffer(data, real).reshape(shape, order="F" if order == "F" else "C")
+  return array.astype(real.newbyteorder("="))  # writeable, and of this machine's byte order
+
+
+def _resolved(value: Any) -> Any:
+  """The value with arrays in place, after counting what references multiply to."""
+  left = [_MAX_VALUES]
+
+  def visit(value: Any, depth: int) -> Any:
+    left[0] -= 1
+    if left[0] < 0 or depth > _MAX_DEPTH:
+      raise _RefusedError(f"more than {_MAX_VALUES} values or {_MAX_DEPTH} levels")
+    if isinstance(value, (list, tuple)):
+      return type(value)([visit(v, depth + 1) for v in value])
+    if isinstance(value, dict):
+      return {k: visit(v, depth + 1) for k, v in value.items()}
+    if isinstance(value, _Array):
+      if value.value is None:
+        raise _RefusedError("found an array without values")
+      return value.value
+    if isinstance(value, (_Global, _Dtype)) or value is _MARK:
+      raise _RefusedError(f"found {type(value).__name__.strip('_').lower()} as a value")
+    return value
+
+  return visit(value, 0)
