@@ -29,6 +29,7 @@ from jaxsplat_mouse.rig import Labels, Rig
 HALF_PIXEL = 0.5  # from OpenCV's origin of pixels to centres at +0.5
 _SUFFIXES = (".mp4", ".avi")
 _MAX_INTEGER = 2.0**53
+_LABELS_DECIDE = 3.0  # times nearer that labels must lie under the other convention
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -64,7 +65,7 @@ def build_rig(
   if labels is not None:
     other = dataclasses.replace(rig, world_to_camera=turned)
     error, other_error = (np.nanmax(rig_checks.label_errors(r)) for r in (rig, other))
-    if other_error <= rig_checks.MAX_LABEL_ERROR < error:
+    if other_error < error / _LABELS_DECIDE:
       logging.warning(
         "%s: r is for the other kind of vectors than K: labels are %.1f px off as it should be, "
         "%.3f px transposed; read transposed",

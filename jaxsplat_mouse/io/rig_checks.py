@@ -15,7 +15,8 @@ import numpy as np
 from jaxsplat_mouse.errors import InputError
 from jaxsplat_mouse.rig import Rig, project
 
-MAX_LABEL_ERROR = 15.0  # pixels, median: hands are off by a few, wrong conventions by hundreds
+# Median, of the focal length: hands are off by a few pixels, wrong conventions by hundreds.
+MAX_LABEL_ERROR = 0.01
 _MISS = 0.1  # of the distance to where the axes meet, from which other conventions are tried
 _GAIN = 3.0  # times nearer that the axes must meet under one of them
 _OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])
@@ -85,35 +86,37 @@ def _check_different(path: pathlib.Path, rig: Rig) -> None:
 
 
 def _check_labels(path: pathlib.Path, rig: Rig) -> None:
-  errors = label_errors(rig)
-  if not np.all(np.isnan(errors)) and not np.nanmax(errors) <= MAX_LABEL_ERROR:
+  errors, limits = label_errors(rig), MAX_LABEL_ERROR * rig.matrices[:, 0, 0]
+  if np.any(errors > limits):
     told = " ".join(f"{e:.1f}" for e in errors)
     problem = f"the labels are a median of {told} px from where the cameras project them"
-    raise InputError(path, "calibration", f"{problem}; expected at most {MAX_LABEL_ERROR:g}")
+    raise InputError(path, "calibration", f"{problem}; expected at most {limits.min():.1f}")
 
 
 def _check_meeting(path: pathlib.Path, rig: Rig) -> None:
   """Refuses poses that make sense only under another convention, and says which."""
-  poses = rig.world_to_camera
-  found = meeting(poses)
-  if len(rig) < 3 or found is None:
+  poses, count = rig.world_to_camera, len(rig)
+  if count < 3:
     return
-  miss, before = found
+  found = meeting(poses)
+  miss, before = found or (np.inf, count)
   others = {
     "with the rotations transposed (row vectors)": turned(poses),
     "with the poses inverted (camera-to-world)": np.linalg.inv(poses),
     "with OpenGL axes (y and z flipped)": _OPENGL @ poses,
   }
   tried = {how: meeting(other) for how, other in others.items()}
-  fits = {how: m[0] for how, m in tried.items() if m is not None and m[1] == len(rig)}
+  fits = {how: m[0] for how, m in tried.items() if m is not None and m[1] == count}
   best = min(fits, key=fits.__getitem__) if fits else ""
-  backs = before < 0.5 * len(rig)
-  better = miss > _MISS and best != "" and fits[best] < miss / _GAIN
-  if not backs and not better:
-    return
-  problem = f"{len(rig) - before} of {len(rig)} cameras have their backs to where they would meet"
-  if not backs:
+  better = miss > _MISS and best != "" and fits[best] < min(miss / _GAIN, _MISS)
+  if before < 0.5 * count:
+    problem = f"{count - before} of {count} cameras have their backs to where they would meet"
+  elif better and found is None:
+    problem = "the cameras' axes are parallel"
+  elif better:
     problem = f"the cameras' axes miss one another by {miss:.0%} of the distance"
+  else:
+    return
   hint = f"; {best} they meet to {fits[best]:.0%}" if best else ""
   expected = "; expected OpenCV world-to-camera poses of cameras that look at one animal"
   raise InputError(path, "calibration", problem + hint + expected)
