@@ -66,6 +66,15 @@ class Feed:
       self._sizes[view] = told
     return self._sizes[view]
 
+  def open(self, view: int) -> None:
+    """Opens a camera's files.
+
+    Raises:
+      InputError: one of them is missing or no video.
+    """
+    for kind in ("pictures", "masks") if self._capture.masks else ("pictures",):
+      self._reader(kind, view)
+
   def coverage(self, view: int, number: int) -> np.ndarray:
     """The silhouette (H, W) uint8 in a camera's frame; the photograph is left alone where it can.
 
@@ -94,13 +103,14 @@ class Feed:
     return View(photo=photo[..., :3], coverage=photo[..., 3], mixed=False)
 
   def _read(self, kind: str, view: int, number: int) -> np.ndarray:
+    return self._reader(kind, view).read(number)
+
+  def _reader(self, kind: str, view: int) -> video.Reader:
     key = kind, view
     if key not in self._readers:
       camera = self._capture.rig.names[view] + (" mask" if kind == "masks" else "")
-      self._readers[key] = video.open_stream(
-        self._stream(kind, view), camera, grey=kind == "masks"
-      )
-    return self._readers[key].read(number)
+      self._readers[key] = video.open_stream(self._stream(kind, view), camera, grey=kind == "masks")
+    return self._readers[key]
 
   def _stream(self, kind: str, view: int) -> Stream:
     streams = self._capture.masks if kind == "masks" else self._capture.pictures

@@ -1,0 +1,99 @@
+r"""A raw capture (calibration, videos, masks) becomes scene folders for jaxsplat_mouse.main.
+
+  python -m jaxsplat_mouse.prepare --format=dannce --input=RECORDING --output=SCENES --check
+      first look: SCENES/check.png and check.html show views, masks, the silhouettes' common solid
+      and epipolar lines, so that a person sees whether the calibration is right
+
+  python -m jaxsplat_mouse.prepare --format=dannce --input=RECORDING --output=SCENES \
+      --frames=0:18000:100
+      every 100th moment as a scene SCENES/RECORDING_MOMENT, and SCENES/recording.json
+
+  python -m jaxsplat_mouse.main --config=configs/2dgs.py --config.data.input=SCENES
+      fits them; with --config.data.normalize=recording the animal keeps its size between moments
+
+Pictures are undistorted, skew included, and cut around the animal at native resolution in windows
+of one size, which a first pass over all masks decides; cameras keep the recording's own world and
+unit. Masks may be lossy video: 128 and more is animal, the outline stays soft, holes and islands
+below 1/500 of the animal (or 16 px) are repaired. A camera without a picture of a moment is left
+out of its scene as long as four remain (three in smaller rigs).
+
+A calibration that is transposed, inverted, mirrored, of other axes, of another image size or of
+exchanged cameras is refused with the evidence.
+
+It can be stopped at any moment: the same command goes on where it was, and scenes that are there
+are kept. Settings other than --frames must stay the same, or --redo prepares everything again.
+
+Exit status: 0 every moment is a scene; 1 nothing could start; 3 some moments failed and are listed;
+130 or 143 stopped by Ctrl-C or SIGTERM.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+
+from absl import flags
+
+from jaxsplat_mouse import console
+from jaxsplat_mouse.errors import InputError
+from jaxsplat_mouse.io import readers
+from jaxsplat_mouse.prepare.settings import Settings, parse_offsets
+
+_FORMAT = flags.DEFINE_enum("format", None, list(readers.FORMATS), "What the capture is stored as.")
+_INPUT = flags.DEFINE_string("input", None, "The recording's folder, or its calibration file.")
+_OUTPUT = flags.DEFINE_string("output", None, "The folder that gets the scenes of this recording.")
+_FRAMES = flags.DEFINE_string(
+  "frames", "", "START:STOP:STEP of the recording's moments, counted from 0, or one; empty for all."
+)
+_OFFSETS = flags.DEFINE_string(
+  "offsets",
+  "",
+  "Frames to add by camera, as in Camera1:3,Camera4:-1: Camera1 started 3 frames earlier.",
+)
+_SIZE = flags.DEFINE_integer(
+  "size", 0, "Largest side of a crop in pixels; larger ones are reduced. 0 keeps them native.", 0
+)
+_MARGIN = flags.DEFINE_float("margin", 0.1, "Of a crop around the largest silhouette.", 0.0, 2.0)
+_MASKS = flags.DEFINE_string(
+  "masks", None, "Masks instead of the capture's: CAMERA.mp4, CAMERA/0.mp4 or CAMERA/*.png in it."
+)
+_CHECK = flags.DEFINE_boolean("check", False, "Only write check.png and check.html.")
+_REDO = flags.DEFINE_boolean("redo", False, "Prepare scenes again that are there already.")
+
+
+def main() -> int:
+  """The command; its exit status."""
+  for flag in (_FORMAT, _INPUT, _OUTPUT):
+    if not flag.value:
+      raise InputError(f"--{flag.name}", "", "missing; see --help")
+  settings = Settings(
+    format=_FORMAT.value,
+    input=pathlib.Path(_INPUT.value),
+    output=pathlib.Path(_OUTPUT.value).absolute(),
+    frames=_FRAMES.value,
+    offsets=parse_offsets(_OFFSETS.value),
+    size=_SIZE.value,
+    margin=_MARGIN.value,
+    masks=pathlib.Path(_MASKS.value) if _MASKS.value else None,
+    redo=_REDO.value,
+  )
+  if 0 < settings.size < 32:
+    raise InputError("--size", str(settings.size), "expected at least 32 pixels, or 0")
+  capture = readers.read_capture(settings.format, settings.input)
+  # After the flags and the first reading: neither --help nor a wrong path need wait for JAX.
+  from jaxsplat_mouse.pipeline import device
+  from jaxsplat_mouse.prepare import job, masks
+
+  device.set_up_cache()
+  if settings.masks is not None:
+    found = masks.find(settings.masks, capture.rig.names)
+    capture = dataclasses.replace(capture, masks=found)
+  return job.check(settings, capture) if _CHECK.value else job.run(settings, capture)
+
+
+if __name__ == "__main__":
+  console.run(
+    main,
+    str(__doc__),
+    ["format", "input", "output", "frames", "offsets", "size", "margin", "masks", "check", "redo"],
+  )

@@ -1,0 +1,200 @@
+"""Is the calibration right? What labels and silhouettes say, before anything is written.
+
+Silhouettes of one solid, carved and projected back, explain themselves: their IoU is near one. A
+calibration that is mirrored, transposed, mis-scaled or of other cameras leaves next to nothing in
+common. Where silhouettes disagree, the usual misreadings are tried, then pairs of exchanged
+cameras, then each camera is left out, so that the refusal names what is wrong.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxsplat_mouse.errors import InputError
+from jaxsplat_mouse.io import rig_checks
+from jaxsplat_mouse.io.capture import Capture
+from jaxsplat_mouse.prepare import solid
+from jaxsplat_mouse.prepare.cutting import Crop, Cutter
+from jaxsplat_mouse.prepare.readings import GIVEN, OTHERS, Reading, exchange
+
+GOOD = 0.85  # mean IoU from which no other reading is looked for
+POOR = 0.6  # below it, there is no common solid whatever the reason
+_GAIN = 0.1  # by which another reading must be better to be blamed
+_MOMENTS = 3
+_TRIES = 4  # times as many moments are looked at, where some lack cameras
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sample:
+  """One moment that is looked at.
+
+  Attributes:
+    index: its row in the recording.
+    crops: tight crops of V' cameras, in their order.
+    agreement: what their common solid explains.
+  """
+
+  index: int
+  crops: tuple[Crop, ...]
+  agreement: solid.Agreement
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Report:
+  """What was found.
+
+  Attributes:
+    names: of all cameras.
+    samples: the moments looked at.
+    labels: (V,) median distance of labels from their projections, pixels; NaN without labels.
+    other: the name of a reading that fits better, or "".
+    other_score: its mean IoU.
+  """
+
+  names: tuple[str, ...]
+  samples: tuple[Sample, ...]
+  labels: np.ndarray
+  other: str = ""
+  other_score: float = 0.0
+
+  @property
+  def iou(self) -> np.ndarray:
+    """(V,) median IoU of each camera; NaN for one that is in no sample."""
+    rows = np.full((len(self.samples), len(self.names)), np.nan)
+    for row, sample in zip(rows, self.samples, strict=True):
+      row[[crop.view for crop in sample.crops]] = sample.agreement.iou
+    known = ~np.isnan(rows).all(0)
+    result = np.full(len(self.names), np.nan)
+    result[known] = np.nanmedian(rows[:, known], 0)
+    return result
+
+  @property
+  def score(self) -> float:
+    """Mean IoU over cameras, median over moments; NaN without moments."""
+    scores = [float(s.agreement.iou.mean()) for s in self.samples]
+    return float(np.median(scores)) if scores else float("nan")
+
+  def lines(self) -> list[str]:
+    """For people: a line of evidence for each kind."""
+    shown = []
+    if not np.isnan(self.labels).all():
+      told = " ".join(f"{name} {e:.2f}" for name, e in zip(self.names, self.labels, strict=True))
+      shown.append(f"labels: median px from their projections: {told}")
+    if self.samples:
+      told = " ".join(
+        f"{name} {e:.3f}" for name, e in zip(self.names, self.iou, strict=True) if np.isfinite(e)
+      )
+      shown.append(f"silhouettes: IoU with their common solid: {told}")
+    if self.samples and self.score < GOOD:
+      hint = f"; it would be {self.other_score:.2f} if {self.other}" if self.other else ""
+      shown.append(f"warning: silhouettes agree to {self.score:.2f} only{hint}; see check.html")
+    return shown
+
+  def to_json(self) -> dict[str, Any]:
+    """For `recording.json`."""
+    number = lambda x: None if np.isnan(x) else round(float(x), 4)
+    return {
+      "silhouette_iou": dict(zip(self.names, map(number, self.iou), strict=True)),
+      "label_error_px": dict(zip(self.names, map(number, self.labels), strict=True)),
+      "moments": [sample.index for sample in self.samples],
+    }
+
+
+def examine(cutter: Cutter, frames: np.ndarray, indices: Sequence[int]) -> Report:
+  """Looks at a few moments spread over those of `indices`.
+
+  Args:
+    cutter: the cameras.
+    frames: (F, V) frame of each camera in each moment.
+    indices: moments to choose from.
+  """
+  capture = cutter.capture
+  crops = _choose(cutter, frames, indices)
+  samples = tuple(
+    Sample(index=i, crops=c, agreement=solid.agreement(_scene(capture, c, GIVEN))) for i, c in crops
+  )
+  report = Report(
+    names=capture.rig.names, samples=samples, labels=rig_checks.label_errors(capture.rig)
+  )
+  if not samples or report.score >= GOOD:
+    return report
+  return _with_cause(cutter, report)
+
+
+def _choose(
+  cutter: Cutter, frames: np.ndarray, indices: Sequence[int]
+) -> list[tuple[int, tuple[Crop, ...]]]:
+  """Up to three moments with all cameras, or with most where none has all."""
+  places = np.linspace(0, len(indices) - 1, min(len(indices), _MOMENTS * _TRIES)).round()
+  order = sorted({int(p) for p in places})
+  # first the middles of as many equal parts as moments are wanted, then the others
+  first = [order[(2 * k + 1) * len(order) // (2 * _MOMENTS)] for k in range(_MOMENTS)]
+  whole, partial = [], []
+  for place in dict.fromkeys([*first, *order]):
+    index = indices[place]
+    found, _ = cutter.each(frames[index], lambda v, f: cutter.cut(v, f, None))
+    crops = tuple(found[v] for v in sorted(found))
+    (whole if len(crops) == len(cutter.pinholes) else partial).append((index, crops))
+    if len(whole) == _MOMENTS:
+      break
+  enough = [(i, c) for i, c in partial if len(c) >= 3]
+  chosen = (whole + sorted(enough, key=lambda one: -len(one[1])))[:_MOMENTS]
+  return sorted(chosen, key=lambda one: one[0])
+
+
+def _scene(capture: Capture, crops: Sequence[Crop], reading: Reading, cutter: Any = None) -> Any:
+  """The small scene of some crops under a reading."""
+  poses = reading.poses(np.asarray(capture.rig.world_to_camera, np.float64))
+  if cutter is not None:
+    crops = [reading.crop(c, cutter.feed.size(c.view, c.frame)) for c in crops]
+  return solid.small_scene(crops, poses[[c.view for c in crops]], len(capture.rig))
+
+
+def _with_cause(cutter: Cutter, report: Report) -> Report:
+  """Names the reading under which the silhouettes agree, if there is one."""
+  capture = cutter.capture
+
+  def score(reading: Reading, without: int | None = None) -> float:
+    values = []
+    for sample in report.samples:
+      crops = [c for c in sample.crops if c.view != without]
+      found = solid.agreement(_scene(capture, crops, reading, cutter))
+      values.append(float(found.iou.mean()))
+    return float(np.median(values))
+
+  tried = {reading.name: score(reading) for reading in OTHERS}
+  views = sorted(cutter.pinholes)
+  if max(tried.values()) < GOOD:
+    for a, b in itertools.combinations(views, 2):
+      name = f"{report.names[a]} and {report.names[b]} were exchanged"
+      tried[name] = score(Reading(name=name, poses=exchange(a, b)))
+  if max(tried.values()) < GOOD and len(views) > 3:
+    for view in views:
+      tried[f"{report.names[view]} (pose, lens, mask or sync) were left out"] = score(GIVEN, view)
+  best = max(tried, key=tried.__getitem__)
+  if tried[best] < report.score + _GAIN or tried[best] < POOR:
+    return report
+  return dataclasses.replace(report, other=best, other_score=tried[best])
+
+
+def refuse(capture: Capture, report: Report) -> None:
+  """Raises `InputError` with the evidence where the calibration cannot be right."""
+  if not report.samples:
+    raise InputError(capture.path, "masks", "no moment has silhouettes in three cameras")
+  mirrored = np.linalg.det(capture.rig.world_to_camera[:, :3, :3]) < 0
+  if mirrored.any():
+    names = ", ".join(n for n, m in zip(report.names, mirrored, strict=True) if m)
+    raise InputError(capture.path, "calibration", f"mirrored (determinant -1): {names}")
+  blamed = report.other and report.other_score >= GOOD
+  if report.score >= POOR and not blamed:
+    return
+  told = " ".join(f"{x:.2f}" for x in report.iou)
+  problem = f"the silhouettes admit no common solid: IoU {told}, expected above {GOOD}"
+  if report.other:
+    problem += f"; they would agree to {report.other_score:.2f} if {report.other}"
+  raise InputError(capture.path, "calibration", problem)
