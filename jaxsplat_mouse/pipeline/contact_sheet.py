@@ -60,6 +60,14 @@ def draw_sheet(
   return sheet
 
 
+def draw_strip(views: Sequence[np.ndarray], cell: int) -> Image.Image:
+  """Views side by side, each on a white square of `cell` pixels."""
+  strip = Image.new("RGB", (cell * len(views), cell), "white")
+  for i, view in enumerate(views):
+    strip.paste(_fit_cell(view, cell), (i * cell, 0))
+  return strip
+
+
 def _font(size: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
   return ImageFont.load_default(size)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import datetime
 import traceback
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -73,6 +75,7 @@ class Ledger:
     Raises:
       OSError: the manifest cannot be written.
     """
+    record = dataclasses.replace(record, extra={**record.extra, "finished": _now()})
     dataset.append_record(self._workdir.dataset, record)
     self.records[record.scene] = record
 
@@ -85,7 +88,13 @@ class Ledger:
       logging.error("%s failed in a way that was not foreseen:\n%s", name, details)
     self.failures[name] = reason
     recording = self.sources[name].recording
-    record = SceneRecord(scene=name, status="failed", recording=recording, error=reason)
+    record = SceneRecord(
+      scene=name,
+      status="failed",
+      recording=recording,
+      error=reason,
+      extra={"source": str(self.sources[name]), "finished": _now()},
+    )
     self.records[name] = record
     try:
       dataset.append_record(self._workdir.dataset, record)
@@ -97,3 +106,7 @@ class Ledger:
     """Scenes that belong into the dataset's lists."""
     done = [name for name, record in self.records.items() if record.status == "done"]
     return [name for name in done if (self._workdir.dataset / name).is_dir()]
+
+
+def _now() -> str:
+  return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")

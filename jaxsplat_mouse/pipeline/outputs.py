@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import io
+import pathlib
 import time
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from absl import logging
-from PIL import Image
 
 from jaxsplat_mouse import dataset, metrics, sources
 from jaxsplat_mouse.cameras import Cameras, generate_camera_poses
 from jaxsplat_mouse.gaussians import model_name
-from jaxsplat_mouse.io import atomic
-from jaxsplat_mouse.pipeline import contact_sheet
+from jaxsplat_mouse.pipeline import pictures
 from jaxsplat_mouse.pipeline.fits import SavedFit, render_key
 from jaxsplat_mouse.pipeline.settings import Settings
 from jaxsplat_mouse.pipeline.views import render_groups, render_in_parts, select
@@ -24,7 +21,6 @@ from jaxsplat_mouse.scene import Scene
 from jaxsplat_mouse.sources import Truth
 
 _TRUTH_VIEWS = 8  # of the built-in mice, whose truth is made while one waits
-_SHEET_VIEWS = 8
 MAPS = ("rgb", "alpha", "depth", "normal")
 
 
@@ -112,8 +108,9 @@ def write_outputs(
     novel = score_truth(rendered.truth, rendered.truth_rgba)[0]
     scores |= {f"novel_{name}": value for name, value in novel.items()}
   if settings.report.contact_sheets:
-    sheet = draw_contact_sheet(saved, scene, rendered.inputs, rgba, scores)
-    _save_picture(workdir, saved.name, sheet)
+    notes = f"{len(saved.gaussians.means):,} {model_name(saved.gaussians).upper()} Gaussians"
+    rows = pictures.make_rows(own_rgba(scene), real_cameras(scene), rendered.inputs, rgba)
+    pictures.save(workdir, saved.name, rows, notes, scores)
   output = rendered.seconds + time.monotonic() - started
   seconds = {**saved.info.get("seconds", {}), "output": output}
   return dataset.SceneRecord(
@@ -130,26 +127,20 @@ def write_outputs(
       "fit_key": saved.fit_key,
       "render_key": render_key(settings),
       "num_gaussians": len(saved.gaussians.means),
+      "bytes": _folder_bytes(workdir.dataset / saved.name),
       "warnings": list(saved.info.get("warnings", ())),
     },
   )
 
 
-def _save_picture(workdir: Workdir, name: str, picture: Image.Image) -> None:
-  """Writes a contact sheet; a scene is done without one."""
-  buffer = io.BytesIO()
-  picture.save(buffer, "PNG", compress_level=6)
-  try:
-    workdir.report.mkdir(parents=True, exist_ok=True)
-    atomic.write_bytes(workdir.report / f"contact_sheet_{name}.png", buffer.getvalue())
-  except OSError as error:
-    logging.warning("%s: no contact sheet (%s)", name, error.strerror)
+def _folder_bytes(folder: pathlib.Path) -> int:
+  return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def render_inputs(saved: SavedFit, scene: Scene) -> dict[str, np.ndarray]:
   """`MAPS` of a fit at the cameras of its own photographs, empty outside what they saw."""
   real = np.asarray(scene.view_mask)
-  parts = list(render_in_parts(saved.gaussians, select(scene.cameras, real), MAPS))
+  parts = list(render_in_parts(saved.gaussians, real_cameras(scene), MAPS))
   maps = {name: np.concatenate([part[name] for part in parts]) for name in MAPS}
   outside = ~observed_pixels(scene)[real]
   maps["rgb"] = np.where(outside[..., None], 0, maps["rgb"])
@@ -170,6 +161,11 @@ def own_rgba(scene: Scene) -> np.ndarray:
   real = np.asarray(scene.view_mask)
   alphas = np.asarray(scene.alphas)[real]
   return np.concatenate([np.asarray(scene.images)[real], alphas[..., None]], -1)
+
+
+def real_cameras(scene: Scene) -> Cameras:
+  """The cameras of the photographs, without those that pad the scene."""
+  return select(scene.cameras, np.asarray(scene.view_mask))
 
 
 def score_inputs(maps: Mapping[str, np.ndarray], scene: Scene) -> dict[str, float]:
@@ -197,61 +193,3 @@ def score_truth(
   ]
   novel = [row for row, seen in zip(rows, truth.seen, strict=True) if not seen]
   return metrics.average(novel), rows
-
-
-def draw_contact_sheet(
-  saved: SavedFit,
-  scene: Scene,
-  maps: Mapping[str, np.ndarray],
-  orbit: np.ndarray,
-  scores: Mapping[str, float],
-) -> Image.Image:
-  """Photographs, renders, depth, normals, and new views of one scene.
-
-  Args:
-    saved: the fit.
-    scene: its views in the canonical frame.
-    maps: what `render_inputs` gave.
-    orbit: uint8 RGBA of the dataset.
-    scores: metrics for the line below the title.
-  """
-  count = len(maps["alpha"])
-  picked = np.unique(np.linspace(0, count - 1, min(count, _SHEET_VIEWS)).round().astype(int))
-  photographs, real = own_rgba(scene), np.flatnonzero(scene.view_mask)
-  rendered = dataset.to_rgba8(maps["rgb"], maps["alpha"])
-  rows: dict[str, list[np.ndarray]] = {"photograph": [], "render": [], "depth": [], "normal": []}
-  for i in picked:
-    box = contact_sheet.animal_box([photographs[i, ..., 3], maps["alpha"][i]])
-    cut = np.s_[box[1] : box[3], box[0] : box[2]]
-    alpha, depth = maps["alpha"][i][cut], maps["depth"][i][cut]
-    near, far = _depth_range(depth, alpha)
-    pose = np.asarray(scene.cameras.world_to_camera)[real[i]]
-    rows["photograph"].append(contact_sheet.on_white(photographs[i][cut]))
-    rows["render"].append(contact_sheet.on_white(rendered[i][cut]))
-    rows["depth"].append(contact_sheet.color_depth(depth, alpha, near, far))
-    rows["normal"].append(contact_sheet.color_normal(maps["normal"][i][cut], alpha, pose))
-  new = np.linspace(0, len(orbit), len(picked), endpoint=False).astype(int)
-  rows["new view"] = [_cut_on_white(orbit[i]) for i in new]
-  names = {"input_fg_psnr": "input fg PSNR {:.1f} dB", "input_iou": "IoU {:.3f}"}
-  names |= {"novel_fg_psnr": "new views fg PSNR {:.1f} dB", "novel_iou": "IoU {:.3f}"}
-  told = [text.format(scores[k]) for k, text in names.items() if k in scores]
-  notes = f"{len(saved.gaussians.means):,} {model_name(saved.gaussians).upper()} Gaussians"
-  return contact_sheet.draw_sheet(
-    saved.name,
-    "   ·   ".join([notes, *told]),
-    [contact_sheet.Row(label, images) for label, images in rows.items()],
-  )
-
-
-def _cut_on_white(rgba: np.ndarray) -> np.ndarray:
-  """The animal of a uint8 RGBA view on white."""
-  x0, y0, x1, y1 = contact_sheet.animal_box([rgba[..., 3] / 255.0])
-  return contact_sheet.on_white(rgba[y0:y1, x0:x1])
-
-
-def _depth_range(depth: np.ndarray, alpha: np.ndarray) -> tuple[float, float]:
-  shown = depth[alpha > 0.5]
-  if len(shown) == 0:
-    return 0.0, 1.0
-  low, high = np.percentile(shown, [1, 99])
-  return float(low), float(high)

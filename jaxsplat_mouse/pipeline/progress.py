@@ -143,9 +143,8 @@ def closing_table(rows: Sequence[Mapping[str, Any]], metric_names: Sequence[str]
 
 def metric_title(name: str) -> str:
   """`novel fg PSNR` for `novel_fg_psnr`."""
-  return (
-    name.replace("_", " ").replace("psnr", "PSNR").replace("iou", "IoU").replace("ssim", "SSIM")
-  )
+  spelled = {"psnr": "PSNR", "iou": "IoU", "ssim": "SSIM", "lpips": "LPIPS", "mse": "MSE"}
+  return " ".join(spelled.get(word, word) for word in name.split("_"))
 
 
 def _cells(row: Mapping[str, Any], names: Sequence[str]) -> list[str]:
@@ -158,7 +157,12 @@ def format_metric(name: str, value: float | None) -> str:
   """dB with one decimal, fractions with three, a dash where there is no value."""
   if value is None or not math.isfinite(value):
     return "–"
-  return f"{value:.1f}" if "psnr" in name else f"{value:.3f}"
+  return f"{value:.{metric_digits(name)}f}"
+
+
+def metric_digits(name: str) -> int:
+  """Decimals of a metric that say something."""
+  return 1 if "psnr" in name else 3
 
 
 def _badness(row: Mapping[str, Any], names: Sequence[str]) -> tuple[bool, float]:

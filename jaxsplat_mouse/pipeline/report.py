@@ -1,29 +1,38 @@
-"""The end of a run for people: the closing table, and `report/index.html`."""
+"""The end of a run for people: the closing table, and `report/index.html`.
+
+The page is one file without links to anywhere; pictures lie beside it in `sheets/` and `thumbs/`
+and are loaded as they come into view, so that 1,600 scenes open as fast as three.
+"""
 
 from __future__ import annotations
 
-import html
+import datetime
+import json
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+import jinja2
+from markupsafe import Markup
 from rich.console import Console
 
+from jaxsplat_mouse import __version__
 from jaxsplat_mouse.dataset import SceneRecord
 from jaxsplat_mouse.io import atomic
-from jaxsplat_mouse.pipeline.progress import closing_table, format_metric, metric_title
+from jaxsplat_mouse.pipeline import charts, summary
+from jaxsplat_mouse.pipeline.pictures import THUMBS
+from jaxsplat_mouse.pipeline.progress import (
+  closing_table,
+  format_metric,
+  format_seconds,
+  metric_digits,
+  metric_title,
+)
 from jaxsplat_mouse.pipeline.workdir import Workdir
 
-_COLUMNS = ("novel_fg_psnr", "novel_iou", "input_fg_psnr", "input_iou")
-_STYLE = """
-  body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 76rem; color: #222; }
-  table { border-collapse: collapse; } td, th { padding: .2rem .8rem; text-align: right; }
-  td:first-child, th:first-child { text-align: left; } tr:nth-child(even) { background: #f5f5f7; }
-  img { max-width: 100%; border: 1px solid #e2e3e7; margin: 1rem 0; } .failed { color: #a22; }
-"""
-
-
-def shown_metrics(records: Mapping[str, SceneRecord]) -> list[str]:
-  """The columns that any scene has a value for."""
-  return [c for c in _COLUMNS if any(c in record.metrics for record in records.values())]
+_FEWEST = 8  # scenes that a distribution says something about
+_SAMPLES = {0.05: "", 0.25: "", 0.75: "", 0.5: "median", 1.0: "best", 0.0: "worst"}
+_MOST_HISTOGRAMS = 8
+_MOST_LISTED = 50  # scenes of one reason; the table of scenes has them all
 
 
 def print_summary(
@@ -43,8 +52,9 @@ def print_summary(
     }
     for record in records.values()
   ]
+  names = summary.metric_names(records)
   if rows:
-    console.print(closing_table(rows, shown_metrics(records)))
+    console.print(closing_table(rows, [name for name in names if name in summary.HEADLINES]))
   say = lambda text: console.print(text, markup=False, highlight=False, soft_wrap=True)
   for name, reason in failures.items():
     say(f"failed: {name}: {reason}")
@@ -60,43 +70,195 @@ def write_report(workdir: Workdir, records: Mapping[str, SceneRecord]) -> None:
     OSError: the disk is full or not writable.
   """
   workdir.report.mkdir(parents=True, exist_ok=True)
-  columns = shown_metrics(records)
-  head = ["scene", "status", *map(metric_title, columns), "seconds"]
-  rows = [_row(record, columns) for record in records.values()]
-  sheets = {name: f"contact_sheet_{name}.png" for name in map(html.escape, records)}
-  pictures = [
-    f'<h2>{name}</h2>\n<img loading="lazy" src="{sheet}" alt="contact sheet of {name}">'
-    for name, sheet in sheets.items()
-    if (workdir.report / sheet).is_file()
+  page = template("report.html").render(_describe(workdir, records))
+  atomic.write_bytes(workdir.report / "index.html", page.encode())
+
+
+def template(name: str) -> jinja2.Template:
+  """A template of this package; in HTML every value is escaped."""
+  environment = jinja2.Environment(
+    loader=jinja2.PackageLoader("jaxsplat_mouse.pipeline", "templates"),
+    autoescape=jinja2.select_autoescape(["html"]),
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
+  )
+  return environment.get_template(name)
+
+
+def _describe(workdir: Workdir, records: Mapping[str, SceneRecord]) -> dict[str, Any]:
+  """Everything that the page shows."""
+  names = summary.metric_names(records)
+  main = names[0] if names else None
+  order = summary.worst_first(records, main)
+  pictures = {path.stem for path in (workdir.report / THUMBS).glob("*.jpg")}
+  told = workdir.read_record() or {}
+  config, runs = told.get("config", {}), told.get("runs", [])
+  speed = summary.measure_speed(records, runs)
+  seconds = summary.mean_seconds(records)
+  counts = summary.count_statuses(records)
+  return {
+    "title": workdir.path.name,
+    "counts": counts,
+    "total": len(records),
+    "facts": _facts(config, runs),
+    "tiles": _tiles(records, counts, names, speed, seconds),
+    "main_metric": metric_title(main) if main else "",
+    "samples": _samples(records, main, [n for n in order if n in pictures]),
+    "histograms": _histograms(records, names),
+    "speed_svg": Markup(charts.speed(speed)) if speed else "",
+    "speed_note": f"{speed.per_minute:.1f} on average, over working time" if speed else "",
+    "stages": charts.stages(seconds),
+    "stage_total": f"{sum(seconds.values()):.2f} s",
+    "failures": summary.group_failures(records),
+    "max_listed": _MOST_LISTED,
+    "manifest": workdir.dataset / "manifest.jsonl",
+    "runs": [_run(run) for run in runs],
+    "versions": runs[-1].get("versions", {}) if runs else {},
+    "config": config,
+    "dataset": workdir.dataset,
+    "written": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+    "version": __version__,
+    "data": Markup(_page_data(records, order, names, pictures)),
+  }
+
+
+def _facts(config: Mapping[str, Any], runs: Sequence[Mapping[str, Any]]) -> list[str]:
+  facts = []
+  if "fit.model" in config:
+    gaussians, steps = config.get("fit.num_gaussians", 0), config.get("fit.iterations", 0)
+    facts.append(f"{config['fit.model']}, {gaussians:,} Gaussians, {steps:,} iterations")
+  if runs:
+    facts += [runs[-1].get("device", {}).get("kind", ""), str(runs[-1].get("started", ""))[:10]]
+  return [fact for fact in facts if fact]
+
+
+def _run(run: Mapping[str, Any]) -> dict[str, Any]:
+  started = str(run.get("started", "")).replace("T", " ")[:16]
+  return {
+    "started": started,
+    "device": {"kind": "", "count": 1, **run.get("device", {})},
+    "host": run.get("host", ""),
+    "command": run.get("command", ""),
+  }
+
+
+def _tiles(
+  records: Mapping[str, SceneRecord],
+  counts: Mapping[str, int],
+  names: Sequence[str],
+  speed: summary.Speed | None,
+  seconds: Mapping[str, float],
+) -> list[dict[str, Any]]:
+  """The few numbers at the top."""
+  tile = lambda value, unit, label, bad=False: {
+    "value": value, "unit": unit, "label": label, "bad": bad,
+  }  # fmt: skip
+  tiles = [tile(f"{counts['done']:,}", "", "scenes in the dataset")]
+  lost = counts["failed"] + counts["rejected"]
+  if lost:
+    text = ", ".join(f"{counts[k]} {k}" for k in ("failed", "rejected") if counts[k])
+    tiles.append(tile(f"{lost:,}", "", text, bad=True))
+  for name in names[:2]:
+    median = summary.distribution(records, name).quantile(0.5)
+    unit = "dB" if "psnr" in name else ""
+    tiles.append(tile(format_metric(name, median), unit, f"median {metric_title(name)}"))
+  if speed:
+    tiles.append(tile(f"{speed.per_minute:.1f}", "/min", "scenes"))
+  if seconds:
+    value, unit = _split_unit(sum(seconds.values()))
+    tiles.append(tile(value, unit, "work on a scene"))
+  size = sum(record.extra.get("bytes", 0) for record in records.values())
+  if size:
+    value, _, unit = format_bytes(size).partition(" ")
+    tiles.append(tile(value, unit, "of images and cameras"))
+  return tiles
+
+
+def _split_unit(seconds: float) -> tuple[str, str]:
+  if seconds < 10:
+    return f"{seconds:.2f}", "s"
+  value, _, unit = format_seconds(seconds).partition(" ")
+  return value, unit
+
+
+def format_bytes(size: float) -> str:
+  """`12.3 MB`, powers of 1000."""
+  for unit in ("B", "kB", "MB", "GB"):
+    if size < 1000:
+      return f"{size:.3g} {unit}"
+    size /= 1000
+  return f"{size:.3g} TB"
+
+
+def _samples(
+  records: Mapping[str, SceneRecord], metric: str | None, order: Sequence[str]
+) -> list[dict[str, str]]:
+  """Scenes with pictures spread from the worst to the best."""
+  scored = [n for n in order if metric and records[n].metrics.get(metric) is not None]
+  if metric is None or len(scored) < _FEWEST:
+    return []
+  places = {
+    round(share * (len(scored) - 1)): label or f"{share:.0%} are worse"
+    for share, label in _SAMPLES.items()
+  }
+  unit = " dB" if "psnr" in metric else ""
+  return [
+    {
+      "name": scored[place],
+      "value": format_metric(metric, records[scored[place]].metrics[metric]) + unit,
+      "label": f"{places[place]} · {scored[place]}",
+    }
+    for place in sorted(places)
   ]
-  text = f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>{html.escape(workdir.path.name)}</title>
-<style>{_STYLE}</style></head><body>
-<h1>{html.escape(workdir.path.name)}: {_count(records)}</h1>
-<table>
-{_table_row(head, "th")}
-{chr(10).join(rows)}
-</table>
-{chr(10).join(pictures)}
-</body></html>
-"""
-  atomic.write_bytes(workdir.report / "index.html", text.encode())
 
 
-def _count(records: Mapping[str, SceneRecord]) -> str:
-  done = sum(record.status != "failed" for record in records.values())
-  return f"{done} of {len(records)} scenes"
+def _histograms(records: Mapping[str, SceneRecord], names: Sequence[str]) -> list[dict[str, Any]]:
+  found = []
+  for values in (summary.distribution(records, name) for name in names[:_MOST_HISTOGRAMS]):
+    if len(values.values) >= _FEWEST:
+      low, high = (format_metric(values.name, values.quantile(share)) for share in (0.05, 0.95))
+      svg = Markup(charts.histogram(values, metric_digits(values.name)))
+      title = metric_title(values.name)
+      found.append({"title": title, "spread": f"90 % within {low} – {high}", "svg": svg})
+  return found
 
 
-def _row(record: SceneRecord, columns: Sequence[str]) -> str:
-  if record.status == "failed":
-    reason = (
-      f'<td class="failed" colspan="{len(columns) + 2}">failed: {html.escape(record.error)}</td>'
-    )
-    return f"<tr><td>{html.escape(record.scene)}</td>{reason}</tr>"
-  values = [format_metric(c, record.metrics.get(c)) for c in columns]
-  return _table_row([record.scene, record.status, *values, f"{sum(record.seconds.values()):.1f}"])
+def _page_data(
+  records: Mapping[str, SceneRecord],
+  order: Sequence[str],
+  names: Sequence[str],
+  pictures: set[str],
+) -> str:
+  """What the page's script reads, as JSON that is safe inside a script element."""
+  metrics = [
+    {
+      "name": name,
+      "title": metric_title(name),
+      "unit": " dB" if "psnr" in name else "",
+      "digits": metric_digits(name),
+      "lower": summary.lower_is_better(name),
+    }
+    for name in names
+  ]
+  scenes = [_page_scene(records[name], names, name in pictures) for name in order]
+  text = json.dumps({"metrics": metrics, "scenes": scenes}, separators=(",", ":"))
+  return text.replace("<", "\\u003c").replace("&", "\\u0026")
 
 
-def _table_row(cells: Sequence[str], tag: str = "td") -> str:
-  return "<tr>" + "".join(f"<{tag}>{html.escape(c)}</{tag}>" for c in cells) + "</tr>"
+def _page_scene(record: SceneRecord, names: Sequence[str], picture: bool) -> dict[str, Any]:
+  fit = record.seconds.get("fit")
+  return {
+    "name": record.scene,
+    "status": record.status,
+    "recording": record.recording,
+    "metrics": [None if (v := record.metrics.get(n)) is None else round(v, 5) for n in names],
+    "seconds": round(sum(record.seconds.values()), 3) if record.seconds else None,
+    "fit": None if fit is None else round(fit, 3),
+    "error": record.error,
+    "warnings": list(record.extra.get("warnings", ())),
+    "source": record.extra.get("source", ""),
+    "gaussians": record.extra.get("num_gaussians"),
+    "picture": picture,
+  }

@@ -62,6 +62,8 @@ class Workdir:
       for folder in (self.path, self.dataset, self.fits, self.checkpoints, self.report):
         folder.mkdir(parents=True, exist_ok=True)
         atomic.clean_stale(folder)
+      for folder in self.report.glob("*/"):
+        atomic.clean_stale(folder)
       _cut_to_whole_lines(self.metrics_file)
       atomic.write_bytes(self.path / ".writable", b"")
       (self.path / ".writable").unlink()
@@ -120,7 +122,7 @@ class Workdir:
       ConfigError: keys differ that the workdir's fits depend on.
       InputError: `config.json` cannot be read or written.
     """
-    old = self._read_config()
+    old = self.read_record()
     changed = settings_lib.differences(old["config"], flat) if old else {}
     fixed = {
       key: pair
@@ -149,7 +151,12 @@ class Workdir:
       raise InputError(self.config_file, "", f"cannot be written ({error.strerror})") from None
     return {k: v for k, v in changed.items() if k.startswith(settings_lib.RENDER_KEYS)}
 
-  def _read_config(self) -> dict[str, Any] | None:
+  def read_record(self) -> dict[str, Any] | None:
+    """What `config.json` says: `config` by dotted key and `runs`; None where no run has been here.
+
+    Raises:
+      InputError: the file is broken.
+    """
     try:
       value = json.loads(self.config_file.read_text())
       if not isinstance(value["config"], dict):
@@ -168,7 +175,7 @@ class Workdir:
     Raises:
       InputError: no run has been here, or the file is broken.
     """
-    value = self._read_config()
+    value = self.read_record()
     if value is None:
       raise InputError(self.config_file, "", "no such file; expected the --workdir of a run")
     return value["config"]

@@ -63,7 +63,8 @@ def test_built_in_mice_and_the_layout(tmp_path: pathlib.Path, monkeypatch: Monke
     "fits/mouse_0000/gaussians.ply",
     "fits/mouse_0000/scene.json",
     "report/index.html",
-    "report/contact_sheet_mouse_0000.png",
+    "report/sheets/mouse_0000.jpg",
+    "report/thumbs/mouse_0000.jpg",
   ):
     assert (workdir / name).is_file(), name
   assert not list((workdir / "checkpoints").iterdir())

@@ -1,14 +1,12 @@
-"""Contact sheets, colours of maps, and the report page."""
+"""Contact sheets and colours of maps."""
 
 from __future__ import annotations
 
-import html.parser
 import pathlib
 
 import numpy as np
 
-from jaxsplat_mouse.dataset import SceneRecord
-from jaxsplat_mouse.pipeline import contact_sheet, report
+from jaxsplat_mouse.pipeline import contact_sheet, pictures
 from jaxsplat_mouse.pipeline.contact_sheet import Row
 from jaxsplat_mouse.pipeline.workdir import Workdir
 
@@ -66,40 +64,19 @@ def test_errors_are_white_where_there_is_none() -> None:
   assert image[0, 1].sum() < 150
 
 
-class Reader(html.parser.HTMLParser):
-  """Collects tags, sources and text."""
-
-  def __init__(self) -> None:
-    super().__init__()
-    self.open: list[str] = []
-    self.images: list[str] = []
-    self.text = ""
-
-  def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-    if tag == "img":
-      self.images.append(dict(attrs)["src"] or "")
-    elif tag != "meta":
-      self.open.append(tag)
-
-  def handle_endtag(self, tag: str) -> None:
-    assert self.open.pop() == tag
-
-  def handle_data(self, data: str) -> None:
-    self.text += data
+def test_a_strip_holds_views_side_by_side() -> None:
+  strip = np.asarray(contact_sheet.draw_strip([flat((255, 0, 0)), flat((0, 255, 0))], 30))
+  assert strip.shape == (30, 60, 3)
+  assert strip[15, 15].tolist() == [255, 0, 0] and strip[15, 45].tolist() == [0, 255, 0]
 
 
-def test_the_report_page(tmp_path: pathlib.Path) -> None:
+def test_a_scene_without_room_for_pictures_is_no_error(tmp_path: pathlib.Path) -> None:
   workdir = Workdir(tmp_path / "w")
   workdir.make()
-  (workdir.report / "contact_sheet_a.png").write_bytes(b"")
-  records = {
-    "a": SceneRecord(scene="a", status="done", metrics={"input_iou": 0.9871}, seconds={"fit": 2.0}),
-    "b": SceneRecord(scene="b", status="failed", error="x.png: <broken>"),
-  }
-  report.write_report(workdir, records)
-  reader = Reader()
-  reader.feed((workdir.report / "index.html").read_text())
-  assert not reader.open
-  assert reader.images == ["contact_sheet_a.png"]
-  for part in ("1 of 2 scenes", "0.987", "failed: x.png: <broken>", "input IoU"):
-    assert part in reader.text
+  rows = [Row(label, [flat((9, 9, 9))]) for label in ("photograph", "render", "normal", "new view")]
+  pictures.save(workdir, "a", rows, "notes", {})
+  assert {p.parent.name for p in workdir.report.glob("*/a.jpg")} == {"sheets", "thumbs"}
+  (workdir.report / "sheets" / "a.jpg").unlink()
+  (workdir.report / "sheets").rmdir()
+  (workdir.report / "sheets").write_text("in the way")
+  pictures.save(workdir, "a", rows, "notes", {})
