@@ -1,6 +1,6 @@
 """MATLAB files as plain Python: dicts for structs, lists for cells, text, and NumPy arrays.
 
-Versions 5 to 7 are read with SciPy and version 7.3, which is HDF5, with h5py. Numeric arrays keep
+Versions 5 to 7 are read by `matlab5` and version 7.3, which is HDF5, with h5py. Numeric arrays keep
 MATLAB's shape. A 1 x 1 struct is a dict and a struct array a list of them; cells and struct arrays
 are flattened in MATLAB's order, which for a row or a column is the only one. What is neither
 (tables, function handles, objects, sparse matrices) is left out.
@@ -9,22 +9,20 @@ are flattened in MATLAB's order, which for a row or a column is the only one. Wh
 from __future__ import annotations
 
 import pathlib
-import zlib
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from jaxsplat_mouse.errors import InputError
-from jaxsplat_mouse.io import hdf5
+from jaxsplat_mouse.io import hdf5, matlab5
 from jaxsplat_mouse.io.camera_file import reason
 
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _HDF5_OFFSETS = (0, 512, 1024)  # MATLAB puts its own header of 512 bytes before
-_COMPRESSED = 15  # miCOMPRESSED, the type of an element that zlib packed
 _MAX_DEPTH = 16
 _MAX_OBJECTS = 1_000_000
-_LEFT_OUT = object()
+_LEFT_OUT = matlab5.LEFT_OUT
 
 
 def read(path: pathlib.Path, names: Sequence[str]) -> dict[str, Any]:
@@ -42,80 +40,7 @@ def read(path: pathlib.Path, names: Sequence[str]) -> dict[str, Any]:
   if any(head[at:].startswith(_HDF5_SIGNATURE) for at in _HDF5_OFFSETS):
     with hdf5.opened(path) as file:
       return _Version73(path, file).read(names)
-  return _read_version5(path, names)
-
-
-# ------------------------------------------------------------------------------- versions 5 to 7
-
-
-def _read_version5(path: pathlib.Path, names: Sequence[str]) -> dict[str, Any]:
-  try:
-    import scipy.io
-  except ImportError:
-    problem = "reading .mat files takes SciPy: pip install 'jaxsplat-mouse[video]'"
-    raise InputError(path, "", problem) from None
-  _check_sizes(path)
-  try:
-    data = scipy.io.loadmat(str(path), variable_names=list(names), appendmat=False)
-    plain = {key: _plain(value) for key, value in data.items() if key in names}
-  except Exception as error:  # SciPy raises many types for one thing: a broken file
-    problem = f"broken or cut short ({reason(error)}); expected a whole MATLAB file"
-    raise InputError(path, "", problem) from None
-  return {key: value for key, value in plain.items() if value is not _LEFT_OUT}
-
-
-def _check_sizes(path: pathlib.Path) -> None:
-  """Refuses a file whose elements are cut, or claim to unpack to more than memory should take."""
-  total = path.stat().st_size
-  with path.open("rb") as file:
-    mark = file.read(128)[126:128]
-    if mark not in (b"MI", b"IM"):
-      raise InputError(path, "", "no MATLAB file of version 5 to 7.3; expected one")
-    order = "big" if mark == b"MI" else "little"
-    while len(tag := file.read(8)) == 8:
-      kind, size = (int.from_bytes(tag[i : i + 4], order) for i in (0, 4))  # type: ignore[arg-type]
-      start = file.tell()
-      if start + size > total:
-        problem = f"cut short: {start + size - total} bytes are missing at the end"
-        raise InputError(path, "", f"{problem}; expected a whole MATLAB file")
-      if kind == _COMPRESSED:
-        try:
-          inner = zlib.decompressobj().decompress(file.read(min(size, 4096)), 8)
-        except zlib.error as error:
-          raise InputError(path, "", f"broken compression ({error})") from None
-        size_unpacked = int.from_bytes(inner[4:8], order)  # type: ignore[arg-type]
-        if size_unpacked > hdf5.MAX_BYTES:
-          limit = f"expected at most {hdf5.MAX_BYTES >> 30} GiB"
-          raise InputError(path, "", f"a variable claims {size_unpacked} bytes; {limit}")
-      file.seek(start + size)
-
-
-def _plain(value: Any) -> Any:
-  """What SciPy made of a variable, as the module's docstring says."""
-  from scipy.io import matlab
-
-  if isinstance(value, (matlab.MatlabOpaque, matlab.MatlabFunction, matlab.MatlabObject)):
-    return _LEFT_OUT
-  if not isinstance(value, np.ndarray):
-    return _LEFT_OUT
-  if value.dtype.names is not None:
-    entries = [
-      _kept({key: _plain(entry[key]) for key in value.dtype.names})
-      for entry in value.ravel(order="F")
-    ]
-    return entries[0] if value.size == 1 else entries
-  if value.dtype.kind == "O":
-    return [_plain(entry) for entry in value.ravel(order="F")]
-  if value.dtype.kind == "U":
-    return str(value.ravel()[0]) if value.size == 1 else [str(row) for row in value.ravel()]
-  return np.asarray(value)
-
-
-def _kept(entries: dict[str, Any]) -> dict[str, Any]:
-  return {key: value for key, value in entries.items() if value is not _LEFT_OUT}
-
-
-# ------------------------------------------------------------------------------------ version 7.3
+  return matlab5.read(path, names)
 
 
 class _Version73:
@@ -205,3 +130,7 @@ _NUMERIC = {"double", "single", "logical"} | {
 def _class_of(node: Any) -> str:
   kind = node.attrs.get("MATLAB_class", b"")
   return kind.decode("ascii", "replace") if isinstance(kind, bytes) else str(kind)
+
+
+def _kept(entries: dict[str, Any]) -> dict[str, Any]:
+  return {key: value for key, value in entries.items() if value is not _LEFT_OUT}

@@ -1,4 +1,4 @@
-"""DANNCE and Label3D recordings: two real files, faithful ones of every version, and broken ones."""
+"""DANNCE and Label3D recordings: two real files, faithful ones, and broken ones."""
 
 from __future__ import annotations
 
