@@ -17,6 +17,22 @@ from jaxsplat_mouse.cameras import Cameras
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class HullViews:
+  """Silhouettes of the visual hull in K cameras that took no photograph.
+
+  Attributes:
+    cameras: (K,).
+    outer: (K, H, W) uint8, 0 where nothing can be.
+    inner: (K, H, W) uint8, 255 where the hull is wider than its uncertainty.
+  """
+
+  cameras: Cameras
+  outer: np.ndarray
+  inner: np.ndarray
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Scene:
   """V views of one moment, padded to one image shape.
 
@@ -29,6 +45,7 @@ class Scene:
     view_mask: (V,) bool; False marks a padding view.
     doubted: (V, H, W) bool, pixels whose silhouette the other views contradict, and to which
       nothing is fitted; None where there are none.
+    hull_views: what the visual hull looks like from elsewhere; None where nobody asks.
   """
 
   cameras: Cameras
@@ -37,6 +54,7 @@ class Scene:
   frames: np.ndarray
   view_mask: np.ndarray
   doubted: np.ndarray | None = None
+  hull_views: HullViews | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -161,7 +179,7 @@ def crop_views(scene: Scene, shape: tuple[int, int] | None = None) -> Scene:
     c, d = min(left + width, full_w), min(top + height, full_h)
     images[i, b - top : d - top, a - left : c - left] = scene.images[i, b:d, a:c]
     alphas[i, b - top : d - top, a - left : c - left] = scene.alphas[i, b:d, a:c]
-    if doubted is not None:
+    if doubted is not None and scene.doubted is not None:
       doubted[i, b - top : d - top, a - left : c - left] = scene.doubted[i, b:d, a:c]
     shift = np.array([left, top, left, top], np.float32)
     intrinsics[i, 2:] -= shift[:2]
@@ -182,9 +200,9 @@ def pad_views(scene: Scene, num_views: int) -> Scene:
       f"pad_views: the scene has {len(scene.view_mask)} views, more than {num_views}"
     )
   repeat = lambda x: np.concatenate([np.asarray(x), np.repeat(np.asarray(x)[:1], missing, 0)])
-  padded = jax.tree.map(repeat, scene)
+  padded = jax.tree.map(repeat, dataclasses.replace(scene, hull_views=None))
   padded.view_mask[len(scene.view_mask) :] = False
-  return padded
+  return dataclasses.replace(padded, hull_views=scene.hull_views)
 
 
 def stack_scenes(scenes: list[Scene]) -> Scene:

@@ -257,7 +257,9 @@ def test_outside_a_frame_is_unknown_not_background() -> None:
 
 def test_clean_silhouettes_are_not_repaired() -> None:
   for scene in (mouse_scene(), sphere_scene(), make_scene(RING, ring_cameras())):
-    assert (np.asarray(build_hull(scene, CONFIG).repaired) == 0).all()
+    hull = build_hull(scene, CONFIG)
+    assert (np.asarray(hull.repaired) == 0).all()
+    assert not np.asarray(hull.doubted).any()
 
 
 def test_hole_in_one_mask_is_repaired() -> None:
@@ -275,6 +277,10 @@ def test_hole_in_one_mask_is_repaired() -> None:
   expected = np.zeros(VIEWS)
   expected[2] = ((scene.alphas[2] > 0.5) & (alphas[2] == 0)).sum() / (scene.alphas[2] > 0.5).sum()
   np.testing.assert_allclose(hull.repaired, expected, atol=1e-6)
+  doubted, hole = np.asarray(hull.doubted), (scene.alphas[2] > 0) & (alphas[2] == 0)
+  assert doubted[2][hole].all()
+  assert doubted[2].sum() < 4 * hole.sum()
+  assert not np.delete(doubted, 2, 0).any()
 
 
 def test_filled_holes_lend_no_black() -> None:

@@ -12,10 +12,17 @@ from jaxsplat_mouse.fit.loop import (
   fit_scene,
   fit_scenes,
   init,
-  initialize,
-  initialize_batch,
   run_chunk,
   unstack,
+)
+from jaxsplat_mouse.fit.start import (
+  from_hull,
+  initialize,
+  initialize_batch,
+  know_hull,
+  random_gaussians,
+  start,
+  start_batch,
 )
 
 __all__ = [
@@ -26,10 +33,15 @@ __all__ = [
   "chunks",
   "fit_scene",
   "fit_scenes",
+  "from_hull",
   "init",
   "initialize",
   "initialize_batch",
+  "know_hull",
+  "random_gaussians",
   "run_chunk",
   "stages",
+  "start",
+  "start_batch",
   "unstack",
 ]

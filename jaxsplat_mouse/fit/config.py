@@ -29,6 +29,10 @@ class Config:
     lr_rotation: likewise.
     ssim_weight: share of 1 - SSIM in the photometric loss, the rest is L1.
     mask_weight: of the L1 distance between alpha and silhouette.
+    hull_outside: of coverage outside the hull's silhouettes in views of the output's orbit.
+    hull_inside: of gaps inside them.
+    hull_views: how many views of the orbit that takes; each step draws one.
+    hull_size: their side in pixels.
     depth_weight: of the depth distortion (discs).
     normal_weight: of the disagreement of normals with the depth's own (discs).
     geometry_from: fraction of the iterations after which these two act.
@@ -74,6 +78,10 @@ class Config:
   lr_rotation: float = 0.001
   ssim_weight: float = 0.2
   mask_weight: float = 0.5
+  hull_outside: float = 0.0
+  hull_inside: float = 0.0
+  hull_views: int = 16
+  hull_size: int = 128
   depth_weight: float = 0.1
   normal_weight: float = 0.05
   geometry_from: float = 0.3

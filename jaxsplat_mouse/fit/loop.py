@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsplat_mouse import density, optimizer
-from jaxsplat_mouse import math as jm
 from jaxsplat_mouse.fit import adjustments
 from jaxsplat_mouse.fit.adjustments import Adjustments, AdjustmentState
 from jaxsplat_mouse.fit.config import Config, Stage, chunks
+from jaxsplat_mouse.fit.hull_views import hull_loss
 from jaxsplat_mouse.fit.objective import (
   Problem,
   adjusted,
@@ -23,9 +23,9 @@ from jaxsplat_mouse.fit.objective import (
   problem_at,
   regularizer,
 )
-from jaxsplat_mouse.gaussians import MODELS, Gaussians, mask
+from jaxsplat_mouse.fit.start import start_batch
+from jaxsplat_mouse.gaussians import Gaussians, mask
 from jaxsplat_mouse.scene import Scene, crop_shape, crop_views, stack_scenes
-from jaxsplat_mouse.visual_hull import HullConfig, carve_hull, initial_gaussians
 
 _LONGEST_CHUNK = 250  # steps that `fit_scenes` does again where splats found no room
 
@@ -85,6 +85,7 @@ def step(
   """One optimisation step of one scene."""
   key = jax.random.fold_in(jax.random.key(state.seed), state.step)
   view_key, background_key, noise_key, drop_key = jax.random.split(key, 4)
+  hull_key = jax.random.fold_in(key, 4)
   shown = state.alive & (jax.random.uniform(drop_key, state.alive.shape) >= config.dropout)
 
   def objective(
@@ -94,7 +95,9 @@ def step(
     backgrounds = jnp.ones((views.alphas.shape[0], 3))
     if config.random_background:
       backgrounds = jax.random.uniform(background_key, backgrounds.shape)
-    return loss(gaussians, shown, state.step, views, backgrounds, problem.area, config)
+    total, parts = loss(gaussians, shown, state.step, views, backgrounds, problem.area, config)
+    hull = hull_loss(gaussians, shown, problem.hull_views, hull_key, config)
+    return total + hull, {**parts, "loss": total + hull}
 
   values = state.adjustments.values if state.adjustments else None
   (gradient, by_view), metrics = jax.grad(objective, (0, 1), has_aux=True)(state.gaussians, values)
@@ -205,30 +208,6 @@ class Fit:
   losses: np.ndarray
 
 
-def initialize(scene: Scene, config: Config, key: jax.Array) -> Gaussians:
-  """The Gaussians that a fit of one scene starts from; pure, `vmap` takes a stack of scenes.
-
-  `random` is the seed recipe: uniform in the unit ball, grey, opacity 0.1.
-  """
-  if config.initialization == "hull":
-    hull = carve_hull(scene, HullConfig(num_points=config.num_gaussians))
-    return initial_gaussians(
-      hull, key, config.num_gaussians, model=config.model, sh_degree=config.sh_degree
-    )
-  keys = jax.random.split(key, 3)
-  direction = jm.safe_normalize(jax.random.normal(keys[0], (config.num_gaussians, 3)))
-  radius = jax.random.uniform(keys[1], (config.num_gaussians, 1)) ** (1.0 / 3.0)
-  axes = 2 if config.model == "2dgs" else 3
-  spacing = (4.0 / 3.0 * np.pi / config.num_gaussians) ** (1.0 / 3.0)
-  return MODELS[config.model](
-    means=direction * radius,
-    log_scales=jnp.full((config.num_gaussians, axes), np.log(0.5 * spacing), jnp.float32),
-    quats=jax.random.normal(keys[2], (config.num_gaussians, 4)),
-    logit_opacities=jnp.full(config.num_gaussians, np.log(0.1 / 0.9), jnp.float32),
-    sh=jnp.zeros((config.num_gaussians, (config.sh_degree + 1) ** 2, 3)),
-  )
-
-
 def fit_scenes(scenes: list[Scene], config: Config, seed: int = 0) -> list[Fit]:
   """Fits several scenes as one batch, cropped to one shape.
 
@@ -243,7 +222,7 @@ def fit_scenes(scenes: list[Scene], config: Config, seed: int = 0) -> list[Fit]:
   shape = crop_shape(scenes)
   batch = jax.tree.map(jnp.asarray, stack_scenes([crop_views(scene, shape) for scene in scenes]))
   seeds = jnp.arange(seed, seed + len(scenes), dtype=jnp.uint32)
-  gaussians = initialize_batch(batch, seeds, config)
+  batch, gaussians = start_batch(batch, seeds, config)
   for index in range(len(scenes)):
     if not all(bool(np.isfinite(leaf[index]).all()) for leaf in jax.tree.leaves(gaussians)):
       raise ValueError(f"scene {index}: no solid fits its silhouettes; check its cameras and masks")
@@ -272,16 +251,6 @@ def _advance(
 def fit_scene(scene: Scene, config: Config, seed: int = 0) -> Fit:
   """Fits one scene; see `fit_scenes`."""
   return fit_scenes([scene], config, seed)[0]
-
-
-@functools.partial(jax.jit, static_argnames="config")
-def initialize_batch(scenes: Scene, seeds: jax.Array, config: Config) -> Gaussians:
-  """`initialize` for a stack of scenes (B, ...) and seeds (B,); one scene after the other."""
-
-  def one(item: tuple[Scene, jax.Array]) -> Gaussians:
-    return initialize(item[0], config, jax.random.key(item[1]))
-
-  return jax.lax.map(one, (scenes, seeds))
 
 
 def unstack(batch: Any, index: int) -> Any:

@@ -15,7 +15,7 @@ from jaxsplat_mouse.fit.adjustments import Adjustments, adjust_cameras, expose
 from jaxsplat_mouse.fit.config import Config
 from jaxsplat_mouse.gaussians import Gaussians
 from jaxsplat_mouse.render import RenderOutput, render
-from jaxsplat_mouse.scene import Scene
+from jaxsplat_mouse.scene import HullViews, Scene
 
 
 @jax.tree_util.register_dataclass
@@ -99,11 +99,13 @@ class Problem:
     area: () pixels of a view over the mean pixels of its silhouette.
     footprint: () width of a full-resolution pixel at the scene's origin, world units; the median
       over the views.
+    hull_views: of the scene.
   """
 
   views: Views
   area: jax.Array
   footprint: jax.Array
+  hull_views: HullViews | None = None
 
 
 def problem_at(scene: Scene, resolution: int, mask_tolerance: int = 0) -> Problem:
@@ -118,6 +120,7 @@ def problem_at(scene: Scene, resolution: int, mask_tolerance: int = 0) -> Proble
     views=views,
     area=1.0 / jnp.maximum(covered, 1e-3),
     footprint=jnp.sort(footprint)[(count - 1) // 2],
+    hull_views=scene.hull_views,
   )
 
 

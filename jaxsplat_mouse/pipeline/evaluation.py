@@ -24,7 +24,7 @@ from jaxsplat_mouse.pipeline import batches, contact_sheet, device, fits
 from jaxsplat_mouse.pipeline.fits import SavedFit
 from jaxsplat_mouse.pipeline.fitting import Fitter
 from jaxsplat_mouse.pipeline.outputs import observed_pixels, own_rgba, render_truth, score_truth
-from jaxsplat_mouse.pipeline.prepare import Prepared, start_gaussians
+from jaxsplat_mouse.pipeline.prepare import Prepared, start_fit
 from jaxsplat_mouse.pipeline.settings import Settings
 from jaxsplat_mouse.pipeline.stopping import StopRequest
 from jaxsplat_mouse.pipeline.views import render_rgba, select
@@ -179,7 +179,7 @@ def _fit_without_each(
   for camera in cameras:
     kept = jax.tree.map(lambda leaf, i=camera: np.delete(np.asarray(leaf), i, 0), scene)
     try:
-      gaussians = start_gaussians(kept, settings, seed)
+      kept, gaussians = start_fit(kept, settings, seed)
     except ValueError as error:
       raise InputError(str(saved.source), f"without camera {camera}", str(error)) from None
     prepared.append(

@@ -8,6 +8,7 @@ whole relocation periods wherever a fit is stopped.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -122,7 +123,9 @@ class _Loop:
   def __init__(self, fitter: Fitter, batch: Batch, checkpoints: Checkpoints | None):
     self._fitter, self._batch, self._checkpoints = fitter, batch, checkpoints
     self._config = fitter._config
-    state = jax.tree.map(np.asarray, jax.vmap(fit.init)(batch.gaussians, batch.seeds))
+    views = batch.scenes.view_mask.shape[1]
+    init = functools.partial(fit.init, num_views=views, config=self._config)
+    state = jax.tree.map(np.asarray, jax.vmap(init)(batch.gaussians, batch.seeds))
     # The room for splats is saved too, so that a resumed fit runs the very same program.
     start = {"state": state, "tile_entries": np.array(self._config.tile_entries, np.float64)}
     restored = checkpoints.restore(start) if checkpoints else None

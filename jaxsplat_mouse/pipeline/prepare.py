@@ -16,13 +16,7 @@ from jaxsplat_mouse.gaussians import Gaussians
 from jaxsplat_mouse.pipeline.settings import Settings
 from jaxsplat_mouse.scene import Scene, Similarity, transform_scene
 from jaxsplat_mouse.sources import Source
-from jaxsplat_mouse.visual_hull import (
-  Hull,
-  HullConfig,
-  build_hull,
-  hull_extent,
-  initial_gaussians,
-)
+from jaxsplat_mouse.visual_hull import HullConfig, build_hull, hull_extent
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -73,7 +67,7 @@ def prepare(source: Source, settings: Settings, scale: float | None = None) -> P
       up=settings.data.up,
       scale=scale,
     )
-    gaussians = start_gaussians(scene, settings, seed)
+    scene, gaussians = start_fit(scene, settings, seed)
   except ValueError as error:
     raise InputError(str(source), "", str(error)) from None
   return Prepared(
@@ -97,26 +91,24 @@ def read_canonical(source: Source, similarity: Similarity) -> Scene:
   return transform_scene(sources.read_source(source)[0], similarity)
 
 
-def start_gaussians(scene: Scene, settings: Settings, seed: int) -> Gaussians:
-  """The Gaussians (N,) that the fit of one canonical scene starts from, as NumPy.
+def start_fit(scene: Scene, settings: Settings, seed: int) -> tuple[Scene, Gaussians]:
+  """What the fit of one canonical scene starts from, as NumPy.
+
+  Returns:
+    the scene with what its hull tells of pixels and of other views, and Gaussians (N,).
 
   Raises:
     ValueError: the silhouettes admit no solid.
   """
   key = jax.random.key(np.uint32(seed))
   if settings.fit.initialization == "random":
-    gaussians = fit.initialize(scene, settings.fit, key)
-  else:
-    hull = build_hull(scene, settings.hull)
-    gaussians = _from_hull(hull, key, settings.fit)
-  return jax.tree.map(np.asarray, gaussians)
+    return scene, jax.tree.map(np.asarray, fit.random_gaussians(settings.fit, key))
+  hull = build_hull(scene, settings.hull)
+  scene = fit.know_hull(scene, hull, settings.fit)
+  return jax.tree.map(np.asarray, (scene, _from_hull(hull, settings.fit, key)))
 
 
-@functools.partial(jax.jit, static_argnames="config")
-def _from_hull(hull: Hull, key: jax.Array, config: fit.Config) -> Gaussians:
-  return initial_gaussians(
-    hull, key, config.num_gaussians, model=config.model, sh_degree=config.sh_degree
-  )
+_from_hull = functools.partial(jax.jit, static_argnames="config")(fit.from_hull)
 
 
 def scene_seed(seed: int, name: str) -> int:

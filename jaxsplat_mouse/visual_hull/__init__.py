@@ -12,6 +12,7 @@ from jaxsplat_mouse.visual_hull.build import build_hull, carve_hull, check_hull,
 from jaxsplat_mouse.visual_hull.hull import Hull, HullConfig
 from jaxsplat_mouse.visual_hull.initialize import initial_gaussians
 from jaxsplat_mouse.visual_hull.silhouette import hull_alpha
+from jaxsplat_mouse.visual_hull.views import dilate
 
 __all__ = [
   "Hull",
@@ -19,6 +20,7 @@ __all__ = [
   "build_hull",
   "carve_hull",
   "check_hull",
+  "dilate",
   "hull_alpha",
   "hull_extent",
   "initial_gaussians",

@@ -19,6 +19,7 @@ from jaxsplat_mouse.visual_hull.surface import surface_points
 from jaxsplat_mouse.visual_hull.views import Views, dilate, make_views, pack_quads, quantize
 
 _VIEWS_FOR_REPAIR = 4  # with three, a hull of two others would decide against the third
+_DOUBT_PIXELS = 2.0  # around what repair fills: the soft edge of a hole is as wrong as the hole
 
 
 @jax.tree_util.register_dataclass
@@ -32,6 +33,7 @@ class _Carved:
   origin: jax.Array
   voxel_size: jax.Array
   repaired: jax.Array
+  doubted: jax.Array
   shared: jax.Array
   consistent: jax.Array
 
@@ -60,6 +62,7 @@ def carve_hull(scene: Scene, config: HullConfig = DEFAULT_CONFIG) -> Hull:
     centroid=centroid,
     radius=radius,
     repaired=carved.repaired,
+    doubted=carved.doubted,
     shared=carved.shared,
     consistent=carved.consistent,
   )
@@ -89,14 +92,16 @@ def _carve_scene(scene: Scene, config: HullConfig) -> _Carved:
   box, consistent = tighten(views, bounds.box)
   values = carve(views, box, config.resolution)
   voxel_size = (box.high - box.low) / config.resolution
-  changed = (views.coverage != before).sum((1, 2))
+  changed = views.coverage != before
+  around = jnp.full(len(views.valid), _DOUBT_PIXELS)
   return _Carved(
     photographed=photographed,
     views=views,
     values=values,
     origin=box.low + voxel_size / 2,
     voxel_size=voxel_size,
-    repaired=changed / jnp.maximum((views.coverage >= 128).sum((1, 2)), 1),
+    doubted=dilate(changed.astype(jnp.uint8), around, around) > 0,
+    repaired=changed.sum((1, 2)) / jnp.maximum((views.coverage >= 128).sum((1, 2)), 1),
     shared=bounds.shared,
     consistent=bounds.consistent & consistent & (values >= 128).any(),
   )

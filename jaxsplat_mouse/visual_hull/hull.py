@@ -50,6 +50,7 @@ class Hull:
     centroid: (3,) of the volume.
     radius: () largest distance of the volume from the centroid.
     repaired: (V,) share of each silhouette that repair added.
+    doubted: (V, H, W) bool, the pixels that it added, and two more around them.
     shared: () bool, some volume is in enough frames.
     consistent: () bool, the silhouettes admit a common solid.
   """
@@ -65,6 +66,7 @@ class Hull:
   centroid: jax.Array
   radius: jax.Array
   repaired: jax.Array
+  doubted: jax.Array
   shared: jax.Array
   consistent: jax.Array
 
