@@ -182,6 +182,7 @@ def inside(folder: pathlib.Path, file: Any, path: pathlib.Path, field: str) -> p
     raise InputError(path, field, f"{short(file)} is absolute; {expected}")
   try:
     root, real = folder.resolve(), (folder / file).resolve()
+    real.exists()
   except (OSError, RuntimeError, ValueError) as error:  # a loop of links; too long a name
     raise InputError(
       path, field, f"{short(file)} cannot be followed ({reason(error)}); {expected}"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pathlib
+import struct
+import zlib
 from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
@@ -97,13 +99,12 @@ def write_image(path: pathlib.Path, size: tuple[int, int] = SIZE, mode: str = "R
 
 def write_huge_header(path: pathlib.Path, side: int = 20_000) -> pathlib.Path:
   """A PNG whose header claims side x side pixels and which holds none."""
-  import struct
-  import zlib
-
   path.parent.mkdir(parents=True, exist_ok=True)
-  body = b"IHDR" + struct.pack(">IIBBBBB", side, side, 8, 6, 0, 0, 0)
-  chunk = struct.pack(">I", 13) + body + struct.pack(">I", zlib.crc32(body))
-  path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk)
+  header = struct.pack(">IIBBBBB", side, side, 8, 6, 0, 0, 0)
+  data = b"\x89PNG\r\n\x1a\n"
+  for body in (b"IHDR" + header, b"IDAT" + bytes(8), b"IEND"):
+    data += struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
+  path.write_bytes(data)
   return path
 
 
