@@ -48,6 +48,13 @@ def get_config(variant: str = "") -> ConfigDict:
   config.dataset.val_fraction = 0.1
   # zlib level 0 to 9.
   config.dataset.png_level = 1
+  # The licence that the dataset card names, as CC-BY-4.0.
+  config.dataset.license = ""
+  # Scenes with a metric of the manifest beyond one of these bounds are written, but left out of the
+  # lists: min_METRIC or max_METRIC. These let through everything but fits that have gone astray.
+  config.dataset.gate = ConfigDict()
+  config.dataset.gate.min_input_iou = 0.5
+  config.dataset.gate.min_input_fg_psnr = 8.0
 
   # What follows may change between two runs of one workdir.
   config.batch = ConfigDict()

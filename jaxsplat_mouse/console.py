@@ -19,7 +19,7 @@ FAILED, INTERRUPTED = 1, 130
 CONFIG_DEFAULT = "configs/2dgs.py"
 
 
-def run(main: Callable[[], int], doc: str, own_flags: Sequence[str]) -> None:
+def run(main: Callable[..., int], doc: str, own_flags: Sequence[str], positional: str = "") -> None:
   """Parses flags, runs a command and exits with its status.
 
   `ConfigError`, `InputError` and flags that cannot be used print one line and exit with 1.
@@ -28,6 +28,7 @@ def run(main: Callable[[], int], doc: str, own_flags: Sequence[str]) -> None:
     main: the command; its flags are read from absl's.
     doc: what the command does, with examples.
     own_flags: names of its flags, for `--help`.
+    positional: name of the one argument without a flag, which `main` is then called with.
   """
 
   def parse(argv: Sequence[str]) -> list[str]:
@@ -38,10 +39,13 @@ def run(main: Callable[[], int], doc: str, own_flags: Sequence[str]) -> None:
 
   def start(argv: Sequence[str]) -> int:
     _log_plainly()
-    if len(argv) > 1:
-      return _refuse(f"{argv[1]}: unexpected argument; expected --flag=value")
+    given = argv[1:]
+    if len(given) > bool(positional):
+      return _refuse(f"{given[-1]}: unexpected argument; expected --flag=value")
+    if len(given) < bool(positional):
+      return _refuse(f"{positional}: missing; see --help")
     try:
-      return main()
+      return main(*given)
     except (ConfigError, InputError) as error:
       return _refuse(str(error))
     except KeyboardInterrupt:

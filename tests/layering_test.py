@@ -48,7 +48,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
   ("pipeline",),
   # The commands: flags and printing.
   ("console",),
-  ("main", "evaluate", "prepare", "view", "*_cli"),
+  ("main", "evaluate", "manifest", "prepare", "view", "*_cli"),
 )
 FIT = LAYERS.index(("fit",))
 PIPELINE = LAYERS.index(("pipeline",))

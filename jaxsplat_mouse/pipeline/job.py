@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from jaxsplat_mouse import dataset, sources
 from jaxsplat_mouse.dataset import SceneRecord
 from jaxsplat_mouse.io.training_yaml import check_list_path
-from jaxsplat_mouse.pipeline import batches, device, fits, outputs, report
+from jaxsplat_mouse.pipeline import batches, dataset_card, device, fits, outputs, report
 from jaxsplat_mouse.pipeline.batches import Plan
 from jaxsplat_mouse.pipeline.fits import SavedFit
 from jaxsplat_mouse.pipeline.fitting import FitError, Fitted, Fitter
@@ -113,6 +113,7 @@ class _Job:
     everything = self._ledger.sources
     if self._finished:
       self.progress.line(f"{len(self._finished)} of {len(everything)} scenes are done already.")
+    self._judge_again()
     todo = [name for name in everything if name not in self._finished]
     self._scales = fix_scales(
       self._workdir,
@@ -138,6 +139,17 @@ class _Job:
     for plan, read in read_ahead(plans, self._read, ahead):
       self._stop.check()
       self._do_batch(plan, read)
+
+  def _judge_again(self) -> None:
+    """Applies a gate that changed since the scenes were written."""
+    try:
+      changed = list(self._ledger.judge_again().values())
+    except OSError as error:
+      logging.warning("the quality gate is not applied again (%s)", error.strerror)
+      return
+    for status in sorted(set(changed)):
+      count = changed.count(status)
+      self.progress.line(f"The quality gate now counts {count} scenes of before as {status}.")
 
   def _scale(self, name: str) -> float | None:
     return self._scales.get(self._ledger.sources[name].recording)
@@ -258,9 +270,9 @@ class _Job:
     """Notes a scene whose files are written, or could not be."""
     if isinstance(outcome, SceneRecord):
       try:
-        self._ledger.done(outcome)
+        record = self._ledger.done(outcome)
         self.progress.scene_ended()
-        self._tell(outcome)
+        self._tell(record)
         return
       except OSError as error:
         outcome = error
@@ -288,8 +300,10 @@ class _Job:
       for name in shown
       if name in record.metrics
     ]
-    seconds = sum(record.seconds.values())
-    self.progress.line(", ".join([f"{record.scene}: done", *values, format_seconds(seconds)]))
+    seconds = format_seconds(sum(record.seconds.values()))
+    reason = [record.error] if record.error else []
+    told = [f"{record.scene}: {record.status}", *values, seconds, *reason]
+    self.progress.line(", ".join(told))
 
   def _append_metrics(
     self, names: Sequence[str], iteration: int, metrics: Mapping[str, np.ndarray]
@@ -326,3 +340,4 @@ class _Job:
     dataset.write_lists(self._workdir.dataset, train, val)
     size = self._settings.render.image_size
     dataset.write_training_yaml(self._workdir.dataset, image_size=size)
+    dataset_card.write_card(self._workdir, self._settings, self._ledger.records, train, val)

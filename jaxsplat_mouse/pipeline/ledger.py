@@ -13,7 +13,7 @@ from absl import logging
 from jaxsplat_mouse import dataset, sources
 from jaxsplat_mouse.dataset import SceneRecord
 from jaxsplat_mouse.errors import InputError
-from jaxsplat_mouse.pipeline import fits
+from jaxsplat_mouse.pipeline import fits, gate
 from jaxsplat_mouse.pipeline.fitting import FitError
 from jaxsplat_mouse.pipeline.settings import Settings
 from jaxsplat_mouse.pipeline.workdir import Workdir
@@ -69,15 +69,32 @@ class Ledger:
     except InputError:
       return False
 
-  def done(self, record: SceneRecord) -> None:
-    """Notes a scene whose files are all written.
+  def judge_again(self) -> dict[str, str]:
+    """Applies the quality gate of this run to scenes of earlier ones; those that changed sides.
 
     Raises:
       OSError: the manifest cannot be written.
     """
+    changed = {}
+    for name, record in self.records.items():
+      judged = gate.judge(record, self._settings.dataset.gate)
+      if judged != record:
+        dataset.append_record(self._workdir.dataset, judged)
+        self.records[name] = judged
+        changed[name] = judged.status
+    return changed
+
+  def done(self, record: SceneRecord) -> SceneRecord:
+    """Notes a scene whose files are all written, as the quality gate judges it.
+
+    Raises:
+      OSError: the manifest cannot be written.
+    """
+    record = gate.judge(record, self._settings.dataset.gate)
     record = dataclasses.replace(record, extra={**record.extra, "finished": _now()})
     dataset.append_record(self._workdir.dataset, record)
     self.records[record.scene] = record
+    return record
 
   def failed(self, name: str, error: Exception) -> str:
     """Notes a scene that failed; the reason in one line. What was not foreseen is logged whole."""

@@ -116,6 +116,15 @@ def format_seconds(seconds: float) -> str:
   return f"{whole // 3600}:{whole % 3600 // 60:02d} h"
 
 
+def format_bytes(size: float) -> str:
+  """`12.3 MB`, powers of 1000."""
+  for unit in ("B", "kB", "MB", "GB"):
+    if size < 1000:
+      return f"{size:.3g} {unit}"
+    size /= 1000
+  return f"{size:.3g} TB"
+
+
 def closing_table(rows: Sequence[Mapping[str, Any]], metric_names: Sequence[str]) -> Table:
   """Scenes with their metrics and times, the worst first where there are many.
 

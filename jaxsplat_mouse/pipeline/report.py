@@ -11,17 +11,17 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jinja2
 from markupsafe import Markup
 from rich.console import Console
 
 from jaxsplat_mouse import __version__
 from jaxsplat_mouse.dataset import SceneRecord
 from jaxsplat_mouse.io import atomic
-from jaxsplat_mouse.pipeline import charts, summary
+from jaxsplat_mouse.pipeline import charts, summary, templates
 from jaxsplat_mouse.pipeline.pictures import THUMBS
 from jaxsplat_mouse.pipeline.progress import (
   closing_table,
+  format_bytes,
   format_metric,
   format_seconds,
   metric_digits,
@@ -70,21 +70,8 @@ def write_report(workdir: Workdir, records: Mapping[str, SceneRecord]) -> None:
     OSError: the disk is full or not writable.
   """
   workdir.report.mkdir(parents=True, exist_ok=True)
-  page = template("report.html").render(_describe(workdir, records))
+  page = templates.load("report.html").render(_describe(workdir, records))
   atomic.write_bytes(workdir.report / "index.html", page.encode())
-
-
-def template(name: str) -> jinja2.Template:
-  """A template of this package; in HTML every value is escaped."""
-  environment = jinja2.Environment(
-    loader=jinja2.PackageLoader("jaxsplat_mouse.pipeline", "templates"),
-    autoescape=jinja2.select_autoescape(["html"]),
-    undefined=jinja2.StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-    keep_trailing_newline=True,
-  )
-  return environment.get_template(name)
 
 
 def _describe(workdir: Workdir, records: Mapping[str, SceneRecord]) -> dict[str, Any]:
@@ -181,15 +168,6 @@ def _split_unit(seconds: float) -> tuple[str, str]:
     return f"{seconds:.2f}", "s"
   value, _, unit = format_seconds(seconds).partition(" ")
   return value, unit
-
-
-def format_bytes(size: float) -> str:
-  """`12.3 MB`, powers of 1000."""
-  for unit in ("B", "kB", "MB", "GB"):
-    if size < 1000:
-      return f"{size:.3g} {unit}"
-    size /= 1000
-  return f"{size:.3g} TB"
 
 
 def _samples(

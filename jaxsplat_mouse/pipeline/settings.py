@@ -15,12 +15,13 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from jaxsplat_mouse.fit import Config as FitConfig
+from jaxsplat_mouse.pipeline.gate import Rule, parse_rules
 from jaxsplat_mouse.visual_hull import HullConfig
 
 # What may change from run to run of one workdir: how the work is done, not what comes out.
-FREE_KEYS = ("batch.", "checkpoint.", "report.")
+FREE_KEYS = ("batch.", "checkpoint.", "report.", "dataset.")
 # What changes the dataset but not the fits: scenes are rendered again from their Gaussians.
-RENDER_KEYS = ("render.", "dataset.")
+RENDER_KEYS = ("render.", "dataset.png_level")
 
 
 class ConfigError(ValueError):
@@ -56,6 +57,8 @@ class DatasetSettings:
 
   val_fraction: float
   png_level: int
+  license: str
+  gate: tuple[Rule, ...]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -117,6 +120,8 @@ class Settings:
       if name == "batch":
         given["scenes"] = _batch_scenes(given["scenes"])
       try:
+        if name == "dataset":
+          given["gate"] = parse_rules(given["gate"])
         built[name] = section(**given)
       except (ValueError, TypeError) as error:
         raise ConfigError(str(error).splitlines()[0]) from None

@@ -57,6 +57,7 @@ def test_built_in_mice_and_the_layout(tmp_path: pathlib.Path, monkeypatch: Monke
     "dataset/train.txt",
     "dataset/val.txt",
     "dataset/manifest.jsonl",
+    "dataset/README.md",
     "dataset/mouse_gslrm_synthetic.yaml",
     "dataset/mouse_0000/opencv_cameras.json",
     "dataset/mouse_0000/images/cam_003.png",
@@ -303,6 +304,33 @@ def test_changed_renders_need_no_fit(
   assert {p: h for p, h in after.items() if "fits" in p} == {
     p: h for p, h in before.items() if "fits" in p
   }
+
+
+def test_a_changed_gate_costs_neither_fit_nor_render(
+  mice: pathlib.Path,
+  undisturbed_workdir: pathlib.Path,
+  tmp_path: pathlib.Path,
+  monkeypatch: Monkeypatch,
+) -> None:
+  workdir = tmp_path / "w"
+  shutil.copytree(undisturbed_workdir, workdir)
+  ious = {name: r.metrics["input_iou"] for name, r in records(workdir).items()}
+  worse, better = sorted(ious, key=lambda name: ious[name] or 0.0)
+  refuse_to_fit(monkeypatch)
+  monkeypatch.setattr(outputs, "render_fit", refuse_to_fit)
+  config = tiny_config(str(mice))
+  config.dataset.gate.min_input_iou = ious[better]
+  assert pipeline.run(config, workdir) == 0
+  assert records(workdir)[worse].status == "rejected"
+  assert f"is below {ious[better]:g}" in records(workdir)[worse].error
+  assert (workdir / "dataset" / worse).is_dir()
+  assert (workdir / "dataset" / "train.txt").read_text() == f"{workdir}/dataset/{better}\n"
+  assert "1 scenes were written but rejected" in (workdir / "dataset" / "README.md").read_text()
+  config.dataset.gate.min_input_iou = 0.0
+  assert pipeline.run(config, workdir) == 0
+  assert records(workdir)[worse].status == "done"
+  assert len((workdir / "dataset" / "train.txt").read_text().splitlines()) == 2
+  assert results(workdir) == results(undisturbed_workdir)
 
 
 def test_a_scene_deleted_from_the_dataset_is_rendered_again(

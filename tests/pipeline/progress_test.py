@@ -82,3 +82,10 @@ def test_formats() -> None:
   assert progress.format_metric("input_iou", 0.98765) == "0.988"
   assert progress.format_metric("fg_psnr", math.nan) == "–"
   assert metric_title("novel_fg_psnr") == "novel fg PSNR"
+
+
+@pytest.mark.parametrize(
+  ("size", "text"), [(0, "0 B"), (999, "999 B"), (1.5e6, "1.5 MB"), (7.96e9, "7.96 GB")]
+)
+def test_sizes_for_people(size: float, text: str) -> None:
+  assert progress.format_bytes(size) == text

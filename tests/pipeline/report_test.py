@@ -104,13 +104,6 @@ def test_a_run_without_scenes_or_metrics_has_a_page(tmp_path: pathlib.Path) -> N
   assert "1 of 1 scenes" in read(workdir.report / "index.html").text
 
 
-@pytest.mark.parametrize(
-  ("size", "text"), [(0, "0 B"), (999, "999 B"), (1.5e6, "1.5 MB"), (7.96e9, "7.96 GB")]
-)
-def test_sizes_for_people(size: float, text: str) -> None:
-  assert report.format_bytes(size) == text
-
-
 # --------------------------------------------------------------------------------------- a browser
 
 needs_browser = pytest.mark.skipif(not BROWSER, reason="needs Chromium (apt-get install chromium)")
