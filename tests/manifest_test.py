@@ -8,10 +8,8 @@ import subprocess
 import sys
 
 import pytest
-from absl import flags
-from absl.testing import flagsaver
 
-from jaxsplat_mouse import dataset, manifest
+from jaxsplat_mouse import dataset
 from jaxsplat_mouse.dataset import SceneRecord
 from jaxsplat_mouse.errors import InputError
 from jaxsplat_mouse.io import manifest_table
@@ -46,10 +44,8 @@ def workdir(tmp_path: pathlib.Path) -> pathlib.Path:
 
 
 def test_a_row_for_every_scene(workdir: pathlib.Path) -> None:
-  root = manifest.find_dataset(workdir)
-  records = dataset.latest_records(root)
-  rows = manifest_table.to_rows(records.values(), manifest.read_splits(root))
-  manifest_table.write_table(workdir / "t.csv", rows)
+  rows = manifest_table.export(workdir, workdir / "t.csv")
+  assert len(rows) == 3
   with open(workdir / "t.csv", newline="") as file:
     read = {row["scene"]: row for row in csv.DictReader(file)}
   assert sorted(read) == ["a", "b", "c"]
@@ -103,18 +99,13 @@ def test_a_missing_argument_is_one_line() -> None:
 @pytest.mark.parametrize(
   ("path", "output", "problem"),
   [
-    ("", None, "--output: missing"),
     ("", "t.xls", "unknown ending; expected .csv or .parquet"),
     ("nowhere", "t.csv", "no manifest.jsonl; expected the folder of a run"),
     ("", "no/t.csv", r"not written \(No such file or directory\)"),
   ],
 )
 def test_what_cannot_be_done_is_told(
-  path: str, output: str | None, problem: str, workdir: pathlib.Path
+  path: str, output: str, problem: str, workdir: pathlib.Path
 ) -> None:
-  flags.FLAGS.mark_as_parsed()
-  with (
-    flagsaver.flagsaver(output=output and str(workdir / output)),
-    pytest.raises(InputError, match=problem),
-  ):
-    manifest.main(str(workdir / path))
+  with pytest.raises(InputError, match=problem):
+    manifest_table.export(workdir / path, workdir / output)

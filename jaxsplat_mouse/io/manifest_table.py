@@ -12,11 +12,53 @@ from typing import Any
 
 from jaxsplat_mouse.errors import InputError
 from jaxsplat_mouse.io import atomic
-from jaxsplat_mouse.io.manifest import SceneRecord
+from jaxsplat_mouse.io.manifest import MANIFEST_FILE, SceneRecord, latest_records
 
 SUFFIXES = (".csv", ".parquet")
 _FIRST = ("scene", "status", "split", "recording", "error")
 _LEFT_OUT = ("hashes", "render_key", "fit_key")  # of use to the program alone
+
+
+def find_dataset(path: pathlib.Path) -> pathlib.Path:
+  """The dataset that a path stands for: itself, or the one of a workdir.
+
+  Raises:
+    InputError: there is no manifest.
+  """
+  for folder in (path, path / "dataset"):
+    if (folder / MANIFEST_FILE).is_file():
+      return folder
+  problem = f"no {MANIFEST_FILE}; expected the folder of a run, or its dataset"
+  raise InputError(path, "", problem)
+
+
+def read_splits(root: pathlib.Path) -> dict[str, str]:
+  """Scene to `train` or `val`, by the lists of a dataset."""
+  splits = {}
+  for name in ("train", "val"):
+    path = root / f"{name}.txt"
+    if path.is_file():
+      splits |= {pathlib.Path(line).name: name for line in path.read_text().splitlines()}
+  return splits
+
+
+def export(path: str | os.PathLike[str], output: str | os.PathLike[str]) -> list[dict[str, Any]]:
+  """Writes the last record of every scene as a table; its rows.
+
+  Args:
+    path: a dataset, or the workdir of one.
+    output: FILE.csv or FILE.parquet.
+
+  Raises:
+    InputError: no manifest, or a file that cannot be written.
+  """
+  root = find_dataset(pathlib.Path(path))
+  rows = to_rows(latest_records(root).values(), read_splits(root))
+  try:
+    write_table(output, rows)
+  except OSError as error:
+    raise InputError(output, "", f"not written ({error.strerror})") from None
+  return rows
 
 
 def to_rows(records: Iterable[SceneRecord], splits: Mapping[str, str]) -> list[dict[str, Any]]:
