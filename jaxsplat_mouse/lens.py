@@ -124,7 +124,8 @@ def make_pinhole(rig: Rig, view: int, size: tuple[int, int]) -> Pinhole:
   if valid.mean() < 0.5:
     raise ValueError(
       f"{rig.names[view]}: the lens model folds back on itself over {1 - valid.mean():.0%} of the "
-      "photograph; expected k1 k2 p1 p2 k3 of a real lens, for normalised coordinates"
+      f"{width} x {height} photograph; expected k1 k2 p1 p2 k3 of a real lens, for normalised "
+      "coordinates, and intrinsics for photographs of this size"
     )
   gain = matrix[:2, :2] @ _jacobian(points[valid], distortion)
   focal = float(np.linalg.svd(gain, compute_uv=False)[..., 0].max())

@@ -63,13 +63,10 @@ _REDO = flags.DEFINE_boolean("redo", False, "Prepare scenes again that are there
 
 def main() -> int:
   """The command; its exit status."""
-  for flag in (_FORMAT, _INPUT, _OUTPUT):
-    if not flag.value:
-      raise InputError(f"--{flag.name}", "", "missing; see --help")
   settings = Settings(
-    format=_FORMAT.value,
-    input=pathlib.Path(_INPUT.value),
-    output=pathlib.Path(_OUTPUT.value).absolute(),
+    format=_given(_FORMAT),
+    input=pathlib.Path(_given(_INPUT)),
+    output=pathlib.Path(_given(_OUTPUT)).absolute(),
     frames=_FRAMES.value,
     offsets=parse_offsets(_OFFSETS.value),
     size=_SIZE.value,
@@ -89,6 +86,12 @@ def main() -> int:
     found = masks.find(settings.masks, capture.rig.names)
     capture = dataclasses.replace(capture, masks=found)
   return job.check(settings, capture) if _CHECK.value else job.run(settings, capture)
+
+
+def _given(flag: flags.FlagHolder[str | None]) -> str:
+  if not flag.value:
+    raise InputError(f"--{flag.name}", "", "missing; see --help")
+  return flag.value
 
 
 if __name__ == "__main__":

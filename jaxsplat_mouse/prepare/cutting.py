@@ -6,6 +6,7 @@ import dataclasses
 import pathlib
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from types import TracebackType
 from typing import Any, TypeVar
 
 import numpy as np
@@ -50,7 +51,16 @@ class Cutter:
     self.capture, self.feed, self.pinholes = capture, feed, pinholes
     self._pool = ThreadPoolExecutor(max(1, len(pinholes)))
 
-  def close(self) -> None:
+  def __enter__(self) -> Cutter:
+    """Itself; leaving ends the threads."""
+    return self
+
+  def __exit__(
+    self,
+    kind: type[BaseException] | None,
+    error: BaseException | None,
+    trace: TracebackType | None,
+  ) -> None:
     """Ends the threads."""
     self._pool.shutdown()
 
@@ -126,6 +136,21 @@ class Cutter:
     color = own_color(photo, coverage) if raw.mixed else photo / np.float32(255)
     alpha = coverage / np.float32(255)
     return lens.resample_rgba(color, alpha, points - np.array([x0, y0]), (cut.height, cut.width))
+
+  def photo(self, crop: Crop) -> np.ndarray:
+    """The photograph of a crop, (h, w, 3) uint8, with its background.
+
+    Raises:
+      InputError: it cannot be read.
+    """
+    raw = self.feed.view(crop.view, crop.frame)
+    points = lens.lookup(self.capture.rig, crop.view, self.pinholes[crop.view], crop.cut)
+    image = raw.photo / np.float32(255)
+    if not raw.mixed:  # straight colour, on white as the photograph was
+      alpha = raw.coverage[..., None] / np.float32(255)
+      image = image * alpha + 1 - alpha
+    found = lens.resample(image, points, (crop.cut.height, crop.cut.width))
+    return (np.clip(found, 0, 1) * 255 + 0.5).astype(np.uint8)
 
   def encode(self, crops: Iterable[Crop]) -> list[bytes]:
     """PNG bytes of each crop."""

@@ -21,6 +21,7 @@ from jaxsplat_mouse.io.capture import Capture
 from jaxsplat_mouse.prepare import solid
 from jaxsplat_mouse.prepare.cutting import Crop, Cutter
 from jaxsplat_mouse.prepare.readings import GIVEN, OTHERS, Reading, exchange
+from jaxsplat_mouse.scene import Scene
 
 GOOD = 0.85  # mean IoU from which no other reading is looked for
 POOR = 0.6  # below it, there is no common solid whatever the reason
@@ -134,7 +135,8 @@ def _choose(
   order = sorted({int(p) for p in places})
   # first the middles of as many equal parts as moments are wanted, then the others
   first = [order[(2 * k + 1) * len(order) // (2 * _MOMENTS)] for k in range(_MOMENTS)]
-  whole, partial = [], []
+  whole: list[tuple[int, tuple[Crop, ...]]] = []
+  partial: list[tuple[int, tuple[Crop, ...]]] = []
   for place in dict.fromkeys([*first, *order]):
     index = indices[place]
     found, _ = cutter.each(frames[index], lambda v, f: cutter.cut(v, f, None))
@@ -147,7 +149,9 @@ def _choose(
   return sorted(chosen, key=lambda one: one[0])
 
 
-def _scene(capture: Capture, crops: Sequence[Crop], reading: Reading, cutter: Any = None) -> Any:
+def _scene(
+  capture: Capture, crops: Sequence[Crop], reading: Reading, cutter: Cutter | None = None
+) -> Scene:
   """The small scene of some crops under a reading."""
   poses = reading.poses(np.asarray(capture.rig.world_to_camera, np.float64))
   if cutter is not None:

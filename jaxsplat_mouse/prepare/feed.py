@@ -59,11 +59,10 @@ class Feed:
       InputError: the frame cannot be read.
     """
     if view not in self._sizes:
-      told = tuple(int(side) for side in self._capture.rig.sizes[view])
-      if 0 in told:
+      width, height = (int(side) for side in self._capture.rig.sizes[view])
+      if 0 in (width, height):
         height, width = self._read("pictures", view, number).shape[:2]
-        told = width, height
-      self._sizes[view] = told
+      self._sizes[view] = width, height
     return self._sizes[view]
 
   def open(self, view: int) -> None:

@@ -15,6 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
+from rich.console import Console
 
 from jaxsplat_mouse import lens
 from jaxsplat_mouse.errors import InputError
@@ -23,6 +24,7 @@ from jaxsplat_mouse.io.capture import Capture
 from jaxsplat_mouse.pipeline.progress import Progress
 from jaxsplat_mouse.pipeline.stopping import Stopped, StopRequest
 from jaxsplat_mouse.prepare import evidence, recording, solid
+from jaxsplat_mouse.prepare.check import write_check
 from jaxsplat_mouse.prepare.cutting import Crop, Cutter, write_scene
 from jaxsplat_mouse.prepare.feed import Feed
 from jaxsplat_mouse.prepare.recording import DONE, FAILED, Moment
@@ -34,7 +36,7 @@ _SAVE_SECONDS = 30.0
 _OK, _NOTHING, _SOME_FAILED = 0, 1, 3
 
 
-def run(settings: Settings, capture: Capture, progress_console: Any = None) -> int:
+def run(settings: Settings, capture: Capture, console: Console | None = None) -> int:
   """Prepares the chosen moments of a recording; the exit status.
 
   Raises:
@@ -45,25 +47,59 @@ def run(settings: Settings, capture: Capture, progress_console: Any = None) -> i
   frames = shift_frames(capture, settings.offsets)
   before = None if settings.redo else recording.read(settings)
   _make_folder(settings.output)
-  names = dict(
-    zip(indices.tolist(), recording.scene_names(settings, capture, indices), strict=True)
-  )
-  found = {i: m for i, m in _found(settings, names, before).items() if m.status == DONE}
-  pending = [i for i in indices.tolist() if i not in found]
+  scenes = recording.scene_names(settings, capture, indices.tolist())
+  names = dict(zip(indices.tolist(), scenes, strict=True))
+  found = _found(settings, names, before)
+  pending = [i for i in names if i not in found]
   with (
-    Progress(len(indices), len(indices) - len(pending), progress_console) as progress,
+    Progress(len(names), len(names) - len(pending), console) as progress,
     Feed(capture) as feed,
     StopRequest() as stop,
+    open_cameras(capture, feed, frames[indices], progress) as cutter,
   ):
-    cutter = open_cameras(capture, feed, frames, indices, progress)
     job = _Job(settings, capture, cutter, frames, names, progress, stop, found)
     try:
       return job.run(pending, before)
     except Stopped as error:
       progress.line(f"stopped by {error.name}; the same command goes on")
       return error.exit_status
-    finally:
-      cutter.close()
+
+
+def check(settings: Settings, capture: Capture, console: Console | None = None) -> int:
+  """Writes the contact sheet of a calibration and nothing else; the exit status.
+
+  Raises:
+    InputError: as `run`; where silhouettes could be compared, the sheet is there all the same.
+  """
+  indices = select_moments(settings.frames, len(capture.moments))
+  frames = shift_frames(capture, settings.offsets)
+  _make_folder(settings.output)
+  with (
+    Progress(1, 0, console) as progress,
+    Feed(capture) as feed,
+    open_cameras(capture, feed, frames[indices], progress) as cutter,
+  ):
+    _examine(settings, cutter, frames, indices.tolist(), progress)
+  return _OK
+
+
+def _examine(
+  settings: Settings,
+  cutter: Cutter,
+  frames: np.ndarray,
+  indices: list[int],
+  progress: Progress,
+) -> evidence.Report:
+  """Looks at the calibration, tells and draws what it found, and refuses a wrong one."""
+  progress.stage("checking the calibration")
+  report = evidence.examine(cutter, frames, indices)
+  for line in report.lines():
+    progress.line(line)
+  if report.samples:
+    title = recording.recording_name(settings.input)
+    progress.line(f"check    {write_check(settings.output, title, cutter, report)}")
+  evidence.refuse(cutter.capture, report)
+  return report
 
 
 def _make_folder(output: pathlib.Path) -> None:
@@ -78,29 +114,32 @@ def _found(
   settings: Settings, names: dict[int, str], before: dict[str, Any] | None
 ) -> dict[int, Moment]:
   """Moments that earlier runs dealt with: those of their file, and scenes that came after it."""
-  found = {m["index"]: Moment.from_json(m) for m in (before or {}).get("moments", ())}
   if before is None:
     return {}
+  listed = {m["index"]: Moment.from_json(m) for m in before["moments"]}
+  found = {i: m for i, m in listed.items() if i not in names}
   for index, name in names.items():
-    moment = recording.finished(settings.output / name)
+    moment = recording.finished(settings.output / name, recording.seal(before))
     if moment is not None:
       found[index] = moment
-    elif index in found:
-      del found[index]
   return found
 
 
-def open_cameras(
-  capture: Capture, feed: Feed, frames: np.ndarray, indices: np.ndarray, progress: Progress
-) -> Cutter:
+def open_cameras(capture: Capture, feed: Feed, frames: np.ndarray, progress: Progress) -> Cutter:
   """The cameras that can be read at all; the others are told and left out.
+
+  Args:
+    capture: the recording.
+    feed: its pictures.
+    frames: (F, V) of the chosen moments.
+    progress: where to tell.
 
   Raises:
     InputError: fewer than a scene takes.
   """
   pinholes, problems = {}, []
   for view, name in enumerate(capture.rig.names):
-    own = frames[indices, view]
+    own = frames[:, view]
     try:
       if not (own >= 0).any():
         raise InputError(capture.path, name, "no frame in any of the chosen moments")
@@ -148,22 +187,14 @@ class _Job:
     if before is not None:
       self.window = Window(**before["window"])
     if pending:
-      self.calibration = self.check_calibration(pending)
+      report = _examine(self.settings, self.cutter, self.frames, pending, self.progress)
+      self.calibration = report.to_json()
       if before is None:
         self.window = self.measure(pending)
       self.save()
       self.cut_all(pending)
     self.save()
     return self.close(pending)
-
-  def check_calibration(self, pending: list[int]) -> dict[str, Any]:
-    """Refuses a calibration that its labels or the silhouettes contradict."""
-    self.progress.stage("checking the calibration")
-    report = evidence.examine(self.cutter, self.frames, pending)
-    for line in report.lines():
-      self.progress.line(line)
-    evidence.refuse(self.capture, report)
-    return report.to_json()
 
   def measure(self, pending: list[int]) -> Window:
     """The window of the batch, from all silhouettes.
@@ -234,7 +265,12 @@ class _Job:
       scene = solid.small_scene(ordered, poses, len(self.capture.rig))
       centroid, radius = solid.extent(scene)
       moment = dataclasses.replace(moment, centroid=tuple(centroid.tolist()), radius=radius)
-      extra = {"unit": self.capture.rig.unit, "up": self.capture.up, "moment": moment.to_json()}
+      extra = {
+        "unit": self.capture.rig.unit,
+        "up": self.capture.up,
+        "moment": moment.to_json(),
+        "prepared": recording.seal(recording.describe(self.settings, self.window)),
+      }
       pngs = self.cutter.encode(ordered)
       write_scene(self.settings.output / moment.scene, self.capture, ordered, pngs, extra)
     except (ValueError, OSError) as error:

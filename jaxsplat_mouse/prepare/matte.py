@@ -56,7 +56,7 @@ def clean_mask(levels: np.ndarray) -> np.ndarray:
 
 def _box(solid: np.ndarray, margin: int) -> tuple[int, int, int, int] | None:
   """x0 y0 x1 y1 around what is set, with a margin; None where nothing is."""
-  rows, columns = solid.any(1).nonzero()[0], solid.any(0).nonzero()[0]
+  rows, columns = np.flatnonzero(solid.any(1)), np.flatnonzero(solid.any(0))
   if len(rows) == 0:
     return None
   height, width = solid.shape
@@ -90,8 +90,9 @@ def own_color(photo: np.ndarray, coverage: np.ndarray) -> np.ndarray:
   import cv2
 
   color = photo.astype(np.float32) * np.float32(1 / 255)
-  core = (coverage >= 255 * _CORE).astype(np.float32)
-  core = cv2.erode(core, np.ones((3, 3), np.uint8), borderValue=1)
+  covered = (coverage >= 255 * _CORE).astype(np.float32)
+  # The codec stores colour at half resolution, so the first covered pixel still has background.
+  core = np.asarray(cv2.erode(covered, np.ones((3, 3), np.uint8), borderValue=1), np.float32)
   size, sigma = (2 * _REACH + 1,) * 2, _REACH / 3
   weight = cv2.GaussianBlur(core, size, sigma)[..., None]
   nearby = cv2.GaussianBlur(color * core[..., None], size, sigma) / np.maximum(weight, 1e-6)

@@ -7,6 +7,7 @@ so a run that was killed loses nothing: the next one reads the scenes that are t
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import pathlib
 import re
@@ -87,6 +88,7 @@ def read(settings: Settings) -> dict[str, Any] | None:
     value = json.loads(path.read_text())
     before = dict(value["settings"])
     Window(**value["window"])
+    [Moment.from_json(m) for m in value["moments"]]
   except FileNotFoundError:
     return None
   except (OSError, ValueError, KeyError, TypeError) as error:
@@ -100,15 +102,26 @@ def read(settings: Settings) -> dict[str, Any] | None:
   return value
 
 
-def finished(folder: pathlib.Path) -> Moment | None:
-  """The moment of a scene folder that is there and whole; None where it is not."""
+def describe(settings: Settings, window: Window) -> dict[str, Any]:
+  """The part of the file that all scenes share."""
+  return {"settings": settings.fixed(), "window": dataclasses.asdict(window)}
+
+
+def seal(value: Mapping[str, Any]) -> str:
+  """A short hash of settings and window, by which a scene is known to be of this preparation."""
+  text = json.dumps([value["settings"], value["window"]], sort_keys=True)
+  return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def finished(folder: pathlib.Path, prepared: str) -> Moment | None:
+  """The moment of a scene folder that is there, whole and of this preparation; None otherwise."""
   try:
     parsed = camera_file.parse(folder / camera_file.CAMERAS_FILE)
     moment = Moment.from_json(parsed.extra["moment"])
   except (InputError, KeyError, TypeError, ValueError):
     return None
   whole = all((folder / name).is_file() for name in parsed.names)
-  return moment if whole else None
+  return moment if whole and parsed.extra.get("prepared") == prepared else None
 
 
 def write(
@@ -128,8 +141,7 @@ def write(
     "recording": recording_name(settings.input),
     "unit": capture.rig.unit,
     "up": capture.up,
-    "settings": settings.fixed(),
-    "window": dataclasses.asdict(window),
+    **describe(settings, window),
     "calibration": dict(calibration),
     # What data.normalize=recording arrives at: the largest animal gets the default radius.
     "suggested_scale": canonical.recording_scale(radii) if radii else None,
