@@ -24,7 +24,7 @@ import numpy as np
 from jaxsplat_mouse.errors import InputError
 from jaxsplat_mouse.io import calibration_checks as checks
 from jaxsplat_mouse.io import rig_checks
-from jaxsplat_mouse.io.camera_file import reason, short
+from jaxsplat_mouse.io.camera_file import reason
 from jaxsplat_mouse.io.capture import Capture, Stream
 from jaxsplat_mouse.rig import Rig
 
@@ -83,7 +83,9 @@ def read_capture(path: str | os.PathLike[str]) -> Capture:
       problem = f"camera {shot.camera} is not in cameras{suffix}; expected one that is"
       raise InputError(file, shot.name, problem)
   lenses = [cameras[shot.camera] for shot in shots]
-  files = [checks.inside(path / "images", shot.name, file, short(shot.name)) for shot in shots]
+  files = [
+    checks.inside(path / "images", shot.name, file, checks.shown(shot.name)) for shot in shots
+  ]
   for photograph, lens, shot in zip(files, lenses, shots, strict=True):
     checks.same_size(photograph, shot.name, checks.image_size(photograph, shot.name), lens.size)
   if not shots:
@@ -139,7 +141,7 @@ def _camera(
 ) -> _Camera:
   """A camera from its model's parameters, in COLMAP's order."""
   if model not in _READABLE:
-    problem = f"camera model {short(model)}; expected one of {', '.join(_READABLE)}"
+    problem = f"camera model {checks.shown(model)}; expected one of {', '.join(_READABLE)}"
     raise InputError(path, field, f"{problem} (undistort the images with COLMAP first)")
   p = checks.numbers(path, field, values, (_READABLE[model],))
   shared = model not in ("PINHOLE", "OPENCV")  # one focal length for both axes
@@ -155,11 +157,11 @@ def _camera(
 
 def _image(path: pathlib.Path, name: str, values: list[float], camera: int) -> _Image:
   """An image from qw qx qy qz tx ty tz."""
-  pose = checks.numbers(path, short(name), values, (7,))
+  pose = checks.numbers(path, checks.shown(name), values, (7,))
   length = float(np.linalg.norm(pose[:4]))
   if abs(length - 1.0) > _QUATERNION_TOLERANCE:
     problem = f"a quaternion of length {length:.4g}; expected a rotation, of length 1"
-    raise InputError(path, short(name), problem)
+    raise InputError(path, checks.shown(name), problem)
   w, x, y, z = pose[:4] / length
   rotation = np.array(
     [
@@ -197,7 +199,7 @@ def _text_cameras(path: pathlib.Path) -> dict[int, _Camera]:
       values = [float(word) for word in words[4:]]
     except (ValueError, IndexError):
       expected = "expected CAMERA_ID MODEL WIDTH HEIGHT PARAMS"
-      raise InputError(path, f"line {number}", f"{short(line)}; {expected}") from None
+      raise InputError(path, f"line {number}", f"{checks.shown(line)}; {expected}") from None
     found[key] = _camera(path, f"line {number}", words[1], size, values)
   return found
 
@@ -214,7 +216,7 @@ def _text_images(path: pathlib.Path) -> list[_Image]:
       values, camera, name = [float(word) for word in words[1:8]], int(words[8]), words[9]
     except (ValueError, IndexError):
       expected = "expected IMAGE_ID QW QX QY QZ TX TY TZ CAMERA_ID NAME, points on the next line"
-      raise InputError(path, f"line {number}", f"{short(line)}; {expected}") from None
+      raise InputError(path, f"line {number}", f"{checks.shown(line)}; {expected}") from None
     found.append(_image(path, name, values, camera))
   return found
 

@@ -111,7 +111,7 @@ def _per_camera(path: pathlib.Path, data: dict[str, Any], key: str, count: int) 
 
 def _labels(path: pathlib.Path, data: dict[str, Any], names: Sequence[str]) -> Labels | None:
   """The labels of samples that every camera has; None where there are none."""
-  if "labelData" not in data or not np.size(data["labelData"]):
+  if len(data.get("labelData", ())) == 0:
     return None
   entries = _per_camera(path, data, "labelData", len(names))
   rows, points, pixels = [], [], []

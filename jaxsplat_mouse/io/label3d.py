@@ -91,7 +91,7 @@ def parse_lens(path: pathlib.Path, field: str, params: Any) -> Lens:
   shift = _flat(path, f"{field}.t", checks.get(path, field, params, "t"), (3,))
   radial = _flat(path, f"{field}.RDistort", checks.get(path, field, params, "RDistort"), (2, 3))
   tangential = _flat(path, f"{field}.TDistort", checks.get(path, field, params, "TDistort"), (2,))
-  if np.any(np.asarray(params.get("m", 0)) != 0):
+  if "m" in params and np.any(_row(path, f"{field}.m", params["m"]) != 0):
     raise InputError(path, f"{field}.m", "a mirrored camera; expected none, they are unsupported")
   k1, k2, k3 = [*radial, 0.0][:3]
   offset = np.array([[0.0, 0.0, HALF_PIXEL], [0.0, 0.0, HALF_PIXEL], [0.0, 0.0, 0.0]])
@@ -179,7 +179,7 @@ def integers(path: pathlib.Path, field: str, entry: Any, key: str) -> np.ndarray
     InputError: missing, or no such numbers.
   """
   value = checks.get(path, field, entry, key)
-  array = checks.numbers(path, f"{field}.{key}", np.ravel(np.asarray(value)), (None,))
+  array = _row(path, f"{field}.{key}", value)
   if np.any(array < 0) or np.any(array > _MAX_INTEGER):
     raise InputError(path, f"{field}.{key}", "negative or absurdly large; expected whole numbers")
   return array.astype(np.int64)
@@ -192,8 +192,15 @@ def _videos(folder: pathlib.Path) -> list[pathlib.Path]:
 
 def _flat(path: pathlib.Path, field: str, value: Any, lengths: tuple[int, ...]) -> np.ndarray:
   """A row or column of one of these lengths."""
-  array = checks.numbers(path, field, np.ravel(np.asarray(value)), (None,))
+  array = _row(path, field, value)
   if len(array) not in lengths:
     expected = " or ".join(str(n) for n in lengths)
     raise InputError(path, field, f"{len(array)} numbers; expected {expected}")
   return array
+
+
+def _row(path: pathlib.Path, field: str, value: Any) -> np.ndarray:
+  """The numbers of a row or column."""
+  return checks.numbers(
+    path, field, value.ravel() if isinstance(value, np.ndarray) else value, (None,)
+  )

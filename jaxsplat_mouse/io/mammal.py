@@ -94,8 +94,8 @@ def _camera(
   matrix = checks.intrinsics(file, f"{field}.K", checks.get(file, field, entry, "K"))
   matrix[:2, 2] += _HALF_PIXEL
   turn = checks.rotation(file, f"{field}.R", checks.get(file, field, entry, "R"))
-  shift = np.asarray(checks.get(file, field, entry, "T"))
-  if shift.size == 3:
+  shift = checks.get(file, field, entry, "T")
+  if isinstance(shift, np.ndarray) and shift.size == 3:
     shift = shift.reshape(3)
   size = (0, 0)
   if isinstance(entry.get("mapx"), np.ndarray) and entry["mapx"].ndim == 2:

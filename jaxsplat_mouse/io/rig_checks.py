@@ -45,7 +45,8 @@ def label_errors(rig: Rig) -> np.ndarray:
   if rig.labels is None:
     return np.full(len(rig), np.nan)
   pixels = rig.labels.pixels
-  off = np.linalg.norm(project(rig, rig.labels.points) - pixels, axis=-1)
+  with np.errstate(all="ignore"):  # labels of a broken file may be any number
+    off = np.linalg.norm(project(rig, rig.labels.points) - pixels, axis=-1)
   # a point that was labelled in an image but lies behind its camera is wrong by any measure
   off = np.where(np.isnan(off) & np.isfinite(pixels).all(-1), np.inf, off)
   with warnings.catch_warnings():

@@ -25,7 +25,6 @@ import numpy as np
 from jaxsplat_mouse.errors import InputError
 from jaxsplat_mouse.io import calibration_checks as checks
 from jaxsplat_mouse.io import rig_checks
-from jaxsplat_mouse.io.camera_file import short
 from jaxsplat_mouse.io.capture import Capture, Stream
 from jaxsplat_mouse.rig import Rig
 
@@ -86,7 +85,7 @@ class _Shot:
 
   def __init__(self, file: pathlib.Path, data: dict[str, Any], frame: Any, field: str):
     if not isinstance(frame, dict):
-      raise InputError(file, field, f"{short(frame)}; expected an object")
+      raise InputError(file, field, f"{checks.shown(frame)}; expected an object")
     self.file, self.field = file, field
     self._values = {**data, **frame}
     self._frame = frame
@@ -122,7 +121,9 @@ class _Shot:
       found = checks.inside(self.file.parent, f"{name}{suffix}", self.file, field)
       if found.is_file():
         return found
-    raise InputError(self.file, field, f"{short(name)}: no such image; expected a PNG or JPEG")
+    raise InputError(
+      self.file, field, f"{checks.shown(name)}: no such image; expected a PNG or JPEG"
+    )
 
   def _matrix(self) -> np.ndarray:
     if "fl_x" in self._values:
@@ -142,7 +143,7 @@ class _Shot:
   def _lens(self) -> np.ndarray:
     model = self._values.get("camera_model", "OPENCV")
     if model not in _MODELS or self._values.get("is_fisheye"):
-      problem = f"{short(model)}; expected one of {', '.join(_MODELS)}"
+      problem = f"{checks.shown(model)}; expected one of {', '.join(_MODELS)}"
       raise InputError(self.file, f"{self.field}.camera_model", problem)
     if self._number("k4", 0.0) != 0.0:
       raise InputError(self.file, f"{self.field}.k4", "not 0; expected k1 k2 k3 p1 p2 only")

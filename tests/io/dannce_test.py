@@ -148,6 +148,11 @@ def test_labels_are_joined_by_sample_too(tmp_path, data):
   np.testing.assert_allclose(labels.pixels, project(make_rig(), label_points())[:, 1:])
 
 
+def test_a_recording_that_nobody_labelled_has_no_labels(tmp_path, data):
+  data["labelData"] = np.zeros((0, 0))
+  assert dannce.read_capture(write_recording(tmp_path, data)).rig.labels is None
+
+
 def test_no_sample_in_common_is_refused(tmp_path, data):
   data["sync"][3]["data_sampleID"] = data["sync"][3]["data_sampleID"] + 1
   problem = refused(
@@ -215,6 +220,8 @@ def spoil(data: dict, case: str) -> None:
       data["params"][2]["r"] = turn + 0.01
     case "shape":
       first["t"] = np.zeros((1, 4))
+    case "cell":
+      first["t"] = ["a", np.zeros((1, 2))]
     case "radial":
       first["RDistort"] = np.zeros((1, 6))
     case "key":
@@ -258,6 +265,7 @@ def spoil(data: dict, case: str) -> None:
     ("scaled", "params{3}.r", "a scale of 2"),
     ("skewed", "params{3}.r", "not a rotation"),
     ("shape", "params{1}.t", "4 numbers; expected 3"),
+    ("cell", "params{1}.t", "expected N numbers"),
     ("radial", "params{1}.RDistort", "6 numbers; expected 2 or 3"),
     ("key", "params{1}.TDistort", "missing; found K, RDistort, r, t"),
     ("text", "params{1}.K", "expected 3 x 3 numbers"),

@@ -138,6 +138,7 @@ def test_what_is_not_plain_is_named(tmp_path, protocol: int, value, found: str):
     b"\x80\x02\x82\x01.",  # an extension code
     b"\x80\x05\x97.",  # an out-of-band buffer
     b"K\x01K\x02.",  # a value left over
+    pickle.dumps(np.eye(9), 4)[:-1] + b")R.",  # a call of an array, whose text has many lines
     b".",
     b"",
     b"}(K\x01u.",
