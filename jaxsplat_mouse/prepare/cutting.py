@@ -22,6 +22,8 @@ from jaxsplat_mouse.prepare.matte import own_color, silhouette_box
 from jaxsplat_mouse.prepare.windows import Window, pinhole_box, place
 
 T = TypeVar("T")
+# Around a silhouette that is cut by itself: what is out of frame is unknown, and solids grow there.
+_ROOM = 1.4
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -113,7 +115,7 @@ class Cutter:
     box = self._box(view, frame, raw.coverage)
     longest = max(box[2] - box[0], box[3] - box[1])
     if window is None:
-      window = Window(side=int(longest * 1.1) + 8, scale=1.0, limit=np.inf)
+      window = Window(side=int(longest * _ROOM) + 8, scale=1.0, limit=np.inf)
     if longest > window.limit or not window.holds(box):
       problem = (
         f"silhouette {longest:.0f} px long; expected at most {window.side / window.scale:.0f} "
