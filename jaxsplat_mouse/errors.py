@@ -18,3 +18,14 @@ class InputError(ValueError):
     """
     self.path, self.field, self.problem = os.fspath(path), field, problem
     super().__init__(": ".join(part for part in (self.path, field, problem) if part))
+
+
+def short(value: object) -> str:
+  """The value as text for a message, cut to 60 characters."""
+  text = repr(value)
+  return text if len(text) <= 60 else text[:57] + "..."
+
+
+def reason(error: Exception) -> str:
+  """Why something failed, in one line."""
+  return (getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines()[0]

@@ -16,9 +16,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from jaxsplat_mouse.errors import InputError
+from jaxsplat_mouse.errors import InputError, reason, short
 from jaxsplat_mouse.io import images
-from jaxsplat_mouse.io.camera_file import reason, short
 
 ROTATION_TOLERANCE = 1e-3  # largest entry of |R R' - 1|
 _MAX_NUMBER = 1e30  # what is larger would not fit float32
@@ -83,6 +82,8 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
     data = json.loads(path.read_text(encoding="utf-8"))
   except InputError:
     raise
+  except FileNotFoundError:
+    raise InputError(path, "", "no such file; expected JSON with the cameras") from None
   except (OSError, ValueError, RecursionError) as error:
     raise InputError(path, "", f"not readable as JSON ({reason(error)})") from None
   if not isinstance(data, dict):
@@ -108,7 +109,8 @@ def rotation(path: pathlib.Path, field: str, value: Any) -> np.ndarray:
     raise InputError(path, field, f"{problem}; expected orthonormal rows{hint}")
   if determinant < 0:
     problem = f"mirrored, determinant {determinant:.3f}; expected a rotation, determinant +1"
-    raise InputError(path, field, f"{problem} (an axis is flipped, or the world is left-handed)")
+    hint = "one axis is flipped, as in [right, up, forward], or the world is left-handed"
+    raise InputError(path, field, f"{problem} ({hint})")
   return matrix
 
 

@@ -18,13 +18,11 @@ from typing import Any
 import numpy as np
 
 from jaxsplat_mouse.cameras import Cameras
-from jaxsplat_mouse.errors import InputError
-from jaxsplat_mouse.io import atomic, images
+from jaxsplat_mouse.errors import InputError, short
+from jaxsplat_mouse.io import atomic, calibration_checks, images
 
 CAMERAS_FILE = "opencv_cameras.json"
 _FRAME_KEYS = ("w", "h", "fx", "fy", "cx", "cy", "w2c", "file_path")
-_MAX_JSON_BYTES = 256 << 20
-_ROTATION_TOLERANCE = 1e-3  # calibration files carry as few as four decimals
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -149,7 +147,7 @@ def write_scene_cameras(
 
 def parse(path: pathlib.Path) -> CameraFile:
   """Reads a camera file whose `w` and `h` may be missing: their size is 0 then."""
-  data = _load_json(path)
+  data = calibration_checks.read_json(path)
   frames = data.get("frames")
   if not isinstance(frames, list) or not frames:
     raise InputError(path, "frames", "missing or empty; expected a list of cameras")
@@ -167,22 +165,6 @@ def parse(path: pathlib.Path) -> CameraFile:
     extra={k: v for k, v in data.items() if k not in ("id", "frames")},
     frame_extra=tuple({k: v for k, v in f.items() if k not in _FRAME_KEYS} for f in frames),
   )
-
-
-def _load_json(path: pathlib.Path) -> dict[str, Any]:
-  try:
-    if path.stat().st_size > _MAX_JSON_BYTES:
-      raise InputError(path, "", f"larger than {_MAX_JSON_BYTES >> 20} MiB; expected a camera file")
-    data = json.loads(path.read_text(encoding="utf-8"))
-  except InputError:
-    raise
-  except FileNotFoundError:
-    raise InputError(path, "", "no such file; expected the scene's cameras") from None
-  except (OSError, ValueError, RecursionError) as error:
-    raise InputError(path, "", f"not readable as JSON ({reason(error)})") from None
-  if not isinstance(data, dict):
-    raise InputError(path, "", f'{type(data).__name__}; expected an object {{"id", "frames"}}')
-  return data
 
 
 def _parse_frame(
@@ -242,37 +224,4 @@ def _check_rigid(path: pathlib.Path, field: str, matrix: np.ndarray) -> None:
     if np.abs(matrix[:, 3] - [0, 0, 0, 1]).max() <= 1e-6:
       problem += " (the matrix is transposed: the translation belongs in the last column)"
     raise InputError(path, field, problem)
-  rotation = matrix[:3, :3]
-  determinant = float(np.linalg.det(rotation))
-  scale = abs(determinant) ** (1 / 3)
-  off = np.abs(rotation @ rotation.T - np.eye(3)).max()
-  if off <= _ROTATION_TOLERANCE and determinant < 0:
-    raise InputError(
-      path,
-      field,
-      f"mirrored, determinant {determinant:.3f}; expected a rotation with determinant "
-      "+1 (one axis is flipped: a matrix built from [right, up, forward] instead of "
-      "[right, down, forward], or a left-handed world)",
-    )
-  if off > _ROTATION_TOLERANCE:
-    scaled = scale > 0 and (
-      np.abs(rotation @ rotation.T / scale**2 - np.eye(3)).max() <= _ROTATION_TOLERANCE
-    )
-    hint = f" (a scale of {scale:.6g} is folded into it)" if scaled else ""
-    raise InputError(
-      path,
-      field,
-      f"not a rotation: R R^T differs from 1 by {off:.2g}, determinant "
-      f"{determinant:.3f}; expected orthonormal rows{hint}",
-    )
-
-
-def short(value: Any) -> str:
-  """The value as text for a message, cut to 60 characters."""
-  text = repr(value)
-  return text if len(text) <= 60 else text[:57] + "..."
-
-
-def reason(error: Exception) -> str:
-  """Why something failed, in one line."""
-  return (getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines()[0]
+  calibration_checks.rotation(path, field, matrix[:3, :3])

@@ -21,10 +21,9 @@ import struct
 
 import numpy as np
 
-from jaxsplat_mouse.errors import InputError
+from jaxsplat_mouse.errors import InputError, reason
 from jaxsplat_mouse.io import calibration_checks as checks
 from jaxsplat_mouse.io import rig_checks
-from jaxsplat_mouse.io.camera_file import reason
 from jaxsplat_mouse.io.capture import Capture, Stream
 from jaxsplat_mouse.rig import Rig
 

@@ -12,8 +12,8 @@ import pathlib
 import numpy as np
 from absl import logging
 
-from jaxsplat_mouse.errors import InputError
-from jaxsplat_mouse.io import camera_file, images
+from jaxsplat_mouse.errors import InputError, reason
+from jaxsplat_mouse.io import calibration_checks, camera_file, images
 from jaxsplat_mouse.io.camera_file import (
   CAMERAS_FILE,
   CameraFile,
@@ -81,7 +81,7 @@ def read_scene(folder: str | os.PathLike[str]) -> FaceLiftScene:
   noticed: dict[str, list[str]] = {}
   views = []
   for i, name in enumerate(cameras.names):
-    path = _inside(folder, name, cameras_path, f"frames[{i}].file_path")
+    path = calibration_checks.inside(folder, name, cameras_path, f"frames[{i}].file_path")
     views.append(_read_view(path, f"frames[{i}].file_path", name, noticed))
   sizes = np.array([view.shape[1::-1] for view in views])
   _check_sizes(cameras_path, cameras, sizes, noticed)
@@ -107,9 +107,7 @@ def read_list(path: str | os.PathLike[str]) -> list[pathlib.Path]:
   try:
     lines = path.read_text().splitlines()
   except (OSError, UnicodeDecodeError) as error:
-    raise InputError(
-      path, "", f"cannot be read ({camera_file.reason(error)}); expected a list file"
-    ) from None
+    raise InputError(path, "", f"cannot be read ({reason(error)}); expected a list file") from None
   folders = []
   for number, line in enumerate(lines, 1):
     field = f"line {number}"
@@ -177,22 +175,6 @@ def _check_sizes(
     if np.abs(center / size - 0.5).max() > 0.4:
       what = "cx, cy at or beyond the border (an image resized without its intrinsics?)"
       noticed.setdefault(what, []).append(cameras.names[i])
-
-
-def _inside(folder: pathlib.Path, name: str, path: pathlib.Path, field: str) -> pathlib.Path:
-  """The file that `name` stands for, refused where it is not below the scene folder."""
-  expected = "expected a path inside the scene folder"
-  if pathlib.PurePosixPath(name).is_absolute() or pathlib.PureWindowsPath(name).is_absolute():
-    raise InputError(path, field, f"{name} is absolute; {expected}")
-  try:
-    root, real = folder.resolve(), (folder / name).resolve()
-  except (OSError, RuntimeError) as error:  # a loop of links
-    raise InputError(
-      path, field, f"{name} cannot be followed ({camera_file.reason(error)})"
-    ) from None
-  if root not in real.parents:
-    raise InputError(path, field, f"{name} leads out of the scene folder; {expected}")
-  return folder / name
 
 
 def _read_view(

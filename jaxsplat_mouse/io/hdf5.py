@@ -13,8 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxsplat_mouse.errors import InputError
-from jaxsplat_mouse.io.camera_file import reason
+from jaxsplat_mouse.errors import InputError, reason
 
 MAX_BYTES = 2 << 30  # of one array, as its header declares it
 

@@ -14,9 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxsplat_mouse.errors import InputError
+from jaxsplat_mouse.errors import InputError, reason
 from jaxsplat_mouse.io import hdf5, matlab5
-from jaxsplat_mouse.io.camera_file import reason
 
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _HDF5_OFFSETS = (0, 512, 1024)  # MATLAB puts its own header of 512 bytes before

@@ -32,10 +32,9 @@ from typing import Any
 import numpy as np
 
 from jaxsplat_mouse.canonical import rotation_to_z
-from jaxsplat_mouse.errors import InputError
+from jaxsplat_mouse.errors import InputError, reason
 from jaxsplat_mouse.io import calibration_checks as checks
 from jaxsplat_mouse.io import hdf5, in_step, rig_checks
-from jaxsplat_mouse.io.camera_file import reason
 from jaxsplat_mouse.io.capture import Capture, Stream
 from jaxsplat_mouse.rig import Rig
 

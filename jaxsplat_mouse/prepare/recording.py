@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from jaxsplat_mouse import canonical
-from jaxsplat_mouse.errors import InputError
+from jaxsplat_mouse.errors import InputError, reason
 from jaxsplat_mouse.io import atomic, camera_file
 from jaxsplat_mouse.io.capture import Capture
 from jaxsplat_mouse.prepare.settings import Settings
@@ -92,7 +92,7 @@ def read(settings: Settings) -> dict[str, Any] | None:
   except FileNotFoundError:
     return None
   except (OSError, ValueError, KeyError, TypeError) as error:
-    problem = f"cannot be read ({camera_file.reason(error)}); give another --output"
+    problem = f"cannot be read ({reason(error)}); give another --output"
     raise InputError(path, "", problem) from None
   for key, now in settings.fixed().items():
     if before.get(key) != now:
