@@ -362,6 +362,21 @@ def test_hidden_points_are_known_as_such_and_take_colours_around_them() -> None:
   assert (np.asarray(hull.colors).argmax(-1) == expected)[below & side].mean() > 0.9
 
 
+def test_sheen_at_grazing_angles_does_not_colour_what_nobody_sees() -> None:
+  scene = make_scene(SPHERE, ring_cameras(6, elevation=50.0))
+  rows, columns = np.mgrid[:SIZE, :SIZE]
+  images = np.zeros_like(scene.images)
+  for image, alpha in zip(images, scene.alphas, strict=True):
+    y, x = (i[alpha > 0.5].mean() for i in (rows, columns))
+    distance = np.hypot(rows - y, columns - x)
+    off_axis = distance / max(distance[alpha > 0.5].max(), 1.0)
+    # Dark cloth that is white where it is seen along its surface.
+    image[:] = np.where(alpha > 0, 0.3 + 0.6 * np.clip(off_axis, 0, 1) ** 8, 0.0)[..., None]
+  hull = build_hull(dataclasses.replace(scene, images=images), CONFIG)
+  below = np.asarray(hull.points)[:, 2] < -0.55
+  assert np.asarray(hull.colors)[below].mean() < 0.5
+
+
 @pytest.mark.parametrize("model", ["2dgs", "3dgs"])
 @pytest.mark.parametrize("count", [400, 4000])
 def test_initial_gaussians_lie_on_the_surface(model: str, count: int) -> None:

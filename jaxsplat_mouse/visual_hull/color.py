@@ -15,7 +15,8 @@ _EDGE_PIXELS = 3.0  # colours nearer to a silhouette's edge are mixed with what 
 _SHARPNESS = 3  # power of the cosine between normal and view: the best-facing views decide
 _AGREEMENT = 0.15  # colour distance at which a view loses most of its say
 _FILL_CELLS = 32
-_CONFIDENT = 0.02  # visibility from which a point's own colour is trusted
+_FILL_PACE = 0.5  # share of its neighbours' mean that a cell takes on in a step
+_CONFIDENT = 0.1  # visibility from which a point's own colour is trusted
 
 
 def point_colors(
@@ -119,25 +120,28 @@ def _sample_image(
 def _fill(
   points: jax.Array, colors: jax.Array, weights: jax.Array, origin: jax.Array, size: jax.Array
 ) -> jax.Array:
-  """Colour (N, 3) of the seen points nearest to every point, spread cell by cell over a grid.
+  """Colours (N, 3) around every point, of points in proportion to how well they are seen.
 
+  Colours times weights and the weights themselves diffuse over a grid. A point that views only
+  graze, where sheen and light from behind are brightest, has no say against one that they face.
   Sums over points are integers: exact in any order, so the result does not vary from run to run.
   """
   cell = jnp.clip(jnp.floor((points - origin) / size * _FILL_CELLS), 0, _FILL_CELLS - 1)
   cell = cell.astype(jnp.int32)
   index = (cell[:, 0] * _FILL_CELLS + cell[:, 1]) * _FILL_CELLS + cell[:, 2]
-  amount = jnp.round(jnp.clip(weights / _CONFIDENT, 0.0, 1.0) * 63.0)[:, None]
-  rows = jnp.concatenate([colors * 63.0, jnp.ones_like(colors[:, :1])], -1) * amount
+  amount = jnp.round(jnp.clip(weights, 0.0, 1.0) * 63.0)[:, None]
+  rows = jnp.concatenate([colors * 63.0, jnp.full_like(colors[:, :1], 63.0)], -1) * amount
   sums = jnp.zeros((_FILL_CELLS**3, 4), jnp.int32).at[index].add(jnp.round(rows).astype(jnp.int32))
   grid = sums.astype(jnp.float32).T.reshape(4, *(_FILL_CELLS,) * 3)
-  grid = jm.safe_divide(grid, grid[3:] * jnp.array([63.0, 63.0, 63.0, 1.0])[:, None, None, None])
 
-  def spread(_: int, grid: jax.Array) -> jax.Array:
+  def diffuse(_: int, grid: jax.Array) -> jax.Array:
     around = grid
     for axis in (1, 2, 3):
       padded = jnp.pad(around, [(int(a == axis),) * 2 for a in range(4)])
-      around = sum(jax.lax.slice_in_dim(padded, i, i + _FILL_CELLS, axis=axis) for i in range(3))
-    return jnp.where(grid[3:] > 0, grid, jm.safe_divide(around, around[3:]))
+      parts = (jax.lax.slice_in_dim(padded, i, i + _FILL_CELLS, axis=axis) for i in range(3))
+      around = sum(parts) / 3.0
+    return grid + _FILL_PACE * around
 
-  filled = jax.lax.fori_loop(0, _FILL_CELLS, spread, grid)
-  return jnp.where(filled[3:] > 0, filled[:3], 0.5).reshape(3, -1)[:, index].T
+  grid = jax.lax.fori_loop(0, _FILL_CELLS, diffuse, grid)
+  filled = jm.safe_divide(grid[:3], grid[3:], 1e-20)
+  return jnp.where(grid[3:] > 1e-20, filled, 0.5).reshape(3, -1)[:, index].T
