@@ -69,6 +69,8 @@ def get_config(variant: str = "") -> ConfigDict:
   config.report = ConfigDict()
   # Write one picture per scene: inputs, renders, depth, normals.
   config.report.contact_sheets = True
+  # Score every fit without held-out views: `quality_*` in the manifest, for `dataset.gate`.
+  config.report.quality = True
   return apply_variant(config, variant)
 
 

@@ -36,6 +36,7 @@ def tiny_config(data_input: str = "") -> ConfigDict:
   config.batch.scenes = "2"
   config.checkpoint.steps = 5
   config.checkpoint.seconds = 0.0
+  config.report.quality = False
   return config
 
 

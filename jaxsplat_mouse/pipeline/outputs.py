@@ -14,6 +14,7 @@ from jaxsplat_mouse.cameras import Cameras, generate_camera_poses
 from jaxsplat_mouse.gaussians import model_name
 from jaxsplat_mouse.pipeline import pictures
 from jaxsplat_mouse.pipeline.fits import SavedFit, render_key
+from jaxsplat_mouse.pipeline.quality import quality_scores
 from jaxsplat_mouse.pipeline.settings import Settings
 from jaxsplat_mouse.pipeline.views import render_groups, render_in_parts, select
 from jaxsplat_mouse.pipeline.workdir import Workdir
@@ -33,6 +34,7 @@ class Rendered:
     inputs: `MAPS` at the cameras of the photographs, (V, H, W, ...), empty outside what they saw.
     truth: held-out views, where they are scored at once.
     truth_rgba: the fit at their cameras, uint8.
+    quality: scores without held-out views, where they are wanted.
     seconds: wall time.
   """
 
@@ -40,6 +42,7 @@ class Rendered:
   inputs: dict[str, np.ndarray]
   truth: Truth | None
   truth_rgba: list[np.ndarray]
+  quality: dict[str, float]
   seconds: float
 
 
@@ -55,13 +58,26 @@ def render_fit(saved: SavedFit, scene: Scene, settings: Settings) -> Rendered:
   truth = None
   if saved.source.folder is None:
     truth = sources.read_truth(saved.source, scene, num_views=_TRUTH_VIEWS)
+  orbit = list(render_in_parts(saved.gaussians, _orbit(settings), ("rgb", "alpha", "depth")))
+  inputs = render_inputs(saved, scene)
   return Rendered(
-    orbit=list(render_in_parts(saved.gaussians, _orbit(settings))),
-    inputs=render_inputs(saved, scene),
+    orbit=[{name: part[name] for name in ("rgb", "alpha")} for part in orbit],
+    inputs=inputs,
     truth=truth,
     truth_rgba=render_truth(saved, truth) if truth else [],
+    quality=_quality(scene, inputs, orbit, settings) if settings.report.quality else {},
     seconds=time.monotonic() - started,
   )
+
+
+def _quality(
+  scene: Scene,
+  inputs: Mapping[str, np.ndarray],
+  orbit: Sequence[Mapping[str, np.ndarray]],
+  settings: Settings,
+) -> dict[str, float]:
+  joined = {name: np.concatenate([part[name] for part in orbit]) for name in orbit[0]}
+  return quality_scores(scene, inputs, joined, _orbit(settings))
 
 
 def _orbit(settings: Settings) -> Cameras:
@@ -103,7 +119,7 @@ def write_outputs(
     png_level=settings.dataset.png_level,
     overwrite=True,
   )
-  scores = score_inputs(rendered.inputs, scene)
+  scores = score_inputs(rendered.inputs, scene) | rendered.quality
   if rendered.truth is not None:
     novel = score_truth(rendered.truth, rendered.truth_rgba)[0]
     scores |= {f"novel_{name}": value for name, value in novel.items()}

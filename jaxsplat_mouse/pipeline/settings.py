@@ -81,6 +81,7 @@ class ReportSettings:
   """What is drawn."""
 
   contact_sheets: bool
+  quality: bool
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

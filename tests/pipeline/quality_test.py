@@ -7,11 +7,21 @@ import dataclasses
 import numpy as np
 import pytest
 
+from jaxsplat_mouse import dataset, pipeline
 from jaxsplat_mouse import procedural_mouse as pm
 from jaxsplat_mouse.cameras import generate_camera_poses
 from jaxsplat_mouse.pipeline.quality import SCORES, quality_scores
+from tests.run_fixtures import tiny_config
 
 _ORBIT = generate_camera_poses(4, image_size=96)
+
+
+def test_a_run_puts_them_into_the_manifest(mice, tmp_path):
+  config = tiny_config(str(mice / "mouse_0"))
+  config.report.quality = True
+  assert pipeline.run(config, tmp_path) == 0
+  metrics = dataset.latest_records(tmp_path / "dataset")["mouse_0"].metrics
+  assert {"quality_coverage", "quality_floaters", "quality_holes"} <= set(metrics)
 
 
 @pytest.fixture(scope="module")
