@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pathlib
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -117,18 +118,51 @@ def test_kill_9_loses_nothing(tiny: pathlib.Path, tmp_path: pathlib.Path) -> Non
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_kill_9_at_random_moments(tiny: pathlib.Path, tmp_path: pathlib.Path) -> None:
+  """Fifty kills; a run that came through is compared, and another one begun."""
   env = {**os.environ, "PYTHONPATH": str(ROOT)}
+  began = time.monotonic()
   calm = call(*tiny_flags(tiny, tmp_path / "calm"))
+  lasted = time.monotonic() - began
   assert calm.returncode == 0, calm.stderr
-  workdir, rng = tmp_path / "killed", random.Random(0)
-  for _ in range(20):
+  expected = results(tmp_path / "calm")
+  workdir, rng, kills = tmp_path / "killed", random.Random(0), 0
+  while kills < 50:
     process = subprocess.Popen(command(*tiny_flags(tiny, workdir)), cwd=ROOT, env=env)
-    time.sleep(rng.uniform(1.0, 12.0))
-    process.kill()
-    process.wait()
+    try:
+      process.wait(rng.uniform(0.1, 1.1) * lasted)
+    except subprocess.TimeoutExpired:
+      process.kill()
+      kills += 1
+    if process.wait() == 0:
+      assert results(workdir) == expected
+      shutil.rmtree(workdir)
+    for folder in workdir.glob("dataset/mouse_[0-9]"):
+      assert len(list(folder.rglob("*.*"))) == 5
   assert call(*tiny_flags(tiny, workdir)).returncode == 0
-  assert results(workdir) == results(tmp_path / "calm")
+  assert results(workdir) == expected
+
+
+@pytest.mark.slow
+def test_a_disk_that_is_really_full(tiny: pathlib.Path, tmp_path: pathlib.Path) -> None:
+  """A file system of 300 kB: the run ends with status 3 or 1, and nothing is half there."""
+  small = tmp_path / "small"
+  small.mkdir()
+  mounted = subprocess.run(
+    ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(small)], capture_output=True
+  )
+  if mounted.returncode:
+    pytest.skip("needs the right to mount a file system")
+  try:
+    found = call(*tiny_flags(tiny, small / "w"))
+    assert found.returncode in (1, 3), found.stderr
+    assert "No space left" in found.stdout + found.stderr
+    assert "Traceback" not in found.stderr
+    for folder in small.glob("w/dataset/mouse_[0-9]"):
+      assert len(list(folder.rglob("*.*"))) == 5
+  finally:
+    subprocess.run(["umount", str(small)], check=True)
 
 
 def test_ctrl_c_is_one_line_and_status_130(tiny: pathlib.Path, tmp_path: pathlib.Path) -> None:

@@ -320,10 +320,13 @@ class _Job:
 
   def close(self) -> int:
     """Writes lists and report, prints the table; the exit status."""
+    for name in self._ledger.lost():
+      self._fail(name, FileNotFoundError("gone from the dataset since it was written"))
     records, done = self._ledger.records, self._ledger.listed()
     if not done and self._input_failures == len(self._ledger.sources):
       return NOTHING_STARTED  # each scene's line says why
     try:
+      self._ledger.complete_manifest()
       self._write_lists(done)
       report.write_report(self._workdir, records)
     except OSError as error:

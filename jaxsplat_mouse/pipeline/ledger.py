@@ -79,7 +79,7 @@ class Ledger:
     for name, record in self.records.items():
       judged = gate.judge(record, self._settings.dataset.gate)
       if judged != record:
-        dataset.append_record(self._workdir.dataset, judged)
+        self._append(judged)
         self.records[name] = judged
         changed[name] = judged.status
     return changed
@@ -92,7 +92,7 @@ class Ledger:
     """
     record = gate.judge(record, self._settings.dataset.gate)
     record = dataclasses.replace(record, extra={**record.extra, "finished": _now()})
-    dataset.append_record(self._workdir.dataset, record)
+    self._append(record)
     self.records[record.scene] = record
     return record
 
@@ -114,10 +114,31 @@ class Ledger:
     )
     self.records[name] = record
     try:
-      dataset.append_record(self._workdir.dataset, record)
+      self._append(record)
     except OSError as problem:
       logging.warning("%s: not in the manifest (%s)", name, problem.strerror)
     return reason
+
+  def _append(self, record: SceneRecord) -> None:
+    self._workdir.dataset.mkdir(parents=True, exist_ok=True)
+    dataset.append_record(self._workdir.dataset, record)
+
+  def complete_manifest(self) -> None:
+    """Appends what the manifest lacks: it was deleted, or could not be written at the time.
+
+    Raises:
+      OSError: it still cannot be written.
+    """
+    told = dataset.latest_records(self._workdir.dataset)
+    for name in self.sources:
+      record = self.records.get(name)
+      if record is not None and (name not in told or told[name].status != record.status):
+        self._append(record)
+
+  def lost(self) -> list[str]:
+    """Scenes of this run that were written, and whose folders are gone now."""
+    written = [n for n in self.sources if n in self.records and self.records[n].status != "failed"]
+    return [name for name in written if not (self._workdir.dataset / name).is_dir()]
 
   def listed(self) -> list[str]:
     """Scenes that belong into the dataset's lists."""

@@ -33,7 +33,7 @@ def fix_scales(
     on_scene: called with the name of every scene that is measured.
 
   Raises:
-    OSError: the file cannot be written.
+    InputError: the file cannot be written: scenes of a later run could get another scale.
   """
   if settings.data.normalize != "recording":
     return {}
@@ -54,5 +54,8 @@ def fix_scales(
   for recording, values in radii.items():
     scales[recording] = recording_scale(values, settings.data.radius)
   if radii:
-    atomic.write_bytes(path, json.dumps(scales, indent=2).encode())
+    try:
+      atomic.write_bytes(path, json.dumps(scales, indent=2).encode())
+    except OSError as error:
+      raise InputError(path, "", f"cannot be written ({error.strerror})") from None
   return scales
