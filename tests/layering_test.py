@@ -43,7 +43,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
   ("sources",),
   ("dataset",),
   ("validate",),
-  ("metrics",),
+  ("metrics", "mesh"),
   ("checkpoint",),
   ("pipeline",),
   # The commands: flags and printing.
