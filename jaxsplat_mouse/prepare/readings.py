@@ -25,11 +25,13 @@ class Reading:
     name: what is the case if this reading is the right one.
     poses: (V, 4, 4) as given -> as meant, world to camera.
     crop: a crop and its photograph's width and height as given -> as meant.
+    without: a camera that has no say, or None.
   """
 
   name: str
   poses: Callable[[np.ndarray], np.ndarray] = lambda poses: poses
   crop: Callable[[Crop, tuple[int, int]], Crop] = lambda crop, size: crop
+  without: int | None = None
 
 
 def transposed(poses: np.ndarray) -> np.ndarray:

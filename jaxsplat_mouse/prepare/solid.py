@@ -17,7 +17,7 @@ from jaxsplat_mouse.prepare.cutting import Crop
 from jaxsplat_mouse.scene import Scene
 from jaxsplat_mouse.visual_hull import HullConfig, build_hull, hull_alpha, hull_extent
 
-SIDE = 160  # pixels of a reduced silhouette
+SIDE = 128  # pixels of a reduced silhouette
 # One dissenting silhouette must show, not be overruled.
 _CONFIG = HullConfig(resolution=64, num_points=64, repair=False)
 

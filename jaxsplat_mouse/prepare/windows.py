@@ -13,7 +13,9 @@ from jaxsplat_mouse.rig import Rig
 
 _MULTIPLE = 16
 _PAD = 4  # pixels beside the margin, for what resampling spreads
-_OUTLIER = 2.0  # times the 95th percentile of sides, above which a silhouette is not believed
+# Times the 90th percentile of sides, above which a silhouette is not believed, where there are
+# enough of them to tell.
+_OUTLIER, _ENOUGH = 2.0, 12
 _POINTS = 9  # on each side of a raw box
 
 
@@ -58,7 +60,8 @@ def choose_window(boxes: np.ndarray, margin: float, size: int) -> Window:
   """
   sides = np.maximum(boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1])
   sides = sides[np.isfinite(sides)]
-  limit = _OUTLIER * float(np.percentile(sides, 95))
+  usual = np.percentile(sides, 90, method="lower") if len(sides) >= _ENOUGH else sides.max()
+  limit = _OUTLIER * float(usual)
   wanted = float(sides[sides <= limit].max()) * (1 + 2 * margin) + 2 * _PAD
   side = math.ceil(wanted / _MULTIPLE) * _MULTIPLE
   if size and side > size:

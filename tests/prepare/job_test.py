@@ -1,0 +1,196 @@
+"""From a raw capture to scenes: right geometry, nothing lost, one bad frame stops no other."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+import shutil
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from jaxsplat_mouse import metrics
+from jaxsplat_mouse.errors import InputError
+from jaxsplat_mouse.io import facelift, images
+from jaxsplat_mouse.io.capture import Capture, Stream
+from jaxsplat_mouse.prepare import job
+from jaxsplat_mouse.prepare.settings import Settings
+from jaxsplat_mouse.visual_hull import HullConfig, build_hull, hull_alpha
+from tests.capture_fixtures import SPHERES, VIEWS, make_rig, walk, write_images
+
+pytest.importorskip("cv2")
+NAMES = ["walk_0001", "walk_0011", "walk_0021"]
+
+
+@pytest.fixture(scope="module")
+def capture(tmp_path_factory: pytest.TempPathFactory) -> Capture:
+  """Three moments, five cameras with lenses."""
+  return write_images(tmp_path_factory.mktemp("raw") / "walk", make_rig())
+
+
+@pytest.fixture
+def own(capture: Capture, tmp_path: pathlib.Path) -> Capture:
+  """A copy of the capture whose files may be spoilt."""
+  folder = tmp_path / "walk"
+  shutil.copytree(capture.path, folder)
+  move = lambda stream: Stream(
+    images=tuple(folder / p.relative_to(capture.path) for p in stream.images)
+  )
+  assert capture.masks is not None
+  return dataclasses.replace(
+    capture,
+    path=folder,
+    pictures=tuple(map(move, capture.pictures)),
+    masks=tuple(map(move, capture.masks)),
+  )
+
+
+def settings(capture: Capture, output: pathlib.Path, **more: object) -> Settings:
+  return Settings(format="dannce", input=capture.path, output=output, **more)  # type: ignore[arg-type]
+
+
+def prepare(capture: Capture, output: pathlib.Path, **more: object) -> tuple[int, str]:
+  """Status and what was printed."""
+  console = Console(record=True, width=400, quiet=False, file=open("/dev/null", "w"))  # noqa: SIM115
+  status = job.run(settings(capture, output, **more), capture, console)
+  return status, console.export_text()
+
+
+def written(output: pathlib.Path) -> list[str]:
+  return sorted(p.parent.name for p in output.glob("*/opencv_cameras.json"))
+
+
+def recording(output: pathlib.Path) -> dict:
+  return json.loads((output / "recording.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def prepared(capture: Capture, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+  output = tmp_path_factory.mktemp("scenes")
+  assert prepare(capture, output)[0] == 0
+  return output
+
+
+def test_scenes_are_whole_and_in_the_world_of_the_capture(
+  capture: Capture, prepared: pathlib.Path
+) -> None:
+  assert written(prepared) == NAMES
+  for frame, name in enumerate(NAMES):
+    read = facelift.read_scene(prepared / name)
+    assert read.warnings == () and len(read.names) == VIEWS
+    np.testing.assert_array_equal(read.cameras.world_to_camera, capture.rig.world_to_camera)
+    hull = build_hull(read.scene, HullConfig(resolution=64, num_points=64, repair=False))
+    alphas = np.asarray(hull_alpha(hull, read.scene.cameras))
+    scores = [metrics.iou(a, b) for a, b in zip(alphas, read.scene.alphas, strict=True)]
+    assert min(scores) > 0.95
+    # the largest sphere's colour, nothing of the green behind it
+    rgba = images.read_image(prepared / name / read.names[0])
+    assert not rgba[rgba[..., 3] == 0].any()
+    edge = (rgba[..., 3] > 30) & (rgba[..., 3] < 225)
+    assert (rgba[edge][:, 1].astype(int) - rgba[edge].max(1) < 0).mean() > 0.95
+    middle = np.asarray(SPHERES[0][0]) + walk(frame)
+    assert np.linalg.norm(np.asarray(hull.centroid) - middle) < 9
+
+
+def test_the_recording_tells_trajectory_and_scale(prepared: pathlib.Path) -> None:
+  value = recording(prepared)
+  assert (value["unit"], value["up"], value["recording"]) == ("mm", "+z", "walk")
+  moments = value["moments"]
+  assert [m["status"] for m in moments] == ["done"] * 3
+  steps = np.diff([m["centroid"] for m in moments], axis=0)
+  np.testing.assert_allclose(steps, [[4, 3, 0]] * 2, atol=1.0)
+  assert 30 < value["largest_radius"] < 45
+  assert value["suggested_scale"] == pytest.approx(0.85 / value["largest_radius"])
+  assert min(value["calibration"]["silhouette_iou"].values()) > 0.9
+  assert (prepared / "check.png").is_file()
+  page = (prepared / "check.html").read_text()
+  assert "data:image/png;base64," in page and "http" not in page
+
+
+def test_one_size_at_native_resolution(capture: Capture, prepared: pathlib.Path) -> None:
+  shapes, focals = set(), []
+  for name in NAMES:
+    cameras = facelift.read_cameras(prepared / name)
+    shapes |= {tuple(size) for size in cameras.sizes.tolist()}
+    focals.append(cameras.intrinsics[:, 0])
+  assert len(shapes) == 1 and len(set(shapes.pop())) == 1
+  raw = capture.rig.matrices[:, [0, 1], [0, 1]].max(1)
+  assert (np.array(focals) >= raw * 0.999).all() and (np.array(focals) < raw * 1.03).all()
+
+
+def test_reduced_crops_keep_their_cameras_right(capture: Capture, tmp_path: pathlib.Path) -> None:
+  assert prepare(capture, tmp_path, size=48, frames="1")[0] == 0
+  read = facelift.read_scene(tmp_path / NAMES[1])
+  assert read.scene.alphas.shape[1:] == (48, 48)
+  hull = build_hull(read.scene, HullConfig(resolution=64, num_points=64, repair=False))
+  alphas = np.asarray(hull_alpha(hull, read.scene.cameras))
+  scores = [metrics.iou(a, b) for a, b in zip(alphas, read.scene.alphas, strict=True)]
+  assert min(scores) > 0.93
+
+
+def test_the_same_command_goes_on(capture: Capture, tmp_path: pathlib.Path) -> None:
+  assert prepare(capture, tmp_path, frames="0:2")[0] == 0
+  before = (tmp_path / NAMES[0] / "opencv_cameras.json").stat().st_mtime_ns
+  shutil.rmtree(tmp_path / NAMES[1])
+  status, told = prepare(capture, tmp_path)
+  assert status == 0 and "3 of 3 scenes" in told and "1 were there" in told
+  assert written(tmp_path) == NAMES
+  assert (tmp_path / NAMES[0] / "opencv_cameras.json").stat().st_mtime_ns == before
+  assert [m["index"] for m in recording(tmp_path)["moments"]] == [0, 1, 2]
+  with pytest.raises(InputError, match=r"settings.margin: 0.1 in an earlier run, 0.3 now"):
+    prepare(capture, tmp_path, margin=0.3)
+  assert prepare(capture, tmp_path, margin=0.3, redo=True, frames="0")[0] == 0
+  # scenes of the other preparation are not taken for its own
+  status, told = prepare(capture, tmp_path, margin=0.3)
+  assert status == 0 and "1 were there" in told
+
+
+def test_one_bad_frame_stops_no_other(own: Capture, tmp_path: pathlib.Path) -> None:
+  """A broken photograph costs its camera; too many of them cost the moment alone."""
+  for view in (0, 1):
+    own.pictures[view].images[1].write_bytes(b"broken")
+  own.pictures[2].images[2].unlink()
+  status, told = prepare(own, tmp_path / "out")
+  assert status == 3 and written(tmp_path / "out") == [NAMES[0], NAMES[2]]
+  assert "failed: walk_0011: 3 usable cameras" in told
+  assert "Camera3: not in 1 moments, first:" in told and "no such image" in told
+  moments = recording(tmp_path / "out")["moments"]
+  assert [(m["status"], m["views"]) for m in moments] == [("done", 5), ("failed", 3), ("done", 4)]
+  assert len(facelift.read_scene(tmp_path / "out" / NAMES[2]).names) == 4
+
+
+def test_a_camera_without_pictures_is_left_out(own: Capture, tmp_path: pathlib.Path) -> None:
+  streams = (Stream(video=tmp_path / "none.mp4"), *own.pictures[1:])
+  status, told = prepare(dataclasses.replace(own, pictures=streams), tmp_path / "out", frames="0")
+  assert status == 0 and "left out: " in told and "Camera1: no such video" in told
+  streams = (*streams[:1] * 2, *own.pictures[2:])
+  with pytest.raises(InputError, match="cameras: 3 cameras can be used; expected 4"):
+    prepare(dataclasses.replace(own, pictures=streams), tmp_path / "out", frames="0")
+
+
+def test_a_mask_of_everything_is_one_bad_frame(own: Capture, tmp_path: pathlib.Path) -> None:
+  assert own.masks is not None
+  full = np.full((120, 144), 255, np.uint8)
+  own.masks[0].images[1].write_bytes(images.encode_png(full))
+  status, told = prepare(own, tmp_path / "out")
+  window = recording(tmp_path / "out")["window"]["side"]
+  assert status == 0 and "Camera1: not in 1 moments" in told, told
+  assert window <= 96
+
+
+def test_nothing_to_do_anything_with(own: Capture, tmp_path: pathlib.Path) -> None:
+  assert own.masks is not None
+  for stream in own.masks:
+    for path in stream.images:
+      path.write_bytes(images.encode_png(np.zeros((120, 144), np.uint8)))
+  with pytest.raises(InputError, match="masks"):
+    prepare(own, tmp_path / "out")
+  small = images.encode_png(np.zeros((10, 10, 3), np.uint8))
+  own.pictures[0].images[0].write_bytes(small)
+
+
+def test_check_writes_the_sheet_alone(capture: Capture, tmp_path: pathlib.Path) -> None:
+  assert job.check(settings(capture, tmp_path), capture, Console(quiet=True)) == 0
+  assert sorted(p.name for p in tmp_path.iterdir()) == ["check.html", "check.png"]
