@@ -60,12 +60,14 @@ def know_hull(scene: Scene, hull: Hull, config: Config) -> Scene:
   return dataclasses.replace(scene, doubted=hull.doubted, hull_views=hull_views(hull, config))
 
 
-@functools.partial(jax.jit, static_argnames="config")
-def start_batch(scenes: Scene, seeds: jax.Array, config: Config) -> tuple[Scene, Gaussians]:
+@functools.partial(jax.jit, static_argnames=("config", "hull_config"))
+def start_batch(
+  scenes: Scene, seeds: jax.Array, config: Config, hull_config: HullConfig | None = None
+) -> tuple[Scene, Gaussians]:
   """`start` for a stack of scenes (B, ...) and seeds (B,), one scene after the other."""
 
   def one(item: tuple[Scene, jax.Array]) -> tuple[tuple, Gaussians]:
-    scene, gaussians = start(item[0], config, jax.random.key(item[1]))
+    scene, gaussians = start(item[0], config, jax.random.key(item[1]), hull_config)
     return (scene.doubted, scene.hull_views), gaussians
 
   (doubted, views), gaussians = jax.lax.map(one, (scenes, seeds))

@@ -27,6 +27,7 @@ from jaxsplat_mouse.procedural_mouse.mouse import (
   walking,
 )
 from jaxsplat_mouse.procedural_mouse.parameters import COATS, POSES, Coat, Pose, Shape
+from jaxsplat_mouse.procedural_mouse.real_rig import dannce_cameras
 from jaxsplat_mouse.procedural_mouse.scenes import (
   input_cameras,
   make_scene,
@@ -47,6 +48,7 @@ __all__ = [
   "Shape",
   "Views",
   "apply_exposure",
+  "dannce_cameras",
   "exposure_gains",
   "grow_masks",
   "input_cameras",

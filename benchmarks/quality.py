@@ -1,0 +1,269 @@
+"""Novel-view scores of the benchmark set: a recipe, or variants of it, over scenes and seeds.
+
+    python -m benchmarks.quality                                  2dgs, every scene, one seed
+    python -m benchmarks.quality --config=3dgs --seeds=0,1,2
+    python -m benchmarks.quality --config=2dgs,3dgs,seed_2dgs     recipes of configs/ side by side
+    python -m benchmarks.quality --variant='sh1 fit.sh_degree=1' \
+        --variant='loose hull.min_views=3 fit.hull_inside=0.3'    changes to the first recipe
+    python -m benchmarks.quality --size=tiny --scenes=walk_black  a look on a CPU
+    python -m benchmarks.quality --folder=DATA/spot,DATA/head     scene folders with input/, target/
+
+All scenes of a recipe are fitted together, `--batch` at a time. fg PSNR (dB) and IoU of views that
+the fits were not made from, mean over scenes and seeds; the spread is the standard deviation of the
+seeds' means. Where $OUT is set, quality.json goes there.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import importlib
+import json
+import os
+import pathlib
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import app, flags
+
+from benchmarks import mice
+from jaxsplat_mouse import canonical, fit, metrics, sources
+from jaxsplat_mouse.cameras import Cameras
+from jaxsplat_mouse.gaussians import Gaussians
+from jaxsplat_mouse.pipeline import device
+from jaxsplat_mouse.pipeline.settings import Settings
+from jaxsplat_mouse.pipeline.views import drop_invisible, render_groups
+from jaxsplat_mouse.scene import Scene, crop_shape, crop_views, stack_scenes
+from jaxsplat_mouse.visual_hull import HullConfig
+
+# Image size, novel views, and what shrinks a recipe with them.
+SIZES: dict[str, tuple[int, int, dict[str, Any]]] = {
+  "full": (512, 16, {}),
+  "preview": (
+    256,
+    8,
+    {"hull.resolution": 128, "fit.num_gaussians": 4000, "fit.iterations": 300},
+  ),
+  "tiny": (
+    48,
+    2,
+    {
+      "hull.resolution": 32,
+      "fit.num_gaussians": 128,
+      "fit.iterations": 10,
+      "fit.relocate_every": 5,
+      "fit.hull_size": 32,
+      "fit.resolutions": (1,),
+      "fit.stages": (),
+    },
+  ),
+}
+_GROWTH, _CHUNK = 1.5, 250
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Trial:
+  """A scene in its canonical frame, and what it should look like.
+
+  Attributes:
+    name: of the scene.
+    scene: its photographs.
+    groups: view indices and canonical cameras of each image size of the truth.
+    truth: straight RGBA images.
+  """
+
+  name: str
+  scene: Scene
+  groups: list[tuple[np.ndarray, Cameras]]
+  truth: list[np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Recipe:
+  """A named configuration."""
+
+  name: str
+  fit: fit.Config
+  hull: HullConfig
+
+
+def make_recipe(name: str, config: str, changes: dict[str, Any]) -> Recipe:
+  """`configs/CONFIG.py` with some keys (`fit.sh_degree`) changed."""
+  values = importlib.import_module(f"configs.{config}").get_config()
+  with values.unlocked():
+    for key, value in changes.items():
+      section, _, field = key.partition(".")
+      if field not in values[section]:
+        raise ValueError(f"{key}: no such key")
+      values[section][field] = value
+  settings = Settings.from_config(values)
+  return Recipe(name=name, fit=settings.fit, hull=settings.hull)
+
+
+def parse_variant(text: str) -> tuple[str, dict[str, Any]]:
+  """`NAME key=value ...` as a name and Python values."""
+  name, *pairs = text.split()
+  changes = {}
+  for pair in pairs:
+    key, _, value = pair.partition("=")
+    try:
+      changes[key] = ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+      changes[key] = value
+  return name, changes
+
+
+def built_in_trial(name: str, size: int, views: int, cache: pathlib.Path | None) -> Trial:
+  """A case of the benchmark set."""
+  scene, truth = mice.make_case(name, size, views, cache)
+  cameras = mice.novel_cameras(size, views)
+  return _canonical(name, scene, [(np.arange(views), cameras)], list(truth))
+
+
+def folder_trial(path: pathlib.Path) -> Trial:
+  """A scene folder with `input/` and `target/`; views of its own cameras are left out."""
+  source = sources.find_sources(path)[0]
+  scene, _ = sources.read_source(source)
+  truth = sources.read_truth(source, scene)
+  if truth is None:
+    raise ValueError(f"{path}: no target/")
+  groups, images = [], []
+  for index, cameras in truth.groups:
+    new = np.flatnonzero(~truth.seen[index])
+    groups.append((np.arange(len(images), len(images) + len(new)), _pick(cameras, new)))
+    images += [truth.rgba[i] for i in index[new]]
+  return _canonical(path.name, scene, groups, images)
+
+
+def _pick(cameras: Cameras, index: np.ndarray) -> Cameras:
+  poses, intrinsics = np.asarray(cameras.world_to_camera), np.asarray(cameras.intrinsics)
+  return dataclasses.replace(cameras, world_to_camera=poses[index], intrinsics=intrinsics[index])
+
+
+def _canonical(
+  name: str, scene: Scene, groups: list[tuple[np.ndarray, Cameras]], truth: list[np.ndarray]
+) -> Trial:
+  scene, similarity = canonical.canonicalize(scene)
+  moved = []
+  for index, cameras in groups:
+    poses = similarity.world_to_camera(cameras.world_to_camera).astype(np.float32)
+    moved.append((index, dataclasses.replace(cameras, world_to_camera=poses)))
+  return Trial(name=name, scene=scene, groups=moved, truth=truth)
+
+
+def fit_trials(
+  trials: Sequence[Trial], seeds: Sequence[int], recipe: Recipe
+) -> tuple[list[Gaussians], float]:
+  """The visible splats of every trial, fitted as one batch, and the seconds that took."""
+  shape = crop_shape([trial.scene for trial in trials])
+  stack = stack_scenes([crop_views(trial.scene, shape) for trial in trials])
+  batch, config = jax.tree.map(jnp.asarray, stack), recipe.fit
+  number = jnp.asarray(seeds, jnp.uint32)
+  batch, gaussians = fit.start_batch(batch, number, config, recipe.hull)
+  init = lambda g, seed: fit.init(g, seed, batch.view_mask.shape[1], config)
+  state = jax.vmap(init)(gaussians, number)
+  started = time.monotonic()
+  for part in fit.chunks(config, _CHUNK):
+    while True:
+      new, _ = fit.run_chunk(state, batch, config, part.resolution, part.last - part.first)
+      if int(np.max(new.overflow)) == 0:
+        break
+      config = dataclasses.replace(config, tile_entries=config.tile_entries * _GROWTH)
+    state = new
+  jax.block_until_ready(state)
+  seconds = time.monotonic() - started
+  done = [fit.unstack((state.gaussians, state.alive), i) for i in range(len(trials))]
+  return [drop_invisible(*one) for one in done], seconds
+
+
+def score(trial: Trial, gaussians: Gaussians) -> dict[str, float]:
+  """Mean fg PSNR and IoU of one fit at its novel views."""
+  rendered = [image / np.float32(255) for image in render_groups(gaussians, trial.groups)]
+  pairs = list(zip(rendered, trial.truth, strict=True))
+  return {
+    "fg_psnr": float(np.nanmean([metrics.fg_psnr(a, b) for a, b in pairs])),
+    "iou": float(np.nanmean([metrics.iou(a[..., 3], b[..., 3]) for a, b in pairs])),
+    "splats": float(len(gaussians.means)),
+  }
+
+
+def run(
+  trials: Sequence[Trial], recipes: Sequence[Recipe], seeds: Sequence[int], batch: int
+) -> Iterator[dict[str, Any]]:
+  """One row of scores for every recipe, scene and seed."""
+  work = [(trial, seed) for seed in seeds for trial in trials]
+  for recipe in recipes:
+    for start in range(0, len(work), batch):
+      part = work[start : start + batch]
+      fits, seconds = fit_trials([t for t, _ in part], [s for _, s in part], recipe)
+      for (trial, seed), gaussians in zip(part, fits, strict=True):
+        yield {
+          "recipe": recipe.name,
+          "scene": trial.name,
+          "seed": seed,
+          "seconds": seconds / len(part),
+          **score(trial, gaussians),
+        }
+
+
+def make_table(rows: Sequence[dict[str, Any]]) -> str:
+  """fg PSNR / IoU by scene and recipe, and the mean of each recipe with its spread over seeds."""
+  recipes, scenes = ([*dict.fromkeys(row[key] for row in rows)] for key in ("recipe", "scene"))
+  lines = ["| scene | " + " | ".join(recipes) + " |", "| --- |" + " --- |" * len(recipes)]
+  mean = lambda name, kept: float(np.mean([row[name] for row in kept]))
+  for scene in scenes:
+    kept = [[r for r in rows if (r["recipe"], r["scene"]) == (name, scene)] for name in recipes]
+    cells = [f"{mean('fg_psnr', k):.2f} / {mean('iou', k):.4f}" for k in kept]
+    lines.append(f"| {scene} | " + " | ".join(cells) + " |")
+  cells = []
+  for name in recipes:
+    kept = [row for row in rows if row["recipe"] == name]
+    by_seed = [
+      mean("fg_psnr", [r for r in kept if r["seed"] == s]) for s in {r["seed"] for r in kept}
+    ]
+    cells.append(f"{mean('fg_psnr', kept):.2f} ± {np.std(by_seed):.2f} / {mean('iou', kept):.4f}")
+  return "\n".join([*lines, "| **mean** | " + " | ".join(cells) + " |"])
+
+
+def _main(argv: Sequence[str]) -> None:
+  del argv
+  given = flags.FLAGS
+  device.set_up_cache()
+  size, views, shrink = SIZES[given.size]
+  cache = pathlib.Path(given.cache) if given.cache else None
+  recipes = [make_recipe(name, name, shrink) for name in given.config]
+  for text in given.variant:
+    name, changes = parse_variant(text)
+    recipes.append(make_recipe(name, given.config[0], {**shrink, **changes}))
+  if given.folder:
+    trials = [folder_trial(pathlib.Path(path)) for path in given.folder]
+  else:
+    trials = [built_in_trial(n, size, views, cache) for n in given.scenes or mice.CASES]
+  rows = []
+  for row in run(trials, recipes, [int(s) for s in given.seeds], given.batch):
+    rows.append(row)
+    print(" ".join(f"{k}={v:.4f}" if isinstance(v, float) else f"{v}" for k, v in row.items()))
+  print(make_table(rows))
+  if os.environ.get("OUT"):
+    path = pathlib.Path(os.environ["OUT"], "quality.json")
+    path.write_text(json.dumps({"device": device.describe(), "rows": rows}, indent=1))
+
+
+def _define_flags() -> None:
+  flags.DEFINE_list("config", ["2dgs"], "Recipes of configs/; variants change the first.")
+  flags.DEFINE_multi_string("variant", [], "NAME key=value ...")
+  flags.DEFINE_list("scenes", [], "Names of benchmarks/mice.py; all by default.")
+  flags.DEFINE_list("folder", [], "Scene folders in place of the built-in mice.")
+  flags.DEFINE_list("seeds", ["0"], "Seeds of the fits.")
+  flags.DEFINE_enum("size", "full", list(SIZES), "How large everything is.")
+  flags.DEFINE_integer("batch", 16, "Scenes fitted together.", 1)
+  flags.DEFINE_string("cache", "", "A folder that keeps the rendered photographs.")
+
+
+if __name__ == "__main__":
+  _define_flags()
+  app.run(_main)
