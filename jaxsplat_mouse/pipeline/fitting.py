@@ -23,7 +23,7 @@ from jaxsplat_mouse.fit import FitState
 from jaxsplat_mouse.gaussians import Gaussians
 from jaxsplat_mouse.pipeline.settings import CheckpointSettings
 from jaxsplat_mouse.pipeline.stopping import StopRequest
-from jaxsplat_mouse.pipeline.views import drop_invisible
+from jaxsplat_mouse.pipeline.views import credible, drop_invisible
 from jaxsplat_mouse.scene import Scene
 
 _MORE_ROOM = 1.5
@@ -241,13 +241,21 @@ class _Loop:
       one = jax.tree.map(lambda leaf, i=i: leaf[i], (state.gaussians, state.alive))
       if i not in self.failures and not _all_finite(one[0]):
         self.failures[i] = "some Gaussians are not finite"
-      gaussians.append(None if i in self.failures else drop_invisible(*one))
+      gaussians.append(None if i in self.failures else self._shown(i, *one))
     return Fitted(
       gaussians=gaussians,
       losses=[float(x) for x in self._losses],
       failures=self.failures,
       seconds=seconds,
     )
+
+
+  def _shown(self, index: int, gaussians: Gaussians, alive: np.ndarray) -> Gaussians:
+    """What is kept of one scene's splats."""
+    if self._config.cull:
+      scene = jax.tree.map(lambda leaf: leaf[index], self._batch.scenes)
+      alive = credible(gaussians, alive, scene)
+    return drop_invisible(gaussians, alive)
 
 
 def _all_finite(tree: Any) -> bool:

@@ -11,13 +11,17 @@ import functools
 from collections.abc import Iterator, Sequence
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
+from jaxsplat_mouse import density
 from jaxsplat_mouse.cameras import Cameras
 from jaxsplat_mouse.dataset import to_rgba8
 from jaxsplat_mouse.gaussians import Gaussians
 from jaxsplat_mouse.render import RenderOutput, default_capacity, render_views
+from jaxsplat_mouse.scene import Scene
+from jaxsplat_mouse.visual_hull import allowed_points
 
 _BUCKET = 4096
 # Pixels of all cameras of one call: bounds the memory of a dataset render.
@@ -45,6 +49,21 @@ def drop_invisible(gaussians: Gaussians, alive: np.ndarray) -> Gaussians:
   if not shown.any():
     shown[np.argmax(gaussians.logit_opacities)] = True
   return jax.tree.map(lambda x: np.asarray(x)[shown], gaussians)
+
+
+def credible(gaussians: Gaussians, alive: np.ndarray, scene: Scene) -> np.ndarray:
+  """Which live Gaussians (N,) bool may be the animal's, for a fit of one scene.
+
+  Not those that stand apart from all others, that silhouettes refuse, or that hardly any frame has:
+  nothing taught them, and they show in views from elsewhere.
+  """
+  shown = np.asarray(alive) & (np.asarray(gaussians.logit_opacities) >= -np.log(254.0))
+  return shown & np.asarray(_credible(gaussians, jnp.asarray(shown), scene))
+
+
+@jax.jit
+def _credible(gaussians: Gaussians, shown: jax.Array, scene: Scene) -> jax.Array:
+  return allowed_points(scene, jnp.asarray(gaussians.means)) & ~density.stray(gaussians, shown)
 
 
 @functools.partial(jax.jit, static_argnames="capacity")
