@@ -162,18 +162,32 @@ def _seen(
   return int(np.ceil(left)), int(np.ceil(top)), int(right), int(bottom)
 
 
-def lookup(rig: Rig, view: int, pinhole: Pinhole, cut: Cut) -> np.ndarray:
+def lookup(
+  rig: Rig,
+  view: int,
+  pinhole: Pinhole,
+  cut: Cut,
+  region: tuple[int, int, int, int] | None = None,
+) -> np.ndarray:
   """Where the pixels of a crop are found in the raw photograph.
 
   A reduced crop gets n x n points a pixel, n = ceil(1 / scale), whose mean is the pixel.
 
+  Args:
+    rig: the cameras.
+    view: which of them.
+    pinhole: what takes its place.
+    cut: the crop.
+    region: x0 y0 x1 y1 of the pixels of the crop that are asked for; by default all.
+
   Returns:
-    (n height, n width, 2) float64 raw pixels, centres at +0.5.
+    (n (y1 - y0), n (x1 - x0), 2) float64 raw pixels, centres at +0.5.
   """
   n = int(np.ceil(1.0 / cut.scale - 1e-9))
   fx, fy, cx, cy = pinhole.intrinsics
-  x = ((np.arange(n * cut.width) + 0.5) / (n * cut.scale) + cut.left - cx) / fx
-  y = ((np.arange(n * cut.height) + 0.5) / (n * cut.scale) + cut.top - cy) / fy
+  x0, y0, x1, y1 = region or (0, 0, cut.width, cut.height)
+  x = ((np.arange(n * x0, n * x1) + 0.5) / (n * cut.scale) + cut.left - cx) / fx
+  y = ((np.arange(n * y0, n * y1) + 0.5) / (n * cut.scale) + cut.top - cy) / fy
   points = distort(np.stack(np.meshgrid(x, y), -1), rig.distortion[view])
   matrix = rig.matrices[view]
   return points @ matrix[:2, :2].T + matrix[:2, 2]
@@ -228,9 +242,8 @@ def resample_rgba(
   """
   weighted = np.concatenate([color * alpha[..., None], alpha[..., None]], -1)
   rgba = resample(weighted, points, shape)
-  covered = np.clip(rgba[..., 3:], 0.0, 1.0)
-  straight = rgba[..., :3] / np.maximum(rgba[..., 3:], 1e-3)
-  levels = np.concatenate([np.clip(straight, 0.0, 1.0), covered], -1) * 255.0 + 0.5
-  result = levels.astype(np.uint8)
+  rgba[..., :3] /= np.maximum(rgba[..., 3:], np.float32(1e-3))
+  np.clip(rgba, 0.0, 1.0, out=rgba)
+  result = (rgba * np.float32(255) + np.float32(0.5)).astype(np.uint8)
   result[result[..., 3] == 0] = 0
   return result

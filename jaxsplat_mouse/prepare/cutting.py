@@ -24,6 +24,7 @@ from jaxsplat_mouse.prepare.windows import Window, pinhole_box, place
 T = TypeVar("T")
 # Around a silhouette that is cut by itself: what is out of frame is unknown, and solids grow there.
 _ROOM = 1.4
+_SPREAD = 3  # pixels beside a silhouette that a cubic lookup may still colour
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -126,18 +127,26 @@ class Cutter:
     return Crop(
       view=view,
       frame=frame,
-      rgba=self._resample(view, raw, cut),
+      rgba=self._resample(view, raw, cut, box),
       cut=cut,
       intrinsics=cut.intrinsics(self.pinholes[view]),
     )
 
-  def _resample(self, view: int, raw: View, cut: Cut) -> np.ndarray:
-    points = lens.lookup(self.capture.rig, view, self.pinholes[view], cut)
-    x0, y0, x1, y1 = lens.raw_box(points, raw.coverage.shape[::-1])
-    photo, coverage = raw.photo[y0:y1, x0:x1], raw.coverage[y0:y1, x0:x1]
-    color = own_color(photo, coverage) if raw.mixed else photo / np.float32(255)
-    alpha = coverage / np.float32(255)
-    return lens.resample_rgba(color, alpha, points - np.array([x0, y0]), (cut.height, cut.width))
+  def _resample(self, view: int, raw: View, cut: Cut, box: np.ndarray) -> np.ndarray:
+    """RGBA of a crop; only around the silhouette's box (4,) is there anything to look up."""
+    corner = np.array([cut.left, cut.top] * 2)
+    near = (box - corner) * cut.scale + np.array([-_SPREAD, -_SPREAD, _SPREAD, _SPREAD])
+    limits = (cut.width, cut.height) * 2
+    x0, y0, x1, y1 = (int(np.clip(round(v), 0, m)) for v, m in zip(near, limits, strict=True))
+    points = lens.lookup(self.capture.rig, view, self.pinholes[view], cut, (x0, y0, x1, y1))
+    a, b, c, d = lens.raw_box(points, raw.coverage.shape[::-1])
+    photo, coverage = raw.photo[b:d, a:c], raw.coverage[b:d, a:c]
+    color = own_color(photo, coverage) if raw.mixed else photo * np.float32(1 / 255)
+    alpha = coverage * np.float32(1 / 255)
+    rgba = np.zeros((cut.height, cut.width, 4), np.uint8)
+    shape = (y1 - y0, x1 - x0)
+    rgba[y0:y1, x0:x1] = lens.resample_rgba(color, alpha, points - np.array([a, b]), shape)
+    return rgba
 
   def photo(self, crop: Crop) -> np.ndarray:
     """The photograph of a crop, (h, w, 3) uint8, with its background.
