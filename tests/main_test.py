@@ -158,7 +158,7 @@ def test_a_disk_that_is_really_full(tiny: pathlib.Path, tmp_path: pathlib.Path) 
     found = call(*tiny_flags(tiny, small / "w"))
     assert found.returncode in (1, 3), found.stderr
     assert "No space left" in found.stdout + found.stderr
-    assert "Traceback" not in found.stderr
+    assert "jaxsplat_mouse/" not in found.stderr.replace(str(small), "")  # no traceback of ours
     for folder in small.glob("w/dataset/mouse_[0-9]"):
       assert len(list(folder.rglob("*.*"))) == 5
   finally:

@@ -21,7 +21,8 @@ from jaxsplat_mouse.pipeline.batches import Plan
 from jaxsplat_mouse.pipeline.fits import SavedFit
 from jaxsplat_mouse.pipeline.fitting import FitError, Fitted, Fitter
 from jaxsplat_mouse.pipeline.ledger import Ledger
-from jaxsplat_mouse.pipeline.overlap import Writers, read_ahead
+from jaxsplat_mouse.pipeline.outputs import scene_bytes
+from jaxsplat_mouse.pipeline.overlap import Writers, read_ahead, read_all
 from jaxsplat_mouse.pipeline.prepare import Prepared, prepare, read_canonical
 from jaxsplat_mouse.pipeline.progress import (
   Progress,
@@ -101,6 +102,8 @@ class _Job:
     self._writers: Writers[SceneRecord] = Writers(self._written)
     self._scales: dict[str, float] = {}
     self._one_batch = False
+    on_cpu = device.describe()["platform"] == "cpu"
+    self._reader_threads = 1 if on_cpu else max(2, min(8, (os.cpu_count() or 1) // 2))
     self._told = 0.0
     self.progress = Progress(len(found), len(self._finished))
 
@@ -135,7 +138,7 @@ class _Job:
     self._one_batch = len(everything) <= size
     plans += batches.new(self._workdir, rest, size)
     # On a CPU reading ahead would take the cores that the fit is using.
-    ahead = device.describe()["platform"] != "cpu"
+    ahead = self._reader_threads > 1
     for plan, read in read_ahead(plans, self._read, ahead):
       self._stop.check()
       self._do_batch(plan, read)
@@ -160,16 +163,17 @@ class _Job:
 
   def _read(self, plan: Plan) -> dict[str, Prepared | Exception]:
     """What a batch's scenes are, or why not; runs beside the device where there is one."""
-    read: dict[str, Prepared | Exception] = {}
-    for name in plan.names:
-      if self._stop.requested:
-        break
-      self.progress.stage(f"reading {name}")
-      try:
-        read[name] = prepare(self._ledger.sources[name], self._settings, self._scale(name))
-      except Exception as error:  # stays with its scene
-        read[name] = error
-    return read
+    found = read_all(plan.names, self._read_scene, self._reader_threads)
+    return {name: one for name, one in found if one is not None}
+
+  def _read_scene(self, name: str) -> Prepared | Exception | None:
+    if self._stop.requested:
+      return None
+    self.progress.stage(f"reading {name}")
+    try:
+      return prepare(self._ledger.sources[name], self._settings, self._scale(name))
+    except Exception as error:  # stays with its scene
+      return error
 
   def _do_batch(self, plan: Plan, read: Mapping[str, Prepared | Exception]) -> None:
     """Fits and writes the scenes of one batch."""
@@ -264,7 +268,8 @@ class _Job:
       self._fail(saved.name, error)
       return
     write = functools.partial(outputs.write_outputs, self._workdir, self._settings)
-    self._writers.submit(saved.name, lambda: write(saved, scene, recording, rendered))
+    job = lambda: write(saved, scene, recording, rendered)
+    self._writers.submit(saved.name, job, rendered.nbytes + scene_bytes(scene))
 
   def _written(self, name: str, outcome: SceneRecord | Exception) -> None:
     """Notes a scene whose files are written, or could not be."""

@@ -45,6 +45,17 @@ class Rendered:
   quality: dict[str, float]
   seconds: float
 
+  @property
+  def nbytes(self) -> int:
+    """Host memory of the renders."""
+    parts = [array for part in self.orbit for array in part.values()]
+    return sum(array.nbytes for array in (*parts, *self.inputs.values(), *self.truth_rgba))
+
+
+def scene_bytes(scene: Scene) -> int:
+  """Host memory of a scene's views."""
+  return int(np.asarray(scene.images).nbytes + np.asarray(scene.alphas).nbytes)
+
 
 def render_fit(saved: SavedFit, scene: Scene, settings: Settings) -> Rendered:
   """Renders all that is written of a fit; the part that takes the device.

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from jaxsplat_mouse.pipeline.overlap import Writers, read_ahead
+from jaxsplat_mouse.pipeline.overlap import Writers, host_memory, read_ahead, read_all
 
 
 @pytest.mark.parametrize("ahead", [False, True])
@@ -69,3 +69,45 @@ def test_jobs_on_their_way_are_bounded() -> None:
   assert time.monotonic() - started > 0.15
   writers.finish()
   assert len(running) == 3
+
+
+def test_jobs_are_bounded_by_their_memory() -> None:
+  """Two jobs of 40 bytes have room in 100; the third waits for the first."""
+  gate, most = threading.Event(), []
+  writers: Writers[None] = Writers(lambda name, outcome: None, threads=4, most_bytes=100)
+  threading.Timer(0.2, gate.set).start()
+  started = time.monotonic()
+  for name in "ab":
+    writers.submit(name, lambda: most.append(gate.wait(5)), 40)
+  assert time.monotonic() - started < 0.15
+  writers.submit("c", lambda: None, 40)
+  assert time.monotonic() - started > 0.15
+  writers.finish()
+
+
+def test_a_job_larger_than_all_room_is_done_alone() -> None:
+  got: list[str] = []
+  writers: Writers[None] = Writers(lambda name, outcome: got.append(name), 2, most_bytes=10)
+  for name in "abc":
+    writers.submit(name, lambda: None, 1000)
+  writers.finish()
+  assert got == list("abc")
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_several_are_read_at_a_time_and_come_in_order(threads: int) -> None:
+  active, peak = [], []
+
+  def read(x: int) -> int:
+    active.append(x)
+    peak.append(len(active))
+    time.sleep(0.02 * (5 - x))
+    active.remove(x)
+    return 10 * x
+
+  assert list(read_all(range(5), read, threads)) == [(x, 10 * x) for x in range(5)]
+  assert max(peak) == threads
+
+
+def test_memory_is_known() -> None:
+  assert 1 << 28 < host_memory() < 1 << 50

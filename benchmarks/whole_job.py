@@ -1,0 +1,208 @@
+"""The whole job from images on disk: rates, where the time goes, memory, and how busy the GPU is.
+
+    python -m benchmarks.whole_job --scenes=256
+    python -m benchmarks.whole_job --scenes=3 --tiny          on a CPU, to see that it works
+
+Writes N different built-in mice as scene folders of PNG first (not timed), then runs
+`jaxsplat_mouse.main` on them in a process of its own and watches it from outside. The steady rate
+leaves out the first batch, which compiles; the projection to 1,600 scenes is the time of the first
+batch, and the rest at the steady rate. Prints a table, and JSON into $OUT where it is set.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxsplat_mouse import dataset
+from jaxsplat_mouse.pipeline import summary
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+TARGET_SCENES = 1600
+TINY = (
+  "--config.hull.resolution=32",
+  "--config.fit.num_gaussians=128",
+  "--config.fit.iterations=20",
+  "--config.fit.relocate_every=5",
+  "--config.fit.resolutions=(1,)",
+  "--config.fit.stages=()",
+  "--config.render.num_views=4",
+  "--config.render.image_size=32",
+  "--config.checkpoint.steps=5",
+)
+_POLL_SECONDS = 0.5
+
+
+def write_mice(folder: pathlib.Path, count: int, image_size: int) -> None:
+  """Writes `mouse_00000` and so on; those that are there stay."""
+  from jaxsplat_mouse import procedural_mouse
+  from jaxsplat_mouse.io import facelift, images
+
+  cameras = procedural_mouse.input_cameras(image_size=image_size)
+  for seed in range(count):
+    scene = folder / f"mouse_{seed:05d}"
+    if (scene / facelift.CAMERAS_FILE).is_file():
+      continue
+    views = procedural_mouse.make_scene(seed, cameras)
+    rgba = np.concatenate([views.images, views.alphas[..., None]], -1)
+    names = [f"images/cam_{i:03d}.png" for i in range(len(rgba))]
+    (scene / "images").mkdir(parents=True, exist_ok=True)
+    for name, view in zip(names, rgba, strict=True):
+      (scene / name).write_bytes(images.encode_png((view * 255 + 0.5).astype(np.uint8)))
+    facelift.write_scene_cameras(scene, cameras, names)  # last: it says that the scene is whole
+
+
+class Watch(threading.Thread):
+  """Peak memory of a process, and how busy the GPU is, from outside."""
+
+  def __init__(self, pid: int):
+    super().__init__(daemon=True)
+    self._pid, self._over = pid, threading.Event()
+    self._smi = shutil.which("nvidia-smi")
+    self.peak_rss = 0
+    self.gpu: list[tuple[float, float, float]] = []  # seconds since 1970, % busy, MiB
+
+  def run(self) -> None:
+    while not self._over.wait(_POLL_SECONDS):
+      self._look()
+
+  def _look(self) -> None:
+    try:
+      text = pathlib.Path(f"/proc/{self._pid}/status").read_text()
+      peak = next(line for line in text.splitlines() if line.startswith("VmHWM"))
+      self.peak_rss = max(self.peak_rss, 1024 * int(peak.split()[1]))
+    except (OSError, StopIteration):  # not Linux, or the process has ended
+      pass
+    if self._smi:
+      query = ["--query-gpu=utilization.gpu,memory.used", "--format=csv,noheader,nounits"]
+      found = subprocess.run([self._smi, *query], capture_output=True, text=True)
+      rows = [line.split(",") for line in found.stdout.splitlines() if "," in line]
+      if rows and found.returncode == 0:
+        busy, used = np.array(rows, np.float64).T
+        self.gpu.append((time.time(), float(busy.mean()), float(used.sum())))
+
+  def stop(self) -> None:
+    self._over.set()
+    self.join()
+
+
+def run_job(arguments: Sequence[str]) -> tuple[Watch, float, float, int]:
+  """Runs the command; what was watched, when it began, its seconds, its exit status."""
+  began = time.time()
+  command = [sys.executable, "-m", "jaxsplat_mouse.main", *arguments]
+  process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
+  watch = Watch(process.pid)
+  watch.start()
+  status = process.wait()
+  seconds = time.time() - began
+  watch.stop()
+  return watch, began, seconds, status
+
+
+def measure(
+  workdir: pathlib.Path, watch: Watch, began: float, seconds: float, status: int
+) -> dict[str, Any]:
+  """The figures of a finished run."""
+  records = dataset.latest_records(workdir / "dataset")
+  ends = sorted(filter(None, (summary.parse_time(r.extra["finished"]) for r in records.values())))
+  batches = [len(line) for line in _batch_sizes(workdir)]
+  first = min(batches[0] if batches else 1, len(ends))
+  result: dict[str, Any] = {
+    "status": status,
+    "scenes": len(records),
+    **summary.count_statuses(records),
+    "seconds": seconds,
+    "scenes_per_minute": 60 * len(ends) / seconds,
+    "first_batch_scenes": first,
+    "first_batch_done_seconds": ends[first - 1] - began if ends else None,
+    "stage_seconds": summary.mean_seconds(records),
+    "peak_rss_bytes": watch.peak_rss or None,
+    "dataset_bytes": sum(r.extra.get("bytes", 0) for r in records.values()),
+  }
+  if len(ends) > first and ends[-1] > ends[first - 1]:
+    steady = (len(ends) - first) / (ends[-1] - ends[first - 1])
+    result["steady_scenes_per_minute"] = 60 * steady
+    rest = (TARGET_SCENES - first) / steady
+    result["projected_minutes_for_1600"] = (ends[first - 1] - began + rest) / 60
+  if watch.gpu:
+    times, busy, used = np.array(watch.gpu).T
+    steady_part = (times >= ends[first - 1]) & (times <= ends[-1]) if ends else times > 0
+    result["gpu_busy_percent"] = float(busy.mean())
+    result["gpu_busy_percent_steady"] = (
+      float(busy[steady_part].mean()) if any(steady_part) else None
+    )
+    result["gpu_peak_bytes"] = float(used.max()) * 2**20
+  return result
+
+
+def _batch_sizes(workdir: pathlib.Path) -> list[set[str]]:
+  """The scenes of each batch in their order, from the lines of `metrics.jsonl`."""
+  groups: list[set[str]] = []
+  last = None
+  for line in (workdir / "metrics.jsonl").read_text().splitlines():
+    row = json.loads(line)
+    if row.get("iteration") is None:
+      continue
+    if last is None or row["iteration"] < last:
+      groups.append(set())
+    last = row["iteration"]
+    groups[-1].add(row["scene"])
+  return groups
+
+
+def print_table(result: dict[str, Any]) -> None:
+  for name, value in result.items():
+    if isinstance(value, dict):
+      value = ", ".join(f"{k} {v:.3f}" for k, v in value.items())
+    elif name.endswith("_bytes") and value is not None:
+      value = f"{value / 1e9:.3f} GB"
+    elif isinstance(value, float):
+      value = f"{value:.2f}"
+    print(f"{name.replace('_', ' '):28} {value}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument("--scenes", type=int, default=256)
+  parser.add_argument("--config", default="configs/2dgs.py")
+  parser.add_argument("--folder", help="keeps mice and workdir; by default a temporary folder")
+  parser.add_argument("--image_size", type=int, default=512)
+  parser.add_argument("--tiny", action="store_true", help="a few pixels and steps")
+  parser.add_argument("--only_write", action="store_true", help="write the mice and end")
+  options, passed = parser.parse_known_args(argv)
+  size = 36 if options.tiny else options.image_size
+  with tempfile.TemporaryDirectory() as temporary:
+    folder = pathlib.Path(options.folder or temporary).absolute()
+    mice, workdir = folder / f"mice_{size}", folder / "workdir"
+    if options.only_write:
+      write_mice(mice, options.scenes, size)
+      return 0
+    # In a process of its own: this one must not hold the memory of the GPU.
+    arguments = [f"--scenes={options.scenes}", f"--folder={folder}", "--only_write"]
+    arguments += ["--tiny"] if options.tiny else [f"--image_size={size}"]
+    began = time.time()
+    subprocess.run([sys.executable, "-m", "benchmarks.whole_job", *arguments], cwd=ROOT, check=True)
+    written = time.time() - began
+    flags = [f"--config={options.config}", f"--config.data.input={mice}", f"--workdir={workdir}"]
+    run = run_job([*flags, *(TINY if options.tiny else ()), *passed])
+    result = {"write_inputs_seconds": written, **measure(workdir, *run)}
+  print_table(result)
+  if out := os.environ.get("OUT"):
+    pathlib.Path(out, "whole_job.json").write_text(json.dumps(result, indent=2) + "\n")
+  return run[-1]
+
+
+if __name__ == "__main__":
+  sys.exit(main())
