@@ -156,8 +156,8 @@ def stray(gaussians: Gaussians, alive: jax.Array, factor: float = 6.0) -> jax.Ar
     alive: (N,) bool; others are no neighbours, and not judged.
     factor: over the median distance to the second neighbour.
   """
-  means, count = gaussians.means, gaussians.means.shape[0]
-  size = gs.scales(gaussians).max(-1)
+  means, count = jnp.asarray(gaussians.means), gaussians.means.shape[0]
+  size, alive = gs.scales(gaussians).max(-1), jnp.asarray(alive)
   rows = -(-count // _ROWS_AT_ONCE) * _ROWS_AT_ONCE
   order = jnp.minimum(jnp.arange(rows), count - 1).reshape(-1, _ROWS_AT_ONCE)
 

@@ -24,6 +24,7 @@ from jaxsplat_mouse.fit.start import (
   start,
   start_batch,
 )
+from jaxsplat_mouse.fit.warm import start_warm, warm_config
 
 __all__ = [
   "Config",
@@ -43,5 +44,7 @@ __all__ = [
   "stages",
   "start",
   "start_batch",
+  "start_warm",
   "unstack",
+  "warm_config",
 ]

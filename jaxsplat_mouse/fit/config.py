@@ -61,6 +61,8 @@ class Config:
     mask_tolerance: half the width, in full-resolution pixels, of a band along the outline of every
       silhouette in which views are not fitted to: masks that are that much too wide or too narrow.
     views_per_step: views drawn at random for each step; 0 takes all.
+    warm_start: frames of a recording start from the fit of the frame before.
+    warm_share: of the iterations that such a fit takes.
     cull: leave out of the result what stands apart or what the silhouettes refuse.
     tile_entries: splat-tile intersections per Gaussian and view that a step has room for.
     alpha_max: ceiling of one splat's alpha.
@@ -107,6 +109,8 @@ class Config:
   focal_rate: float = 0.0
   mask_tolerance: int = 0
   views_per_step: int = 2
+  warm_start: bool = False
+  warm_share: float = 1.0 / 3.0
   cull: bool = True
   tile_entries: float = 8.0
   alpha_max: float = 0.99

@@ -1,0 +1,76 @@
+"""Warm starts in a run: frame by frame within a recording, all recordings side by side.
+
+The first frames of all recordings are fitted together from their hulls, then the second frames from
+the first ones' fits, and so on: a batch holds one frame of each recording.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Mapping, Sequence
+
+import numpy as np
+from absl import logging
+
+from jaxsplat_mouse import fit
+from jaxsplat_mouse.errors import InputError
+from jaxsplat_mouse.gaussians import model_name
+from jaxsplat_mouse.pipeline import batches, fits
+from jaxsplat_mouse.pipeline.batches import Plan
+from jaxsplat_mouse.pipeline.prepare import Prepared
+from jaxsplat_mouse.pipeline.settings import Settings
+from jaxsplat_mouse.pipeline.workdir import Workdir
+from jaxsplat_mouse.sources import Source
+
+
+def predecessors(sources: Mapping[str, Source]) -> dict[str, str]:
+  """Scene to the scene before it in its recording, in the order of `sources`; first ones lack."""
+  before: dict[str, str] = {}
+  last: dict[str, str] = {}
+  for name, source in sources.items():
+    if source.recording in last:
+      before[name] = last[source.recording]
+    last[source.recording] = name
+  return before
+
+
+def plan_rounds(
+  workdir: Workdir, sources: Mapping[str, Source], wanted: Collection[str], size: int
+) -> list[Plan]:
+  """Batches of at most `size` scenes, every scene in a later one than the scene before it."""
+  rounds: dict[int, list[str]] = {}
+  place: dict[str, int] = {}
+  for name, source in sources.items():
+    place[source.recording] = place.get(source.recording, -1) + 1
+    if name in wanted:
+      rounds.setdefault(place[source.recording], []).append(name)
+  return [p for k in sorted(rounds) for p in batches.new(workdir, rounds[k], size)]
+
+
+def is_warm(names: Sequence[str], before: Mapping[str, str]) -> bool:
+  """Whether a batch is one of later frames; rounds are never mixed."""
+  return all(name in before for name in names)
+
+
+def start_from_previous(
+  workdir: Workdir, settings: Settings, before: Mapping[str, str], prepared: Sequence[Prepared]
+) -> list[Prepared]:
+  """Scenes with the Gaussians of the frames before; from its hull where there is no such fit."""
+  return [_warmed(workdir, settings, before[one.source.name], one) for one in prepared]
+
+
+def _warmed(workdir: Workdir, settings: Settings, name: str, one: Prepared) -> Prepared:
+  try:
+    saved = fits.load_fit(workdir, name)
+    if model_name(saved.gaussians) != settings.fit.model:
+      raise InputError(name, "", f"a fit of {model_name(saved.gaussians)}")
+  except InputError as error:
+    logging.warning("%s: starts from its hull: %s", one.source.name, error)
+    return one
+  ratio = one.similarity.scale / saved.similarity.scale
+  shift = None
+  if settings.data.normalize == "none":  # elsewhere the animal's centre is the origin
+    old, new = np.asarray(saved.gaussians.means), np.asarray(one.gaussians.means)
+    shift = np.median(new, 0) - np.median(old, 0)
+  gaussians = fit.start_warm(saved.gaussians, one.gaussians, ratio, shift)
+  return dataclasses.replace(one, gaussians=gaussians)
