@@ -34,10 +34,6 @@ _LEGEND = (
   ("epipolar", "the dot is the middle of this camera's silhouette; each line is where another "
    "camera, in its colour, sees its own middle. Lines should pass close by the dot."),
 )  # fmt: skip
-_SHORT_LEGEND = (
-  "Green: mask outline.  Red: mask only, blue: solid only.  Lines: where other cameras see their "
-  "middle."
-)
 _STYLE = """
   body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 90rem; color: #222; }
   table { border-collapse: collapse; } td, th { padding: .2rem .8rem; text-align: right; }
@@ -65,8 +61,7 @@ def write_check(folder: pathlib.Path, title: str, cutter: Cutter, report: Report
   views = sorted({crop.view for sample in report.samples for crop in sample.crops})
   rows = [row for sample in report.samples for row in _sample_rows(cutter, sample, views)]
   captions = [f"{report.names[v]}   IoU {report.iou[v]:.3f}" for v in views]
-  notes = f"{_verdict(report)}.   {_SHORT_LEGEND}"
-  sheet = draw_sheet(title, notes, rows, captions, cell=_CELL)
+  sheet = draw_sheet(title, _verdict(report), rows, captions, cell=_CELL)
   buffer = io.BytesIO()
   sheet.save(buffer, "PNG", optimize=True)
   atomic.write_bytes(folder / PNG, buffer.getvalue())
@@ -88,7 +83,8 @@ def _sample_rows(cutter: Cutter, sample: Sample, views: Sequence[int]) -> list[R
   crops = {crop.view: (i, crop) for i, crop in enumerate(sample.crops)}
   middles = {crop.view: (crop, _middle(crop)) for crop in sample.crops}
   blank = np.full((8, 8, 3), 255, np.uint8)
-  rows: dict[str, list[np.ndarray]] = {f"moment {moment}\n\nview": [], "solid": [], "epipolar": []}
+  labels = (f"moment {moment}\n\nview,\nmask green", "solid\n\nred: mask\nblue: solid", "epipolar")
+  rows: dict[str, list[np.ndarray]] = {label: [] for label in labels}
   for view in views:
     if view not in crops:
       cells = [blank] * 3
