@@ -38,6 +38,8 @@ class Config:
     geometry_from: fraction of the iterations after which these two act.
     opacity_weight: of the mean opacity: faint splats vanish.
     scale_weight: of the mean standard deviation.
+    spare: splats whose opacity matters less than this to the views of a step (its gradient) feel
+      neither of these two in it: what no photograph shows does not fade. 0 spares none.
     opacity_decay: factor on every opacity, per step.
     dropout: chance of every splat to be left out of a step, so that none learns to rely on another.
     noise: strength of the exploration noise, times the current position rate.
@@ -90,6 +92,7 @@ class Config:
   geometry_from: float = 0.3
   opacity_weight: float = 0.1
   scale_weight: float = 1.0
+  spare: float = 0.0
   opacity_decay: float = 1.0
   dropout: float = 0.05
   noise: float = 2.5e5

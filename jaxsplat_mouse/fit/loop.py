@@ -101,7 +101,8 @@ def step(
 
   values = state.adjustments.values if state.adjustments else None
   (gradient, by_view), metrics = jax.grad(objective, (0, 1), has_aux=True)(state.gaussians, values)
-  pressure = jax.grad(regularizer)(state.gaussians, state.alive, config)
+  matters = jnp.abs(gradient.logit_opacities) > config.spare
+  pressure = _press(state.gaussians, state.alive, matters, config)
   gradient = jax.tree.map(jnp.add, gradient, pressure)
   gaussians, opt_state = optimizer.update(
     state.gaussians, gradient, state.opt_state, config.rates, state.step, config.iterations
@@ -123,6 +124,15 @@ def step(
     adjustments=_adjust(state, problem, by_view, config),
   )
   return state, metrics
+
+
+def _press(gaussians: Gaussians, alive: jax.Array, pressed: jax.Array, config: Config) -> Gaussians:
+  """Gradient of the regulariser, where pressed (N,); the weights are those for all alive (N,)."""
+  gradient = jax.grad(regularizer)(gaussians, alive, config)
+  if config.spare <= 0:
+    return gradient
+  row = lambda leaf: pressed.reshape(pressed.shape + (1,) * (leaf.ndim - 1))
+  return jax.tree.map(lambda leaf: jnp.where(row(leaf), leaf, 0.0), gradient)
 
 
 def _adjust(
