@@ -114,7 +114,7 @@ class Config:
   views_per_step: int = 2
   warm_start: bool = False
   warm_share: float = 1.0 / 3.0
-  cull: bool = True
+  cull: bool = False
   tile_entries: float = 8.0
   alpha_max: float = 0.99
 
