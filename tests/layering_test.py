@@ -22,7 +22,7 @@ NAME = PACKAGE.name
 # First name of a module after the package; a row of several holds modules of equal standing.
 LAYERS: tuple[tuple[str, ...], ...] = (
   ("errors",),
-  ("math",),
+  ("math", "pallas_math", "folding"),
   ("spherical_harmonics",),
   ("cameras",),
   ("rig", "lens"),
@@ -30,8 +30,9 @@ LAYERS: tuple[tuple[str, ...], ...] = (
   ("projection",),
   ("rasterize",),
   ("render",),
-  ("ssim_pallas",),
   ("losses",),
+  ("photometric_pallas",),
+  ("photometric",),
   ("scene",),
   ("visual_hull",),
   ("canonical",),

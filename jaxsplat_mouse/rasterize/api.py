@@ -10,16 +10,16 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import custom_batching
 
+from jaxsplat_mouse.folding import fold_images
 from jaxsplat_mouse.projection import Splats
 from jaxsplat_mouse.rasterize import blend, reference, xla
-from jaxsplat_mouse.rasterize.base import RASTER_IMPLEMENTATIONS, Bundle, Image, Options
+from jaxsplat_mouse.rasterize.base import RASTER_IMPLEMENTATIONS, Bundle, Channels, Image, Options
 
 
 def default_implementation() -> str:
@@ -54,10 +54,11 @@ def rasterize(splats: Splats, options: Options, implementation: str | None = Non
     )
   bundle = to_bundle(splats, options)
   if implementation == "reference":
-    channels = reference.composite(jax.tree.map(lambda a: a[None], bundle), options)[0]
+    together = reference.composite(jax.tree.map(lambda a: a[None], bundle), options)[0]
+    channels = together[:3], together[3:]
     overflow = jnp.zeros((), jnp.int32)
   else:
-    channels, overflow = _tiled(bundle, options, implementation)
+    channels, overflow = _tiled(bundle, options, _served(implementation, options))
   return _to_image(channels, overflow, options)
 
 
@@ -74,16 +75,17 @@ def to_bundle(splats: Splats, options: Options) -> Bundle:
   )
 
 
-def _to_image(channels: jax.Array, overflow: jax.Array, options: Options) -> Image:
-  transmittance, median = channels[-2], channels[-1]
+def _to_image(channels: Channels, overflow: jax.Array, options: Options) -> Image:
+  colors, others = channels
+  transmittance, median = others[-2], others[-1]
   zero = jnp.zeros_like(transmittance)
   depth, normal, spread = zero, jnp.zeros((*zero.shape, 3)), zero
   if options.geometry:
-    depth, normal = channels[3], jnp.moveaxis(channels[4:7], 0, -1)
+    depth, normal = others[0], jnp.moveaxis(others[1:4], 0, -1)
     # sum over pairs w_i w_j (m_i - m_j)^2 = (sum w)(sum w m^2) - (sum w m)^2
-    spread = jnp.maximum((1.0 - transmittance) * channels[8] - channels[7] ** 2, 0.0)
+    spread = jnp.maximum((1.0 - transmittance) * others[5] - others[4] ** 2, 0.0)
   return Image(
-    rgb=jnp.moveaxis(channels[:3], 0, -1),
+    rgb=jnp.moveaxis(colors, 0, -1),
     transmittance=transmittance,
     depth_sum=depth,
     median_depth=median,
@@ -113,8 +115,20 @@ def _module(implementation: str) -> Any:
   return module
 
 
+def _served(implementation: str, options: Options) -> str:
+  """`implementation`, or `xla`, said aloud, where the image is too large for the kernels."""
+  if implementation != "pallas" or _module("pallas").fits(1, options):
+    return implementation
+  warnings.warn(
+    f"rasterize: {options.num_tiles} tiles of {options.tile_size} pixels with room for "
+    f"{options.capacity} entries are too many for the Pallas kernels; using the XLA path",
+    stacklevel=3,
+  )
+  return "xla"
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
-def _tiled(bundle: Bundle, options: Options, implementation: str) -> tuple[jax.Array, jax.Array]:
+def _tiled(bundle: Bundle, options: Options, implementation: str) -> tuple[Channels, jax.Array]:
   channels, _, overflow = _folded("forward", options, implementation)(bundle)
   return channels, overflow
 
@@ -136,25 +150,4 @@ _tiled.defvjp(_tiled_forward, _tiled_backward)
 
 def _folded(name: str, options: Options, implementation: str) -> Callable[..., Any]:
   """A kernel function for one image, whose vmaps become its image axis."""
-  flat = functools.partial(getattr(_module(implementation), name), options=options)
-
-  @custom_batching.custom_vmap
-  def over_images(*args: Any) -> Any:
-    return flat(*args)
-
-  @over_images.def_vmap
-  def fold(axis_size: int, in_batched: Sequence[Any], *args: Any) -> Any:
-    def join(value: jax.Array, batched: bool) -> jax.Array:
-      if not batched:
-        value = jnp.broadcast_to(value[None], (axis_size, *value.shape))
-      return value.reshape(-1, *value.shape[2:])
-
-    out = over_images(*jax.tree.map(join, args, tuple(in_batched)))
-    out = jax.tree.map(lambda a: a.reshape(axis_size, -1, *a.shape[1:]), out)
-    return out, jax.tree.map(lambda _: True, out)
-
-  def one_image(*args: Any) -> Any:
-    out = over_images(*jax.tree.map(lambda a: a[None], args))
-    return jax.tree.map(lambda a: a[0], out)
-
-  return one_image
+  return fold_images(functools.partial(getattr(_module(implementation), name), options=options))

@@ -3,11 +3,13 @@
 An implementation is two functions over one flat axis of I images, whatever batch of scenes and
 views they came from:
 
-    forward(bundle, options) -> channels (I, C + 2, H, W), residuals, overflow (I,)
+    forward(bundle, options) -> channels, residuals, overflow (I,)
     backward(bundle, residuals, channels, gradient, options) -> gradient of bundle.features
 
-`channels` are C blended channels (`blend.num_channels`), then the final transmittance, then the
-median depth. Every residual has the leading axis I.
+`channels` are two arrays, the colour (I, 3, H, W), and all others (I, C - 1, H, W): the rest of the
+C blended channels (`blend.num_channels`), then the final transmittance, then the median depth. The
+colour stands alone because the photometric losses read it alone, plane by plane. Every residual has
+the leading axis I.
 """
 
 from __future__ import annotations
@@ -17,6 +19,8 @@ import math
 from typing import Any, Protocol
 
 import jax
+
+Channels = tuple[jax.Array, jax.Array]
 
 RASTER_IMPLEMENTATIONS = ("reference", "xla", "pallas")
 
@@ -111,15 +115,15 @@ class Image:
 class Implementation(Protocol):
   """The two functions of a kernel module; see the module's docstring."""
 
-  def forward(self, bundle: Bundle, options: Options) -> tuple[jax.Array, Any, jax.Array]:
+  def forward(self, bundle: Bundle, options: Options) -> tuple[Channels, Any, jax.Array]:
     """Composites the images."""
 
   def backward(
     self,
     bundle: Bundle,
     residuals: Any,
-    channels: jax.Array,
-    gradient: jax.Array,
+    channels: Channels,
+    gradient: Channels,
     options: Options,
   ) -> jax.Array:
     """Pulls the gradient of `channels` back to `bundle.features`."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -73,7 +74,7 @@ def _bin_image(
   depths: jax.Array, centers: jax.Array, ellipses: jax.Array, boxes: jax.Array, options: Options
 ) -> TileLists:
   order = depth_order(depths)
-  low, span = _tile_spans(boxes, options)
+  low, span = tile_spans(boxes, options)
   low, span = low[order], span[order]
   counts = span[:, 0] * span[:, 1]
   ends = jnp.cumsum(counts)
@@ -86,7 +87,8 @@ def _bin_image(
   tile_x, tile_y = low[rows, 0] + local % wide, low[rows, 1] + local // wide
   splats = order[rows]
   keep = entry < ends[-1]
-  keep &= _touches(jnp.concatenate([ellipses, centers], -1)[splats], tile_x, tile_y, options)
+  bounds = jnp.moveaxis(jnp.concatenate([ellipses, centers], -1)[splats], -1, 0)
+  keep &= touches(tuple(bounds), tile_x, tile_y, options)
   tiles = jnp.where(keep, tile_y * options.tiles_wide + tile_x, options.num_tiles)
   tiles, slots = _sort_by_tile(tiles, options)
   edges = jnp.searchsorted(tiles, jnp.arange(options.num_tiles + 1, dtype=jnp.int32))
@@ -104,7 +106,7 @@ def _bin_image(
   )
 
 
-def _tile_spans(boxes: jax.Array, options: Options) -> tuple[jax.Array, jax.Array]:
+def tile_spans(boxes: jax.Array, options: Options) -> tuple[jax.Array, jax.Array]:
   """First tile (N, 2) and number of tiles (N, 2) that hold a pixel centre inside each box."""
   size = jnp.array([options.width, options.height], jnp.float32)
   low = jnp.clip(jnp.ceil(boxes[:, :2] - 0.5), 0, size).astype(jnp.int32)
@@ -115,8 +117,8 @@ def _tile_spans(boxes: jax.Array, options: Options) -> tuple[jax.Array, jax.Arra
   return first, jnp.where(empty, 0, last - first)
 
 
-def _touches(
-  bounds: jax.Array, tile_x: jax.Array, tile_y: jax.Array, options: Options
+def touches(
+  bounds: Sequence[jax.Array], tile_x: jax.Array, tile_y: jax.Array, options: Options
 ) -> jax.Array:
   """Whether an ellipse, or the disc that goes with it, reaches a pixel centre's tile.
 
@@ -124,12 +126,12 @@ def _touches(
   where it is found by clamping the edge's own minimum.
 
   Args:
-    bounds: (M, 8) `Splats.ellipses`, then the centre of the disc.
-    tile_x: (M,) tile column.
-    tile_y: (M,) tile row.
+    bounds: eight values, `Splats.ellipses`, then the centre of the disc.
+    tile_x: tile column; shapes are broadcast.
+    tile_y: tile row.
     options: tile size.
   """
-  x, y, a, b, c, radius, disc_x, disc_y = jnp.moveaxis(bounds, -1, 0)
+  x, y, a, b, c, radius, disc_x, disc_y = bounds
   side = options.tile_size
   left, top = tile_x * side + 0.5, tile_y * side + 0.5
   x0, y0 = left - x, top - y

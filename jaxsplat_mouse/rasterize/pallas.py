@@ -1,12 +1,12 @@
 """GPU kernels: Pallas, lowered through Triton.
 
 One program is one warp and walks the lists of a few tiles at once, one splat of each per step. Sums
-over a tile's pixels are mostly serial adds inside a lane, then three shuffles that serve all those
-tiles together. Tiles of about equal work share a program.
+over a tile's pixels are mostly multiply-adds inside a lane, then shuffles that leave one sum in
+each lane, where it is written from. Tiles of about equal work share a program.
 
 Nothing is added atomically. The backward pass writes one row of sums per intersection into that
-intersection's slot (see `binning`), and a second kernel adds up each splat's rows, so equal inputs
-give equal bytes.
+intersection's slot (see `pallas_binning`), and a second kernel adds up each splat's rows, so equal
+inputs give equal bytes.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plt
 
+from jaxsplat_mouse.pallas_math import sum_lanes
 from jaxsplat_mouse.rasterize import blend, pallas_blend
-from jaxsplat_mouse.rasterize.base import Bundle, Options
-from jaxsplat_mouse.rasterize.binning import TileLists, bin_splats
-from jaxsplat_mouse.rasterize.pallas_tiles import Tiles, group_size
+from jaxsplat_mouse.rasterize.base import Bundle, Channels, Options
+from jaxsplat_mouse.rasterize.pallas_binning import TileLists, bin_splats
+from jaxsplat_mouse.rasterize.pallas_binning import fits as fits
+from jaxsplat_mouse.rasterize.pallas_tiles import ROW, Tiles, at_row, group_size
 
-_ROW = 16  # floats of a splat or of its sums, padded: 64-byte rows, addressed without carries
-_SECTOR = 8  # floats that memory moves at once
 _SPLATS = 16  # splats per program when rows are summed
 _BATCH = 2  # rows of each that are loaded together
 
@@ -41,96 +41,108 @@ class Residuals:
   Attributes:
     lists: the tile lists.
     walked: (I, T) splats of each tile's list that were looked at before all its rays had ended.
+    together: (I, I) of no value: its second axis tells how many images the lists were made for,
+      which a vmap of the pullback alone may have multiplied.
   """
 
   lists: TileLists
   walked: jax.Array
+  together: jax.Array
 
 
-def forward(bundle: Bundle, options: Options) -> tuple[jax.Array, Residuals, jax.Array]:
+def forward(bundle: Bundle, options: Options) -> tuple[Channels, Residuals, jax.Array]:
   """See `base`."""
   lists = bin_splats(bundle, options)
   channels, walked = composite(bundle, lists, options)
-  return channels, Residuals(lists=lists, walked=walked), lists.overflow
+  images = len(walked)
+  together = jnp.zeros((images, images), jnp.int8)
+  return channels, Residuals(lists=lists, walked=walked, together=together), lists.overflow
 
 
-def composite(bundle: Bundle, lists: TileLists, options: Options) -> tuple[jax.Array, jax.Array]:
-  """Channels (I, C + 2, H, W) of images whose tile lists are known, and `Residuals.walked`."""
-  lengths = lists.ends - lists.starts
-  channels = blend.num_channels(options.geometry) + 2
-  image = (len(lengths), channels, options.height, options.width)
-  return _launch(
+def composite(bundle: Bundle, lists: TileLists, options: Options) -> tuple[Channels, jax.Array]:
+  """Channels of images whose tile lists are known, and `Residuals.walked`."""
+  images, size = len(lists.lengths), (options.height, options.width)
+  outputs = (
+    jax.ShapeDtypeStruct((images, 3, *size), jnp.float32),
+    jax.ShapeDtypeStruct((images, blend.num_channels(options.geometry) - 1, *size), jnp.float32),
+    jax.ShapeDtypeStruct(lists.lengths.shape, jnp.int32),
+  )
+  colors, others, walked = _launch(
     functools.partial(_forward_kernel, options=options),
     pl.cdiv(options.num_tiles, group_size(options)),
-    (*_walkable(lists, lengths, bundle), bundle.reference[:, None]),
-    (jax.ShapeDtypeStruct(image, jnp.float32), jax.ShapeDtypeStruct(lengths.shape, jnp.int32)),
+    (_busiest_first(lists.lengths), lists.starts, lists.lengths, bundle.reference[:, None]),
+    (lists.slots.reshape(-1), lists.ranks.reshape(-1), _by_depth(bundle, lists, options)),
+    outputs,
     options,
   )
+  return (colors, others), walked
 
 
 def backward(
   bundle: Bundle,
   residuals: Residuals,
-  channels: jax.Array,
-  gradient: jax.Array,
+  channels: Channels,
+  gradient: Channels,
   options: Options,
 ) -> jax.Array:
   """See `base`."""
-  rows, written = gradient_rows(bundle, residuals, channels, gradient, options)
-  sums = sum_rows(rows, written, residuals.lists, bundle.features.shape, options)
+  lists = residuals.lists
+  if residuals.together.shape[1] != len(residuals.walked):
+    lists = bin_splats(bundle, options)
+  rows, written = gradient_rows(bundle, lists, residuals.walked, channels, gradient, options)
+  sums = sum_rows(rows, written, lists, bundle.features.shape[-1], options)
   return pallas_blend.finish(sums, bundle.features, options)
 
 
 def gradient_rows(
   bundle: Bundle,
-  residuals: Residuals,
-  channels: jax.Array,
-  gradient: jax.Array,
+  lists: TileLists,
+  walked: jax.Array,
+  channels: Channels,
+  gradient: Channels,
   options: Options,
 ) -> tuple[jax.Array, jax.Array]:
-  """Sums (I, M, 16) over the pixels of each intersection, by slot, and which slots hold any."""
-  lists = residuals.lists
-  written = jnp.zeros(lists.slots.shape, jnp.int8)
-  inputs = (
-    *_walkable(lists, residuals.walked, bundle),
-    bundle.reference[:, None],
-    lists.slots,
-    channels,
-    gradient,
-    written,
-  )
+  """Sums (I M + 1, 16) over each intersection's pixels, by slot, and which slots hold any."""
+  written = jnp.zeros(lists.slots.size + 1, jnp.int8)
+  inputs = _busiest_first(walked), lists.starts, walked, bundle.reference[:, None]
+  whole = lists.slots.reshape(-1), lists.ranks.reshape(-1), _by_depth(bundle, lists, options)
+  planes = (*channels, *gradient)
   return _launch(
     functools.partial(_backward_kernel, options=options),
     pl.cdiv(options.num_tiles, group_size(options)),
-    inputs,
-    (jax.ShapeDtypeStruct((*written.shape, _ROW), jnp.float32), written),
+    (*inputs, *planes),
+    (*whole, written),
+    (jax.ShapeDtypeStruct((written.size, ROW), jnp.float32), written),
     options,
-    aliases={len(inputs) - 1: 1},
+    whole_outputs=True,
+    aliases={len(inputs) + len(planes) + len(whole): 1},
   )
 
 
 def sum_rows(
-  rows: jax.Array,
-  written: jax.Array,
-  lists: TileLists,
-  shape: tuple[int, int, int],
-  options: Options,
+  rows: jax.Array, written: jax.Array, lists: TileLists, width: int, options: Options
 ) -> jax.Array:
-  """Adds up each splat's rows: (I, N, F) sums over all of its pixels."""
+  """Adds up each splat's rows: (I, N, width) sums over all of its pixels."""
   return _launch(
     _sum_kernel,
-    pl.cdiv(shape[1], _SPLATS),
-    (lists.first_slots, lists.slot_counts, rows, written),
-    jax.ShapeDtypeStruct(shape, jnp.float32),
+    pl.cdiv(lists.order.shape[1], _SPLATS),
+    (lists.order, lists.first_slots, lists.slot_counts),
+    (rows, written),
+    jax.ShapeDtypeStruct((*lists.order.shape, width), jnp.float32),
     options,
   )
 
 
-def _walkable(lists: TileLists, lengths: jax.Array, bundle: Bundle) -> tuple[jax.Array, ...]:
-  """What `Tiles` takes."""
-  padding = _ROW - bundle.features.shape[-1]
-  features = jnp.pad(bundle.features, ((0, 0), (0, 0), (0, padding)))
-  return _busiest_first(lengths), lists.starts, lengths, lists.splats, features
+def _by_depth(bundle: Bundle, lists: TileLists, options: Options) -> jax.Array:
+  """(I N, 16) splats as `pallas_blend.Splat` takes them, nearest first."""
+  features = bundle.features
+  index = blend.opacity_index(options.flat)
+  is_opacity = jnp.arange(features.shape[-1]) == index
+  features = jnp.where(is_opacity, jnp.log2(features), features)
+  features = jnp.pad(features, ((0, 0), (0, 0), (0, ROW - features.shape[-1])))
+  images = jnp.arange(len(features), dtype=jnp.int32)[:, None]
+  rows = (lists.order + images * features.shape[1]).reshape(-1)
+  return features.reshape(-1, ROW).at[rows].get(mode="promise_in_bounds")
 
 
 def _busiest_first(work: jax.Array) -> jax.Array:
@@ -146,97 +158,130 @@ def _launch(
   kernel: Callable[..., None],
   programs: int,
   inputs: Any,
+  whole: Any,
   outputs: Any,
   options: Options,
+  whole_outputs: bool = False,
   aliases: dict[int, int] | None = None,
 ) -> Any:
-  """Runs one warp per (program, image); operands (I, ...) are seen without their image axis."""
+  """Runs one warp per (program, image).
+
+  Args:
+    kernel: takes references to inputs, whole and outputs.
+    programs: per image.
+    inputs: (I, ...) arrays, seen without their image axis.
+    whole: arrays seen as they are.
+    outputs: shapes, seen as inputs are.
+    options: whether to interpret.
+    whole_outputs: whether outputs are seen as they are.
+    aliases: see `pallas_call`.
+  """
   image = lambda a: pl.BlockSpec((None, *a.shape[1:]), lambda _, i: (i,) + (0,) * (a.ndim - 1))
-  outputs_ = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), outputs)
+  full = lambda a: pl.BlockSpec(a.shape, lambda *_: (0,) * a.ndim)
   return pl.pallas_call(
     kernel,
-    grid=(programs, jax.tree.leaves(inputs)[0].shape[0]),
-    in_specs=jax.tree.map(image, inputs),
-    out_specs=jax.tree.map(image, outputs),
-    out_shape=outputs_,
+    grid=(programs, len(inputs[0])),
+    in_specs=[*map(image, inputs), *map(full, whole)],
+    out_specs=jax.tree.map(full if whole_outputs else image, outputs),
+    out_shape=jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), outputs),
     input_output_aliases=aliases or {},
     compiler_params=plt.CompilerParams(num_warps=1, num_stages=1),
     interpret=options.interpret,
-  )(*inputs)
+  )(*inputs, *whole)
 
 
 def _forward_kernel(*refs: Any, options: Options) -> None:
   """Composites the tiles of one program."""
-  *lists, reference, channels, walked = refs
-  tiles, inverse = Tiles(options, *lists), reference[0]
+  order, starts, lengths, reference, slots, ranks, features, colors, others, walked = refs
+  tiles = Tiles(options, order, starts, lengths, slots, ranks, features)
+  inverse = reference[0]
+  rows = range(options.tile_size)
 
-  def step(_: jax.Array, feature: blend.Values, state: blend.Values) -> blend.Values:
-    response = pallas_blend.respond(feature, tiles.x, tiles.y, inverse, options)
-    return pallas_blend.forward_step(state, response, options)
+  def step(_: jax.Array, __: jax.Array, feature: blend.Values, state: Any) -> Any:
+    splat = pallas_blend.Splat(feature, tiles.x, inverse, options)
+    return tuple(splat.forward_step(state[r], splat.respond(tiles.y(r))) for r in rows)
 
-  rays = tiles.fresh_rays()
-  zero = jnp.zeros_like(rays)
-  state = (*(zero,) * blend.num_channels(options.geometry), rays, zero)
-  (*sums, transmittance, median), looked_at = tiles.walk(step, state, -2)
-  for channel, value in enumerate((*sums, jnp.abs(transmittance), median)):
-    tiles.store(channels, channel, value)
+  zeros = (jnp.zeros_like(tiles.x),) * blend.num_channels(options.geometry)
+  state = tuple((*zeros, tiles.fresh_rays(r), jnp.zeros_like(tiles.x)) for r in rows)
+  state, looked_at = tiles.walk(step, state, lambda s: [row[-2] for row in s])
+  for r in rows:
+    *sums, transmittance, median = state[r]
+    for channel, value in enumerate((*sums, jnp.abs(transmittance), median)):
+      target, place = (colors, channel) if channel < 3 else (others, channel - 3)
+      tiles.store(target, place, r, value)
   plt.store(walked.at[tiles.tile], looked_at, mask=tiles.exists)
 
 
 def _backward_kernel(*refs: Any, options: Options) -> None:
   """Writes every splat's sums over each of the program's tiles to the slot of that pair."""
-  *lists, reference, slots, channels, gradient, _, rows, written = refs
-  tiles, inverse = Tiles(options, *lists), reference[0]
-  count = blend.num_channels(options.geometry)
-  pulls = tuple(tiles.load(gradient, k) for k in range(count + 2))
-  rest = blend.total(tuple(tiles.load(channels, k) for k in range(count + 1)), pulls[:-1])
+  order, starts, lengths, reference, colors, others, d_colors, d_others = refs[:8]
+  slots, ranks, features, _, sums, written = refs[8:]
+  tiles = Tiles(options, order, starts, lengths, slots, ranks, features)
+  inverse = reference[0]
+  count, rows = blend.num_channels(options.geometry), range(options.tile_size)
 
-  def step(rank: jax.Array, feature: blend.Values, state: blend.Values) -> blend.Values:
-    present, slot = rank < tiles.length, slots[tiles.entry(rank)]
-    response = pallas_blend.respond(feature, tiles.x, tiles.y, inverse, options)
-    state, sums = pallas_blend.backward_step(state, feature, response, pulls, options)
-    _store_row(rows, slot, sums, present)
-    plt.store(written.at[slot], jnp.ones_like(slot, jnp.int8), mask=present)
+  def load(row: int, first: Any, second: Any, channels: int) -> blend.Values:
+    return tuple(
+      tiles.load(first, k, row) if k < 3 else tiles.load(second, k - 3, row)
+      for k in range(channels)
+    )
+
+  pulls = [load(r, d_colors, d_others, count + 2) for r in rows]
+  rests = [blend.total(load(r, colors, others, count + 1), pulls[r][:-1]) for r in rows]
+
+  def step(place: jax.Array, slot: jax.Array, feature: blend.Values, state: Any) -> Any:
+    splat = pallas_blend.Splat(feature, tiles.x, inverse, options)
+    gradient = splat.gradient()
+    state = tuple(gradient.step(state[r], splat.respond(tiles.y(r)), pulls[r]) for r in rows)
+    _store_row(sums, written, slot, gradient.sums(), place < tiles.length, tiles)
     return state
 
-  tiles.walk(step, (tiles.fresh_rays(), rest), 0)
+  state = tuple((tiles.fresh_rays(r), rests[r]) for r in rows)
+  tiles.walk(step, state, lambda s: [row[0] for row in s])
 
 
-def _store_row(rows: Any, slot: jax.Array, values: blend.Values, present: jax.Array) -> None:
-  """Writes values (1, 1, T) to the first columns of the rows `slot`, eight to a memory access."""
-  whole = len(values) // _SECTOR * _SECTOR
-  for k in range(0, whole, _SECTOR):
-    together = _interleave(values[k : k + _SECTOR]).reshape(*slot.shape, _SECTOR)
-    column = k + lax.broadcasted_iota(jnp.int32, together.shape, 3)
-    plt.store(rows.at[slot[..., None], column], together, mask=present[..., None])
-  for k in range(whole, len(values)):
-    plt.store(rows.at[slot, k], values[k], mask=present)
+def _store_row(
+  rows: Any, written: Any, slot: jax.Array, parts: blend.Values, present: jax.Array, tiles: Tiles
+) -> None:
+  """Adds up each part over a tile's columns and writes the sums to the first of a row's columns."""
+  side, interpret = tiles.options.tile_size, tiles.options.interpret
+  if interpret:  # The interpreter's masked stores write old values back: not over another's row.
+    slot = jnp.where(present, slot, rows.shape[0] - 1)
+  row = at_row(slot, rows.shape[0])
+  for k in range(0, len(parts), side):
+    some = parts[k : k + side]
+    total = sum_lanes(some, tiles.lane, side, interpret)
+    mask = present & (tiles.lane < len(some))
+    plt.store(rows.at[row, k + tiles.lane], total, mask=mask)
+  plt.store(written.at[row], jnp.ones_like(slot, jnp.int8), mask=present)
 
 
-def _interleave(values: blend.Values) -> jax.Array:
-  """A power of two of values along new last axes of length 2; in C order they stand as given."""
-  if len(values) == 1:
-    return values[0]
-  return jnp.stack([_interleave(values[::2]), _interleave(values[1::2])], -1)
-
-
-def _sum_kernel(first_slots: Any, slot_counts: Any, rows: Any, written: Any, total: Any) -> None:
+def _sum_kernel(
+  order: Any,
+  first_slots: Any,
+  slot_counts: Any,
+  rows: Any,
+  written: Any,
+  total: Any,
+) -> None:
   """Adds up the rows of a few splats, in the order of their slots."""
   num_splats, width = total.shape
-  splat = pl.program_id(0) * _SPLATS + lax.broadcasted_iota(jnp.int32, (_SPLATS, 1), 0)
-  exists = splat < num_splats
-  first = plt.load(first_slots.at[splat], mask=exists, other=0)
-  count = plt.load(slot_counts.at[splat], mask=exists, other=0)
-  column = lax.broadcasted_iota(jnp.int32, (1, _ROW), 1)
+  rank = pl.program_id(0) * _SPLATS + lax.broadcasted_iota(jnp.int32, (_SPLATS, 1), 0)
+  exists = rank < num_splats
+  splat = plt.load(order.at[rank], mask=exists, other=0)
+  first = plt.load(first_slots.at[rank], mask=exists, other=0)
+  count = plt.load(slot_counts.at[rank], mask=exists, other=0)
+  column = lax.broadcasted_iota(jnp.int32, (1, ROW), 1)
 
   def add(batch: jax.Array, sums: jax.Array) -> jax.Array:
     for k in range(_BATCH):
-      rank = batch * _BATCH + k
-      known = plt.load(written.at[first + rank], mask=rank < count, other=0) > 0
+      number = batch * _BATCH + k
+      row = at_row(first + number, rows.shape[0])
+      known = plt.load(written.at[row], mask=number < count, other=0) > 0
       mask = known & (column < width)
-      sums = sums + plt.load(rows.at[first + rank, column], mask=mask, other=0.0)
+      sums = sums + plt.load(rows.at[row, column], mask=mask, other=0.0)
     return sums
 
   batches = pl.cdiv(jnp.max(count), _BATCH)
-  sums = lax.fori_loop(0, batches, add, jnp.zeros((_SPLATS, _ROW), jnp.float32))
+  sums = lax.fori_loop(0, batches, add, jnp.zeros((_SPLATS, ROW), jnp.float32))
   plt.store(total.at[splat, column], sums, mask=exists & (column < width))

@@ -1,107 +1,268 @@
 """The kernels' arithmetic: `blend` once more, arranged for a warp, with gradients written out.
 
-Blocks have the axes (rows, columns, tiles) of pixels. Whatever is constant along a column, offsets
-in x above all, is (1, columns, tiles) and costs one operation per lane, not one per pixel; a
-splat's features are (1, 1, tiles). Sums for the gradient are taken over rows first, so that the
-factors dx are applied to sums. JAX's derivative of `blend.respond` takes about twice the
-instructions of this form; tests hold the two together.
+A lane has one column of a tile's pixels. A splat's numbers are arrays with one element per lane;
+what depends on the row too is computed row by row, and sums over rows are multiply-adds into one
+register. The factors dx are applied to those sums. JAX's derivative of `blend.respond` takes about
+twice the instructions of this form; tests hold the two together.
 
-Opacity enters through its logarithm: alpha = exp2(log2(opacity) - power).
+Opacity enters through its logarithm, top = log2(opacity): alpha = exp2(top - power). Conics of
+ellipsoids are taken to be positive definite, as `project_3d` makes them: power < 0 is not looked
+for.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-from jax.experimental.pallas import triton as plt
 
+from jaxsplat_mouse.pallas_math import approximate, fma
 from jaxsplat_mouse.projection import ALPHA_MIN
+from jaxsplat_mouse.rasterize import blend
 from jaxsplat_mouse.rasterize.base import Options
 from jaxsplat_mouse.rasterize.blend import LOG2E, Q_MIN, T_MIN, Values
 from jaxsplat_mouse.rasterize.moments import LN2
 from jaxsplat_mouse.rasterize.moments import finish as finish
 
+_UNIT = -2.0 * LN2  # dL/d(exponent of a disc) over half dL/dlog(alpha)
+
+
+@dataclasses.dataclass(frozen=True)
+class Hit:
+  """Where a row's rays meet a disc.
+
+  Attributes:
+    u: along the first axis, in the units of `blend`.
+    v: along the second.
+    squared: u^2 + v^2.
+    inverse: 1/q.
+    q: see `projection`.
+    sharp: whether the disc is seen rather than its low-pass.
+  """
+
+  u: jax.Array
+  v: jax.Array
+  squared: jax.Array
+  inverse: jax.Array
+  q: jax.Array
+  sharp: jax.Array
+
 
 @dataclasses.dataclass(frozen=True)
 class Response:
-  """What one splat does at the pixels of a block.
+  """What a splat does at the pixels of a row.
 
   Attributes:
-    alpha: of the splat, 0 below 1/255.
+    dy: offset from the splat's centre, pixels.
+    alpha: 0 below 1/255.
     free: whether alpha is below its ceiling.
-    channels: as `blend.respond`'s.
-    dx: (1, columns, tiles) offset from the splat's centre, pixels.
-    dy: (rows, columns, tiles) likewise.
-    hit: discs only: (su, sv, 1/q, sharp), the hit in standard deviations, z / depth of it, and
-      whether the disc or its low-pass is seen.
+    depth: of the hit; None without geometry.
+    per_depth: 1 / depth.
+    moment: reference - per_depth.
+    hit: discs only.
   """
 
+  dy: jax.Array
   alpha: jax.Array
   free: jax.Array
-  channels: Values
-  dx: jax.Array
-  dy: jax.Array
-  hit: Values = ()
+  depth: jax.Array | None = None
+  per_depth: jax.Array | None = None
+  moment: jax.Array | None = None
+  hit: Hit | None = None
 
 
-def _approximate(name: str, x: jax.Array, options: Options) -> jax.Array:
-  """The GPU's own ex2, lg2 or rcp: one instruction, a few units in the last place."""
-  if options.interpret:
-    return {"ex2": jnp.exp2, "lg2": jnp.log2, "rcp": lambda v: 1.0 / v}[name](x)
-  return plt.elementwise_inline_asm(
-    f"{name}.approx.ftz.f32 $0, $1;",
-    args=[x],
-    constraints="=f,f",
-    pack=1,
-    result_shape_dtypes=[jax.ShapeDtypeStruct(x.shape, x.dtype)],
-  )[0]
+class Splat:
+  """One splat as a column of pixels sees it, and the steps of both kernels."""
 
+  def __init__(self, feature: Values, x: jax.Array, reference: jax.Array, options: Options) -> None:
+    """Works out what the rows share.
 
-def respond(
-  feature: Values, x: jax.Array, y: jax.Array, reference: jax.Array, options: Options
-) -> Response:
-  """`blend.respond` for a block: features (1, 1, T), x (1, columns, T), y (rows, columns, T)."""
-  dx, dy = x - feature[0], y - feature[1]
-  rest = feature[8:] if options.flat else feature[5:]
-  top = _approximate("lg2", rest[0], options)
-  if options.flat:
-    power, hit = _disc_power(feature[2:8], dx, dy, options)
-    exponent = top - power
-  else:
-    a, b, c = feature[2:5]
-    exponent = dy * (-b * dx - c * dy) + (top - a * dx * dx)
-    hit = ()
-  raw = _approximate("ex2", exponent, options)
-  seen = raw >= ALPHA_MIN
-  if not options.flat:
-    seen &= exponent <= top
-  alpha = jnp.where(seen, jnp.minimum(raw, options.alpha_max), 0.0)
-  channels = rest[1:4]
-  if options.geometry:
-    depth, inverse = rest[4], _approximate("rcp", rest[4], options)
+    Args:
+      feature: as packed by `blend`, with log2 of the opacity in the opacity's place.
+      x: of the column's pixel centres.
+      reference: see `Bundle`.
+      options: which splats.
+    """
+    self._options, self._reference = options, reference
+    self._y, self.dx = feature[1], x - feature[0]
+    index = blend.opacity_index(options.flat)
+    self._shape, self._top, rest = feature[2:index], feature[index], feature[index + 1 :]
+    self._constants = (*rest[:3], *rest[4:])  # channels that do not depend on the pixel
+    if options.geometry:
+      self._z = rest[3]
+      self._per_z = approximate("rcp", rest[3], options.interpret)
+    self._lead: Values
     if options.flat:
-      _, _, inverse_q, sharp, q = hit
-      depth = depth * jnp.where(sharp, inverse_q, 1.0)
-      inverse = inverse * jnp.where(sharp, q, 1.0)
-    moment = reference - inverse
-    channels = (*channels, depth, *rest[5:8], moment, moment * moment)
-  return Response(alpha, raw < options.alpha_max, channels, dx, dy, hit)
+      u0, _, v0, _, w0, _ = self._shape
+      self._lead = (u0 * self.dx, v0 * self.dx, self._fma(w0, self.dx, jnp.ones_like(x)))
+      self._across = LOG2E * self.dx * self.dx
+    else:
+      a, b, _ = self._shape
+      self._lead = (-b * self.dx, self._top - a * self.dx * self.dx)
+
+  def _fma(self, a: jax.Array | float, b: jax.Array | float, c: jax.Array) -> jax.Array:
+    return fma(a, b, c, self._options.interpret)
+
+  def respond(self, y: jax.Array) -> Response:
+    """`blend.respond` at the column's pixels in a row."""
+    dy, hit = y - self._y, None
+    if self._options.flat:
+      power, hit = self._disc_power(dy)
+      exponent = self._top - power
+    else:
+      slope, top = self._lead[0], self._lead[1]
+      exponent = self._fma(dy, self._fma(-self._shape[2], dy, slope), top)
+    raw = approximate("ex2", exponent, self._options.interpret)
+    alpha = jnp.where(raw >= ALPHA_MIN, jnp.minimum(raw, self._options.alpha_max), 0.0)
+    response = Response(dy, alpha, raw < self._options.alpha_max, hit=hit)
+    if not self._options.geometry:
+      return response
+    depth, per_depth = self._z, self._per_z
+    if hit is not None:
+      depth = depth * jnp.where(hit.sharp, hit.inverse, 1.0)
+      per_depth = per_depth * jnp.where(hit.sharp, hit.q, 1.0)
+    moment = self._reference - per_depth
+    return dataclasses.replace(response, depth=depth, per_depth=per_depth, moment=moment)
+
+  def _disc_power(self, dy: jax.Array) -> tuple[jax.Array, Hit]:
+    """`blend._disc_power`, with what the gradient needs of it."""
+    _, u1, _, v1, _, w1 = self._shape
+    u, v, q = self._lead[0], self._lead[1], self._lead[2]
+    q = self._fma(w1, dy, q)
+    hits = q > Q_MIN
+    inverse = approximate("rcp", jnp.where(hits, q, 1.0), self._options.interpret)
+    u, v = self._fma(u1, dy, u) * inverse, self._fma(v1, dy, v) * inverse
+    on_disc = self._fma(u, u, v * v)
+    on_screen = self._fma(LOG2E * dy, dy, self._across)
+    sharp = hits & (on_disc <= on_screen)
+    hit = Hit(u=u, v=v, squared=on_disc, inverse=inverse, q=q, sharp=sharp)
+    return jnp.where(sharp, on_disc, on_screen), hit
+
+  def forward_step(self, state: Values, response: Response) -> Values:
+    """`blend.forward_step` for a row; the sums are in the order of `blend.num_channels`."""
+    *sums, transmittance, median = state
+    weight, behind, _ = transmit(transmittance, response.alpha)
+    add = lambda total, value: self._fma(weight, value, total)
+    constant = [*map(add, (*sums[:3], *sums[4:7]), self._constants)]
+    if response.depth is None or response.moment is None:
+      return (*constant, behind, median)
+    weighted = weight * response.moment
+    moments = sums[7] + weighted, self._fma(weighted, response.moment, sums[8])
+    middle = (weight > 0) & (transmittance > 0.5)
+    median = jnp.where(middle, response.depth, median)
+    depth = add(sums[3], response.depth)
+    return (*constant[:3], depth, *constant[3:], *moments, behind, median)
+
+  def gradient(self) -> Gradient:
+    """Collects this splat's gradient, row after row."""
+    return Gradient(self)
 
 
-def _disc_power(
-  shape: Values, dx: jax.Array, dy: jax.Array, options: Options
-) -> tuple[jax.Array, Values]:
-  """`blend._disc_power`, with what the gradient needs of it."""
-  u0, u1, v0, v1, w0, w1 = shape
-  q = (1.0 + w0 * dx) + w1 * dy
-  hits = q > Q_MIN
-  inverse = _approximate("rcp", jnp.where(hits, q, 1.0), options)
-  su, sv = (u0 * dx + u1 * dy) * inverse, (v0 * dx + v1 * dy) * inverse
-  on_disc, on_screen = su * su + sv * sv, LOG2E * dx * dx + LOG2E * dy * dy
-  sharp = hits & (on_disc <= on_screen)
-  return jnp.where(sharp, on_disc, on_screen), (su, sv, inverse, sharp, q)
+class Gradient:
+  """Sums over the rows of a column of what the gradient of a splat is made of."""
+
+  def __init__(self, splat: Splat) -> None:
+    """Starts at nothing."""
+    self._splat, self._options = splat, splat._options
+    self._fma = splat._fma
+    self._sums: dict[str, jax.Array] = {}
+
+  def _add(self, name: str, value: jax.Array, factor: jax.Array | None = None) -> None:
+    """Adds value, times factor, to a sum."""
+    total = self._sums.get(name)
+    if total is None:
+      self._sums[name] = value if factor is None else value * factor
+    elif factor is None:
+      self._sums[name] = total + value
+    else:
+      self._sums[name] = self._fma(value, factor, total)
+
+  def step(self, state: Values, response: Response, pulls: Values) -> Values:
+    """One row of the backward pass.
+
+    Args:
+      state: T and `rest` in front of the splat, see `blend`'s docstring.
+      response: the splat's.
+      pulls: gradient of the channel sums, of T (unused), of the median depth.
+
+    Returns:
+      T and `rest` behind the splat.
+    """
+    transmittance, rest = state
+    weight, behind, ended = transmit(transmittance, response.alpha)
+    constant_pulls = (*pulls[:3], *pulls[4:7])[: len(self._splat._constants)]
+    pull = self._dot(constant_pulls, self._splat._constants)
+    bent = None
+    if response.depth is not None and response.moment is not None:
+      bent = response.moment * pulls[8]
+      pull = self._fma(response.depth, pulls[3], pull)
+      pull = self._fma(response.moment, pulls[7] + bent, pull)
+    pull = pull * weight
+    rest = rest - pull
+    ratio = response.alpha * approximate("rcp", 1.0 - response.alpha, self._options.interpret)
+    d_log = jnp.where(response.free & ~ended, self._fma(-rest, ratio, pull), 0.0)
+    for k, g in enumerate(constant_pulls):
+      self._add(f"constant{k}", weight, g)
+    d_along = None
+    if bent is not None:
+      crossing = (weight > 0) & (transmittance > 0.5) & (behind <= 0.5)
+      d_depth = self._fma(weight, pulls[3], jnp.where(crossing, pulls[-1], 0.0))
+      d_moment = weight * self._fma(2.0, bent, pulls[7])
+      # dL/dlog(depth): depth, and 1 / depth in the moments, scale with the splat's own.
+      d_along = self._fma(d_depth, response.depth, d_moment * response.per_depth)
+      self._add("along", d_along)
+    self._add("log", d_log)
+    if response.hit is None:
+      d_y = d_log * response.dy
+      self._add("log_y", d_y)
+      self._add("log_yy", d_y, response.dy)
+    else:
+      self._add_disc(response, response.hit, d_log, d_along)
+    return behind, rest
+
+  def _dot(self, a: Sequence[jax.Array], b: Sequence[jax.Array]) -> jax.Array:
+    total = a[0] * b[0]
+    for x, y in zip(a[1:], b[1:], strict=True):
+      total = self._fma(x, y, total)
+    return total
+
+  def _add_disc(
+    self, response: Response, hit: Hit, d_log: jax.Array, d_along: jax.Array | None
+  ) -> None:
+    """Gradients of u.d, v.d, w.d and the low-pass, by themselves and times dy; in `_UNIT`s."""
+    on_disc = jnp.where(hit.sharp, d_log, 0.0)
+    d_hit, d_q = on_disc * hit.inverse, on_disc * hit.squared
+    if d_along is not None:
+      d_q = self._fma(-1.0 / _UNIT, jnp.where(hit.sharp, -d_along, 0.0), d_q)
+    parts = dict(u=d_hit * hit.u, v=d_hit * hit.v, q=d_q * hit.inverse, screen=d_log - on_disc)
+    for name, value in parts.items():
+      self._add(name, value)
+      self._add(f"{name}_y", value, response.dy)
+
+  def sums(self) -> Values:
+    """A column's share of the splat's sums, see `moments.finish`."""
+    part, dx = self._sums, self._splat.dx
+    if self._options.flat:
+      head = self._disc_sums()
+    else:
+      d_x = part["log"] * dx
+      head = (d_x, part["log_y"], d_x * dx, part["log_y"] * dx, part["log_yy"], part["log"])
+    constants = tuple(part[f"constant{k}"] for k in range(len(self._splat._constants)))
+    depth = (part["along"] * self._splat._per_z,) if self._options.geometry else ()
+    return (*head, *constants[:3], *depth, *constants[3:])
+
+  def _disc_sums(self) -> Values:
+    """dL/d(x y u0 u1 v0 v1 w0 w1), and the sum of dL/dlog(alpha)."""
+    u0, u1, v0, v1, w0, w1 = self._splat._shape
+    part, dx = self._sums, self._splat.dx
+    scales = dict(u=_UNIT, v=_UNIT, q=-_UNIT, screen=_UNIT * LOG2E)
+    u, v, q, screen = (part[k] * s for k, s in scales.items())
+    u_y, v_y, q_y, screen_y = (part[f"{k}_y"] * s for k, s in scales.items())
+    d_x = -(u0 * u + v0 * v + w0 * q + dx * screen)
+    d_y = -(u1 * u + v1 * v + w1 * q + screen_y)
+    return (d_x, d_y, dx * u, u_y, dx * v, v_y, dx * q, q_y, part["log"])
 
 
 def transmit(transmittance: jax.Array, alpha: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -111,106 +272,3 @@ def transmit(transmittance: jax.Array, alpha: jax.Array) -> tuple[jax.Array, jax
   ended = behind <= T_MIN
   behind = jnp.where(ended, -jnp.abs(transmittance), behind)
   return jnp.where(ended, 0.0, weight), behind, ended
-
-
-def forward_step(state: Values, response: Response, options: Options) -> Values:
-  """`blend.forward_step`."""
-  *sums, transmittance, median = state
-  weight, behind, _ = transmit(transmittance, response.alpha)
-  sums = [s + weight * c for s, c in zip(sums, response.channels, strict=True)]
-  if options.geometry:
-    middle = (weight > 0) & (transmittance > 0.5)
-    median = jnp.where(middle, response.channels[3], median)
-  return (*sums, behind, median)
-
-
-def backward_step(
-  state: Values, feature: Values, response: Response, pulls: Values, options: Options
-) -> tuple[Values, Values]:
-  """One splat of the backward pass.
-
-  Args:
-    state: T and `rest` in front of the splat, see `blend`'s docstring.
-    feature: the splat's.
-    response: the splat's.
-    pulls: gradient of the channel sums, of T (unused), of the median depth.
-    options: which splats.
-
-  Returns:
-    T and `rest` behind the splat; the splat's sums (1, 1, T), see `finish`.
-  """
-  transmittance, rest = state
-  count = len(response.channels)
-  weight, behind, ended = transmit(transmittance, response.alpha)
-  pull = sum(c * g for c, g in zip(response.channels, pulls[:count], strict=True)) * weight
-  rest = rest - pull
-  ratio = response.alpha * _approximate("rcp", 1.0 - response.alpha, options)
-  d_log = jnp.where(response.free & ~ended, pull - rest * ratio, 0.0)
-  drawn = [_down(weight * g) for g in (*pulls[:3], *pulls[4:7])[: 6 if options.geometry else 3]]
-  d_depth = d_moment = None
-  if options.geometry:
-    crossing = (weight > 0) & (transmittance > 0.5) & (behind <= 0.5)
-    d_depth = weight * pulls[3] + jnp.where(crossing, pulls[-1], 0.0)
-    d_moment = weight * (pulls[7] + 2.0 * response.channels[7] * pulls[8])
-  if options.flat:
-    sums, d_z = _disc_sums(feature, response, d_log, d_depth, d_moment, options)
-  else:
-    sums, d_z = _ellipsoid_sums(feature, response, d_log, d_depth, d_moment, options)
-  sums = (*sums, *drawn[:3], *d_z, *drawn[3:])
-  return (behind, rest), tuple(jnp.sum(s, 1, keepdims=True) for s in sums)
-
-
-def _down(block: jax.Array) -> jax.Array:
-  """Sum over rows, which stay inside a lane."""
-  return jnp.sum(block, 0, keepdims=True)
-
-
-def _ellipsoid_sums(
-  feature: Values,
-  response: Response,
-  d_log: jax.Array,
-  d_depth: jax.Array | None,
-  d_moment: jax.Array | None,
-  options: Options,
-) -> tuple[Values, Values]:
-  """Moments of d_log: with dx, dy, dx^2, dx dy, dy^2 and 1; and dL/dz."""
-  dx, dy = response.dx, response.dy
-  d_y = d_log * dy
-  zero, first, second = _down(d_log), _down(d_y), _down(d_y * dy)
-  d_x = zero * dx
-  moments = (d_x, first, d_x * dx, first * dx, second, zero)
-  if not options.geometry:
-    return moments, ()
-  inverse = _approximate("rcp", feature[9], options)
-  return moments, (_down(d_depth) + _down(d_moment) * inverse * inverse,)
-
-
-def _disc_sums(
-  feature: Values,
-  response: Response,
-  d_log: jax.Array,
-  d_depth: jax.Array | None,
-  d_moment: jax.Array | None,
-  options: Options,
-) -> tuple[Values, Values]:
-  """dL/d(x y u0 u1 v0 v1 w0 w1), the sum of d_log; and dL/dz."""
-  u0, u1, v0, v1, w0, w1 = feature[2:8]
-  dx, dy = response.dx, response.dy
-  su, sv, inverse, sharp, q = response.hit
-  d_power = (-2.0 * LN2) * d_log
-  d_sharp = jnp.where(sharp, d_power * inverse, 0.0)
-  d_u, d_v = d_sharp * su, d_sharp * sv  # of u.d and v.d
-  d_q = -(d_u * su + d_v * sv)
-  d_screen = jnp.where(sharp, 0.0, d_power * LOG2E)
-  d_z: Values = ()
-  if options.geometry:
-    stretch = jnp.where(sharp, inverse, 1.0)  # depth = z stretch, 1 / depth = 1 / (z stretch)
-    per_z = _approximate("rcp", feature[12], options)
-    d_q = d_q - jnp.where(sharp, d_depth * response.channels[3] * inverse + d_moment * per_z, 0.0)
-    squeezed = jnp.where(sharp, q, 1.0)
-    d_z = (_down(d_depth * stretch) + _down(d_moment * squeezed) * per_z * per_z,)
-  at_u, at_v, at_q, at_screen = (_down(d) for d in (d_u, d_v, d_q, d_screen))
-  by_u, by_v, by_q, by_screen = (_down(d * dy) for d in (d_u, d_v, d_q, d_screen))
-  d_x = -(u0 * at_u + v0 * at_v + w0 * at_q + dx * at_screen)
-  d_y = -(u1 * at_u + v1 * at_v + w1 * at_q + by_screen)
-  return (d_x, d_y, dx * at_u, by_u, dx * at_v, by_v, dx * at_q, by_q, _down(d_log)), d_z

@@ -1,13 +1,13 @@
 """How a program of the Pallas kernels sees its tiles: their pixels, and a walk along their lists.
 
-One program is one warp with a few tiles. Blocks have the axes (rows, columns, tiles), tiles
-fastest, so that 32 lanes are the columns of as many tiles as fit, and a tile's rows lie inside a
-lane.
+One program is one warp with a few tiles. A lane has one column of one tile, columns fastest; a
+block is (32,), one element per lane, and a tile's rows are separate blocks. So sums over rows stay
+in a register, a row of pixels is adjacent in memory, and the lanes of a tile are neighbours.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -16,30 +16,48 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plt
 
+from jaxsplat_mouse.pallas_math import WARP, exchange
 from jaxsplat_mouse.rasterize import blend
 from jaxsplat_mouse.rasterize.base import Options
 from jaxsplat_mouse.rasterize.blend import Values
 
-_WARP = 32
+ROW = 16  # floats of a splat or of its sums, padded: 64-byte rows, addressed without carries
 _CHUNK = 8  # splats between two looks at whether every ray has ended
 
 
 def group_size(options: Options) -> int:
   """Tiles per program."""
-  return max(1, _WARP // options.tile_size)
+  return WARP // options.tile_size
+
+
+def at_row(row: jax.Array, count: int) -> jax.Array:
+  """A row below `count`, said so that the compiler sees that addresses cannot overflow.
+
+  It then adds columns as constants of the access and not in registers.
+  """
+  return row & ((1 << max(count - 1, 1).bit_length()) - 1)
 
 
 class Tiles:
   """The tiles of one program.
 
   Attributes:
-    x: (1, columns, tiles) pixel centres.
-    y: (rows, columns, tiles) pixel centres.
-    length: (1, 1, tiles) entries of each tile's list.
+    lane: (32,) the column within the tile.
+    tile: (32,) tile number, one past the last where there is none.
+    exists: (32,) whether there is one.
+    x: (32,) pixel centres.
+    length: (32,) entries of each tile's list.
   """
 
   def __init__(
-    self, options: Options, order: Any, starts: Any, lengths: Any, splats: Any, features: Any
+    self,
+    options: Options,
+    order: Any,
+    starts: Any,
+    lengths: Any,
+    slots: Any,
+    ranks: Any,
+    features: Any,
   ) -> None:
     """Finds the tiles.
 
@@ -48,101 +66,111 @@ class Tiles:
       order: (T,) tile numbers, in the order in which programs take them.
       starts: (T,) where a tile's list begins.
       lengths: (T,) how long it is.
-      splats: (M,) the lists.
-      features: (N, F) splats.
+      slots: (I M,) the lists of all images, see `pallas_binning.TileLists`.
+      ranks: (I M,) splats of the slots.
+      features: (I N, 16) splats of all images, nearest first.
     """
-    self.options, self.splats, self.features = options, splats, features
-    side, group = options.tile_size, group_size(options)
-    first = pl.program_id(0) * group
-    tile = _tile(first + _axis(2, group), order, options)
-    self.exists = tile < options.num_tiles
-    self.tile = tile
-    self.start = plt.load(starts.at[tile], mask=self.exists, other=0)
-    self.length = plt.load(lengths.at[tile], mask=self.exists, other=0)
-    column = tile % options.tiles_wide * side + _axis(1, side)
-    # A whole block, not (rows, 1, tiles): that shape would be spread over lanes and moved back.
-    down = lax.broadcasted_iota(jnp.int32, (side, side, group), 0)
-    row = tile // options.tiles_wide * side + down
-    self.x, self.y = column.astype(jnp.float32) + 0.5, row.astype(jnp.float32) + 0.5
-    self.inside = (column < options.width) & (row < options.height)
-    # Images are reached through flat indices, tiles fastest: offered runs of adjacent addresses,
-    # the compiler would lay out everything that meets them along those runs, and sums would suffer.
-    flat = lax.iota(jnp.int32, side * side * group)
-    tile = _tile(first + flat % group, order, options)
-    self._column = tile % options.tiles_wide * side + flat // group % side
-    self._row = tile // options.tiles_wide * side + flat // (group * side)
-    self._inside = (self._column < options.width) & (self._row < options.height)
+    self.options, self._slots, self._ranks, self._features = options, slots, ranks, features
+    self._first_splat = pl.program_id(1) * (features.shape[0] // pl.num_programs(1))
+    side = options.tile_size
+    lane = lax.iota(jnp.int32, WARP)
+    self.lane = lane % side
+    place = pl.program_id(0) * group_size(options) + lane // side
+    self.tile = plt.load(order.at[place], mask=place < options.num_tiles, other=options.num_tiles)
+    self.exists = self.tile < options.num_tiles
+    start = plt.load(starts.at[self.tile], mask=self.exists, other=0)
+    self.length = plt.load(lengths.at[self.tile], mask=self.exists, other=0)
+    self._start, self._last = start, jnp.maximum(start + self.length - 1, 0)
+    self._column = self.tile % options.tiles_wide * side + self.lane
+    self._top = self.tile // options.tiles_wide * side
+    self.x = self._column.astype(jnp.float32) + 0.5
 
-  def load(self, image: Any, channel: int) -> jax.Array:
-    """One channel of an image (C, H, W) at the tiles' pixels."""
-    values = plt.load(image.at[channel, self._row, self._column], mask=self._inside, other=0.0)
-    return values.reshape(self.options.tile_size, self.options.tile_size, -1)
+  def y(self, row: int) -> jax.Array:
+    """Pixel centres of a row of the tiles (32,)."""
+    return self._top.astype(jnp.float32) + (row + 0.5)
 
-  def store(self, image: Any, channel: int, value: jax.Array) -> None:
-    """Writes the tiles' pixels of one channel of an image (C, H, W)."""
-    plt.store(image.at[channel, self._row, self._column], value.reshape(-1), mask=self._inside)
+  def _inside(self, row: int) -> jax.Array:
+    return (self._column < self.options.width) & (self._top + row < self.options.height)
 
-  def fresh_rays(self) -> jax.Array:
+  def load(self, image: Any, channel: int, row: int) -> jax.Array:
+    """A row of the tiles in one channel of an image (C, H, W)."""
+    place = image.at[channel, self._top + row, self._column]
+    return plt.load(place, mask=self._inside(row), other=0.0)
+
+  def store(self, image: Any, channel: int, row: int, value: jax.Array) -> None:
+    """Writes a row of the tiles in one channel of an image (C, H, W)."""
+    plt.store(image.at[channel, self._top + row, self._column], value, mask=self._inside(row))
+
+  def fresh_rays(self, row: int) -> jax.Array:
     """T before the first splat: 1, and -1, that is ended, for pixels outside the image."""
-    return jnp.where(self.inside, 1.0, -1.0)
+    return jnp.where(self._inside(row), 1.0, -1.0)
 
-  def entry(self, rank: Any) -> jax.Array:
-    """Place in the lists of each tile's splat `rank`; of any other one where it has no such."""
-    return jnp.minimum(self.start + rank, self.options.capacity - 1)
+  def _slot(self, place: Any) -> jax.Array:
+    """Slot of each tile's list entry at a place; of any other one where it has no such."""
+    return self._slots[jnp.minimum(self._start + place, self._last)]
 
-  def fetch(self, splat: jax.Array) -> Values:
+  def _splat(self, slot: jax.Array) -> jax.Array:
+    """The slot's splat among those of all images."""
+    return self._first_splat + self._ranks[at_row(slot, self._ranks.shape[0])]
+
+  def _fetch(self, splat: jax.Array) -> Values:
     """Features of one splat per tile."""
     count = blend.num_features(self.options.flat, self.options.geometry)
-    return tuple(self.features[splat, k] for k in range(count))
+    row = at_row(splat, self._features.shape[0])
+    return tuple(self._features[row, k] for k in range(count))
 
   def walk(
-    self, step: Callable[..., Values], state: Values, transmittance: int
-  ) -> tuple[Values, jax.Array]:
-    """Runs `state = step(rank, feature, state)` along the lists until they or all rays have ended.
+    self, step: Callable[..., Any], state: Any, rays: Callable[[Any], Sequence[jax.Array]]
+  ) -> tuple[Any, jax.Array]:
+    """Runs `state = step(place, slot, feature, state)` along the lists.
 
-    Past the end of a list its tile is given splats of opacity 0. While one splat is worked on, the
-    next one's features and the number of the one after that are on their way.
+    Ends with the lists, or when all rays have ended. Past the end of a list its tile is given
+    splats of opacity 0. While one splat is worked on, the next one's features, the number of the
+    one after that and the slot of the third are on their way.
 
     Args:
       step: the work on one splat of each tile.
       state: blocks, carried.
-      transmittance: which of them is T, negative where a ray has ended.
+      rays: T of every row in a state, negative where a ray has ended.
 
     Returns:
       the last state, and how many splats of each list were looked at.
     """
     opacity = blend.opacity_index(self.options.flat)
 
-    def one(rank: jax.Array, carry: Any) -> Any:
-      feature, splat, state = carry
-      ahead = self.fetch(splat)
-      splat = self.splats[self.entry(rank + 2)]
-      seen = jnp.where(rank < self.length, feature[opacity], 0.0)
-      feature = (*feature[:opacity], seen, *feature[opacity + 1 :])
-      return ahead, splat, step(rank, feature, state)
+    def one(place: jax.Array, carry: Any) -> Any:
+      slot, feature, (next_slot, next_splat), later_slot, state = carry
+      ahead = self._fetch(next_splat)
+      later = later_slot, self._splat(later_slot)
+      last_slot = self._slot(place + 3)
+      top = jnp.where(place < self.length, feature[opacity], -jnp.inf)
+      feature = (*feature[:opacity], top, *feature[opacity + 1 :])
+      return next_slot, ahead, later, last_slot, step(place, slot, feature, state)
 
     def several(carry: Any) -> Any:
-      rank, walked, busy, carry = carry
-      carry = lax.fori_loop(rank, rank + _CHUNK, one, carry)
-      rank = rank + _CHUNK
-      walked = jnp.where(busy > 0, jnp.minimum(rank, self.length), walked)
-      brightest = jnp.max(carry[-1][transmittance], axis=0, keepdims=True)
-      seeing = jnp.max(brightest, axis=1, keepdims=True) > 0
-      busy = jnp.where(seeing & (rank < self.length), busy, 0)
-      return rank, walked, busy, carry
+      place, walked, busy, carry = carry
+      carry = lax.fori_loop(place, place + _CHUNK, one, carry)
+      place = place + _CHUNK
+      walked = jnp.where(busy > 0, jnp.minimum(place, self.length), walked)
+      seeing = self._any_column(rays(carry[-1]))
+      busy = jnp.where(seeing & (place < self.length), busy, 0)
+      return place, walked, busy, carry
 
     busy = (self.length > 0).astype(jnp.int32)
-    lead = self.fetch(self.splats[self.entry(0)]), self.splats[self.entry(1)]
-    carry = (jnp.int32(0), jnp.zeros_like(busy), busy, (*lead, state))
-    _, walked, _, carry = lax.while_loop(lambda c: jnp.max(c[2]) > 0, several, carry)
+    slots = [self._slot(place) for place in range(3)]
+    splats = [self._splat(slot) for slot in slots[:2]]
+    carry = (slots[0], self._fetch(splats[0]), (slots[1], splats[1]), slots[2], state)
+    start = (jnp.int32(0), jnp.zeros_like(busy), busy, carry)
+    _, walked, _, carry = lax.while_loop(lambda c: jnp.max(c[2]) > 0, several, start)
     return carry[-1], walked
 
-
-def _axis(axis: int, size: int) -> jax.Array:
-  """0 .. size - 1 along one of three axes."""
-  return lax.broadcasted_iota(jnp.int32, tuple(size if k == axis else 1 for k in range(3)), axis)
-
-
-def _tile(place: jax.Array, order: Any, options: Options) -> jax.Array:
-  """Tile number; one past the last, which lies below the image, where there is none."""
-  return plt.load(order.at[place], mask=place < options.num_tiles, other=options.num_tiles)
+  def _any_column(self, rays: Sequence[jax.Array]) -> jax.Array:
+    """Whether any ray of the tile goes on, in each of its lanes."""
+    brightest = rays[0]
+    for ray in rays[1:]:
+      brightest = jnp.maximum(brightest, ray)
+    mask = 1
+    while mask < self.options.tile_size:
+      other = exchange(brightest, mask, self.options.interpret)
+      brightest, mask = jnp.maximum(brightest, other), 2 * mask
+    return brightest > 0

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxsplat_mouse.rasterize import blend
-from jaxsplat_mouse.rasterize.base import Bundle, Options
+from jaxsplat_mouse.rasterize.base import Bundle, Channels, Options
 from jaxsplat_mouse.rasterize.binning import TileLists, bin_splats
 from jaxsplat_mouse.rasterize.moments import finish
 from jaxsplat_mouse.rasterize.xla_gradient import chain, splat_sums
@@ -54,7 +54,7 @@ class _Tiles:
   starts: jax.Array
 
 
-def forward(bundle: Bundle, options: Options) -> tuple[jax.Array, Residuals, jax.Array]:
+def forward(bundle: Bundle, options: Options) -> tuple[Channels, Residuals, jax.Array]:
   """See `base`."""
   lists = bin_splats(bundle, options)
   rows, count = lists.starts.size, blend.num_channels(options.geometry)
@@ -128,24 +128,25 @@ def forward(bundle: Bundle, options: Options) -> tuple[jax.Array, Residuals, jax
   lengths = (lists.ends - lists.starts).reshape(-1)
   channels, walked = _blocks(lengths, lists, bundle, options, visit, (channels, walked))
   residuals = Residuals(lists=lists, walked=walked.reshape(lists.starts.shape))
-  return channels[:, :, : options.height, : options.width], residuals, lists.overflow
+  channels = channels[:, :, : options.height, : options.width]
+  return (channels[:, :3], channels[:, 3:]), residuals, lists.overflow
 
 
 def backward(
   bundle: Bundle,
   residuals: Residuals,
-  channels: jax.Array,
-  gradient: jax.Array,
+  channels: Channels,
+  gradient: Channels,
   options: Options,
 ) -> jax.Array:
   """See `base`."""
   features, entries = _flatten(bundle, residuals.lists, options)
   count = blend.num_channels(options.geometry)
-  along = range(count + 1)
-  columns = lambda images: tuple(images[:, c] for c in along)
+  columns = lambda images: tuple(i[:, c] for i in images for c in range(i.shape[1]))[: count + 1]
   rest = blend.total(columns(channels), columns(gradient))[:, None]
   # The gradient of T is part of `rest`, which takes its place.
-  parts = [gradient[:, :count], rest, gradient[:, count + 1 :]]
+  colors, others = gradient
+  parts = [colors, others[:, : count - 3], rest, others[:, count - 2 :]]
   padding = (-options.height % options.tile_size, -options.width % options.tile_size)
   pulls = jnp.pad(jnp.concatenate(parts, 1), ((0, 0), (0, 0), (0, padding[0]), (0, padding[1])))
 
