@@ -40,12 +40,12 @@ WINDOW = _gaussian_window()
 
 def l1(x: jax.Array, y: jax.Array, observed: jax.Array | None = None) -> jax.Array:
   """Mean absolute difference of two images (H, W, C)."""
-  return _observed_mean(jnp.abs(_hide(x, y, observed) - y).mean(-1), observed)
+  return _observed_mean(_absolute(hide(x, y, observed) - y).mean(-1), observed)
 
 
 def mask_l1(alpha: jax.Array, target: jax.Array, observed: jax.Array | None = None) -> jax.Array:
   """Mean absolute difference of a coverage and its silhouette, both (H, W)."""
-  return _observed_mean(jnp.abs(_hide(alpha, target, observed) - target), observed)
+  return _observed_mean(_absolute(hide(alpha, target, observed) - target), observed)
 
 
 def mask_bce(alpha: jax.Array, target: jax.Array, observed: jax.Array | None = None) -> jax.Array:
@@ -53,7 +53,7 @@ def mask_bce(alpha: jax.Array, target: jax.Array, observed: jax.Array | None = N
 
   Values and gradients are finite at 0 and 1: see `LOG_FLOOR`.
   """
-  alpha = _hide(alpha, target, observed)
+  alpha = hide(alpha, target, observed)
   entropy = -(target * _bounded_log(alpha) + (1.0 - target) * _bounded_log(1.0 - alpha))
   return _observed_mean(entropy, observed)
 
@@ -68,13 +68,13 @@ def outside_hull(
     hull_alpha: (H, W) silhouette of the visual hull at the same camera.
     observed: (H, W), see the module.
   """
-  penalty = -(1.0 - hull_alpha) * _bounded_log(1.0 - _hide(alpha, hull_alpha, observed))
+  penalty = -(1.0 - hull_alpha) * _bounded_log(1.0 - hide(alpha, hull_alpha, observed))
   return _observed_mean(penalty, observed)
 
 
 def distortion(distortion_map: jax.Array, observed: jax.Array | None = None) -> jax.Array:
   """Mean of a rendered depth distortion map (H, W) (Huang et al. 2024, eq. 13)."""
-  return _observed_mean(_hide(distortion_map, 0.0, observed), observed)
+  return _observed_mean(hide(distortion_map, 0.0, observed), observed)
 
 
 def normal_consistency(
@@ -142,7 +142,7 @@ def psnr(x: jax.Array, y: jax.Array, observed: jax.Array | None = None) -> jax.A
 
   A silhouette as `observed` gives the foreground's.
   """
-  error = _observed_mean(((_hide(x, y, observed) - y) ** 2).mean(-1), observed)
+  error = _observed_mean(((hide(x, y, observed) - y) ** 2).mean(-1), observed)
   return -10.0 * jnp.log10(jnp.maximum(error, 1e-10))
 
 
@@ -181,7 +181,7 @@ def ssim(
   seen = jnp.ones(x.shape[:2]) if observed is None else (observed > 0).astype(jnp.float32)
   y = lax.stop_gradient(y)
   y_mean = gaussian_blur(y) if y_mean is None else y_mean
-  total = _ssim_sum(_hide(x, y, observed), y, y_mean, seen)
+  total = _ssim_sum(hide(x, y, observed), y, y_mean, seen)
   return total / (jnp.maximum(seen.sum(), 1.0) * x.shape[2])
 
 
@@ -289,6 +289,11 @@ def _dot(rows: jax.Array, weights: jax.Array) -> jax.Array:
   return jnp.einsum("hn,hn->h", rows, weights, precision="highest").sum()
 
 
+def _absolute(x: jax.Array) -> jax.Array:
+  """|x| with the gradient 0 at 0, where that of `jnp.abs` is 1."""
+  return x * lax.stop_gradient(jnp.sign(x))
+
+
 def _bounded_log(x: jax.Array) -> jax.Array:
   """log x, continued below `LOG_FLOOR` by its tangent: finite, and the gradient never vanishes."""
   tangent = math.log(LOG_FLOOR) + (x - LOG_FLOOR) / LOG_FLOOR
@@ -301,7 +306,7 @@ def _erode(mask: jax.Array) -> jax.Array:
   return jnp.pad(inside, 1)
 
 
-def _hide(x: jax.Array, y: jax.Array | float, observed: jax.Array | None) -> jax.Array:
+def hide(x: jax.Array, y: jax.Array | float, observed: jax.Array | None) -> jax.Array:
   """`x` (H, W, ...) with y where it is not observed: equal there, whatever x holds."""
   if observed is None:
     return x

@@ -108,9 +108,11 @@ def _depth_mapping(
 
 def _finish(image: Image, background: jax.Array | float, span: jax.Array) -> RenderOutput:
   alpha = 1.0 - image.transmittance
-  behind = image.transmittance[..., None] * jnp.asarray(background, jnp.float32)
+  rgb = image.rgb
+  if not isinstance(background, float) or background != 0.0:  # Black costs nothing.
+    rgb = rgb + image.transmittance[..., None] * jnp.asarray(background, jnp.float32)
   return RenderOutput(
-    rgb=image.rgb + behind,
+    rgb=rgb,
     alpha=alpha,
     depth=jm.safe_divide(image.depth_sum, alpha, 1e-6),
     median_depth=image.median_depth,

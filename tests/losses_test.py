@@ -287,3 +287,9 @@ def test_normal_consistency_ignores_unobserved_neighbours():
   broken = np.where(seen > 0, depth, 7.0).astype(np.float32)
   loss = jax.jit(lambda depth: losses.normal_consistency(normal, depth, alpha, camera, seen))
   assert float(loss(broken)) == float(loss(depth)) > 0
+
+
+@pytest.mark.parametrize("loss", [losses.l1, losses.mask_l1])
+def test_equal_images_pull_nowhere(images, loss):
+  image = images[1] if loss is losses.l1 else images[1][..., 0]
+  assert not np.any(jax.jit(jax.grad(loss))(image, image))

@@ -14,6 +14,7 @@ from jaxsplat_mouse.cameras import Cameras
 from jaxsplat_mouse.fit.adjustments import Adjustments, adjust_cameras, expose
 from jaxsplat_mouse.fit.config import Config
 from jaxsplat_mouse.gaussians import Gaussians
+from jaxsplat_mouse.photometric import photometric
 from jaxsplat_mouse.render import RenderOutput, render
 from jaxsplat_mouse.scene import HullViews, Scene
 
@@ -138,12 +139,11 @@ def _view_loss(
   """Per-pixel mean losses of one view, unweighted."""
   wanted = target.colors + (1.0 - target.alphas)[..., None] * background
   shown = expose_over(output, target.exposure, background)
-  parts = {
-    "l1": losses.l1(shown, wanted, target.observed),
-    "mask": losses.mask_l1(output.alpha, target.alphas, target.observed),
-  }
+  parts = {"mask": losses.mask_l1(output.alpha, target.alphas, target.observed)}
   if config.ssim_weight > 0:
-    parts["ssim"] = losses.ssim(shown, wanted, target.observed)
+    parts["l1"], parts["ssim"] = photometric(shown, wanted, target.observed)
+  else:
+    parts["l1"] = losses.l1(shown, wanted, target.observed)
   if config.model == "2dgs":
     parts["distortion"] = losses.distortion(output.distortion, target.observed)
     parts["normal"] = losses.normal_consistency(
