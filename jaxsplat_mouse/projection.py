@@ -30,7 +30,8 @@ ALPHA_MIN = 1.0 / 255.0
 LOW_PASS = 0.3  # px^2 added to the covariance of an ellipsoid
 NEAR = 1e-2  # camera z below which a splat is culled, world units
 EXTENT = 3.33  # standard deviations beyond which a splat is never evaluated
-_EDGE_ON = 1e-3  # smallest |cosine| between a disc's normal and the ray to its centre
+_EDGE_ON = 1e-3  # |cosine| between a disc's normal and the ray to its centre: edge-on below it
+_EDGE_SLACK = 1.05  # of the ball around a disc, against rounding where it is nearly edge-on
 _FRUSTUM_MARGIN = 0.3  # of the frustum, beyond which the EWA Jacobian is frozen
 
 
@@ -124,9 +125,14 @@ def project_2d(gaussians: Gaussians2D, camera: Cameras) -> Splats:
   shapes = jnp.concatenate([u, v, w], -1)
   visible &= jnp.isfinite(shapes).all(-1)
   shapes = jnp.where(visible[:, None], shapes, 1.0)
+  # Edge-on a disc is thinner than its low-pass, which alone is seen: that of the dot is narrower.
+  dot = jnp.array([2.0, 0.0, 0.0, 2.0, 0.0, 0.0])
+  shapes = jnp.where((steep | ~visible)[:, None], shapes, dot)
   centers = jnp.stack([fx * x / z + cx, fy * y / z + cy], -1)
   level = _level(gaussians)
-  ellipses, boxes = _disc_bounds(centers, shapes, level)
+  reach = _EDGE_SLACK * sizes.max(-1) * jnp.sqrt(2.0 * jnp.maximum(level, 0.0))
+  ball = _ball_box(point, reach, camera)
+  ellipses, boxes = _disc_bounds(centers, shapes, level, ball)
   return _assemble(gaussians, camera, centers, shapes, z, ellipses, boxes, visible & (level > 0))
 
 
@@ -159,14 +165,44 @@ def _level(gaussians: Gaussians) -> jax.Array:
   return jnp.minimum(jnp.log(opacity / ALPHA_MIN), 0.5 * EXTENT**2)
 
 
+def _ball_box(point: jax.Array, radius: jax.Array, camera: Cameras) -> jax.Array:
+  """Box (N, 4) x0 y0 x1 y1 around balls in camera coordinates, pixels.
+
+  It is all of the plane where a ball reaches the camera's own.
+
+  Seen from above, the tangents through the camera to a circle of radius r about (x, z) have the
+  slopes (x z -+ r sqrt(x^2 + z^2 - r^2)) / (z^2 - r^2).
+
+  Args:
+    point: (N, 3) centres.
+    radius: (N,) of the balls.
+    camera: one camera.
+  """
+  z = point[:, 2]
+  room = z * z - radius * radius
+  clear = (z > 0) & (room > 1e-4 * z * z)
+  room = jnp.where(clear, room, 1.0)
+  fx, fy, cx, cy = camera.intrinsics
+
+  def edges(x: jax.Array, focal: jax.Array, middle: jax.Array) -> tuple[jax.Array, jax.Array]:
+    reach = radius * jnp.sqrt(x * x + room)
+    low, high = ((x * z + sign * reach) / room for sign in (-1.0, 1.0))
+    return focal * low + middle, focal * high + middle
+
+  (x0, x1), (y0, y1) = edges(point[:, 0], fx, cx), edges(point[:, 1], fy, cy)
+  everywhere = jnp.array([-1e9, -1e9, 1e9, 1e9])
+  return jnp.where(clear[:, None], jnp.stack([x0, y0, x1, y1], -1), everywhere)
+
+
 def _disc_bounds(
-  centers: jax.Array, shapes: jax.Array, level: jax.Array
+  centers: jax.Array, shapes: jax.Array, level: jax.Array, ball: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
   """Ellipse and box of (u.d)^2 + (v.d)^2 <= 2 level (1 + w.d)^2, and of the low-pass disc.
 
   The 2x2 form uu' + vv' - 2 level ww' and its adjugate are sums of outer products, so their
   determinant is a sum of squared cross products and nothing cancels for thin, slanted discs. A disc
-  that reaches the camera's plane has no ellipse: it is given the whole plane.
+  seen edge-on, or one that reaches the camera's plane, has no ellipse: what is seen of it lies in
+  the box `ball` (N, 4) around the ball that holds it, and in the low-pass disc. No box is larger.
   """
   u, v, w = shapes[:, 0:2], shapes[:, 2:4], shapes[:, 4:6]
   cross = lambda a, b: a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]
@@ -186,10 +222,11 @@ def _disc_bounds(
   half = jnp.sqrt(jnp.maximum(variance, 0.0))
   middle = centers + offset
   low_pass = jnp.sqrt(0.5 * r2)  # alpha of the screen-space filter is opacity exp(-|d|^2)
-  low = jnp.minimum(middle - half, centers - low_pass[:, None])
-  high = jnp.maximum(middle + half, centers + low_pass[:, None])
-  everywhere = jnp.array([-1e9, -1e9, 1e9, 1e9])
-  boxes = jnp.where(proper[:, None], jnp.concatenate([low, high], -1), everywhere)
+  low = jnp.maximum(jnp.where(proper[:, None], middle - half, -1e9), ball[:, :2])
+  high = jnp.minimum(jnp.where(proper[:, None], middle + half, 1e9), ball[:, 2:])
+  low = jnp.minimum(low, centers - low_pass[:, None])
+  high = jnp.maximum(high, centers + low_pass[:, None])
+  boxes = jnp.concatenate([low, high], -1)
   ellipses = jnp.concatenate([middle, quadratic, low_pass[:, None]], -1)
   anywhere = jnp.concatenate([centers, jnp.zeros_like(quadratic), low_pass[:, None]], -1)
   return jnp.where(proper[:, None], ellipses, anywhere), boxes
