@@ -7,7 +7,7 @@ the first ones' fits, and so on: a batch holds one frame of each recording.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from absl import logging
@@ -34,10 +34,16 @@ def predecessors(sources: Mapping[str, Source]) -> dict[str, str]:
   return before
 
 
-def plan_rounds(
-  workdir: Workdir, sources: Mapping[str, Source], wanted: Collection[str], size: int
+def new_plans(
+  workdir: Workdir,
+  settings: Settings,
+  sources: Mapping[str, Source],
+  wanted: Sequence[str],
+  size: int,
 ) -> list[Plan]:
-  """Batches of at most `size` scenes, every scene in a later one than the scene before it."""
+  """Batches of at most `size` scenes; with warm starts, frames come in their order."""
+  if not settings.fit.warm_start:
+    return batches.new(workdir, wanted, size)
   rounds: dict[int, list[str]] = {}
   place: dict[str, int] = {}
   for name, source in sources.items():
@@ -47,19 +53,25 @@ def plan_rounds(
   return [p for k in sorted(rounds) for p in batches.new(workdir, rounds[k], size)]
 
 
-def is_warm(names: Sequence[str], before: Mapping[str, str]) -> bool:
-  """Whether a batch is one of later frames; rounds are never mixed."""
-  return all(name in before for name in names)
+def start(
+  workdir: Workdir, settings: Settings, sources: Mapping[str, Source], prepared: Sequence[Prepared]
+) -> tuple[list[Prepared], bool]:
+  """The scenes of a batch, with the Gaussians of the frames before where there are such fits.
+
+  Returns:
+    the scenes, and whether all of them start so: only then is the short fit enough for the batch.
+  """
+  if not settings.fit.warm_start:
+    return list(prepared), False
+  before = predecessors(sources)
+  started = [_warmed(workdir, settings, before.get(p.source.name), p) for p in prepared]
+  warm = all(a.gaussians is not b.gaussians for a, b in zip(started, prepared, strict=True))
+  return started, warm
 
 
-def start_from_previous(
-  workdir: Workdir, settings: Settings, before: Mapping[str, str], prepared: Sequence[Prepared]
-) -> list[Prepared]:
-  """Scenes with the Gaussians of the frames before; from its hull where there is no such fit."""
-  return [_warmed(workdir, settings, before[one.source.name], one) for one in prepared]
-
-
-def _warmed(workdir: Workdir, settings: Settings, name: str, one: Prepared) -> Prepared:
+def _warmed(workdir: Workdir, settings: Settings, name: str | None, one: Prepared) -> Prepared:
+  if name is None:
+    return one
   try:
     saved = fits.load_fit(workdir, name)
     if model_name(saved.gaussians) != settings.fit.model:

@@ -29,15 +29,25 @@ def test_frames_follow_each_other_within_their_recording(sources):
   assert warm.predecessors(sources) == {"a1": "a0", "b1": "b0", "a2": "a1"}
 
 
+def _settings(warm: bool = True) -> Settings:
+  config = tiny_config()
+  config.fit.warm_start = warm
+  return Settings.from_config(config)
+
+
 def test_a_batch_holds_one_frame_of_each_recording(sources, tmp_path: pathlib.Path):
-  plans = warm.plan_rounds(Workdir(tmp_path), sources, set(sources), 4)
+  plans = warm.new_plans(Workdir(tmp_path), _settings(), sources, list(sources), 4)
   assert [plan.names for plan in plans] == [("a0", "b0"), ("a1", "b1"), ("a2",)]
-  before = warm.predecessors(sources)
-  assert [warm.is_warm(plan.names, before) for plan in plans] == [False, True, True]
+
+
+def test_without_warm_starts_the_order_is_that_of_the_scenes(sources, tmp_path):
+  plans = warm.new_plans(Workdir(tmp_path), _settings(False), sources, list(sources), 4)
+  assert [plan.names for plan in plans] == [("a0", "b0", "a1", "b1"), ("a2",)]
 
 
 def test_what_is_done_leaves_the_order_alone_and_large_rounds_are_cut(sources, tmp_path):
-  plans = warm.plan_rounds(Workdir(tmp_path), sources, {"a1", "b0", "a2", "b1"}, 1)
+  wanted = ["a1", "b0", "a2", "b1"]
+  plans = warm.new_plans(Workdir(tmp_path), _settings(), sources, wanted, 1)
   assert [plan.names for plan in plans] == [("b0",), ("a1",), ("b1",), ("a2",)]
 
 
@@ -55,7 +65,7 @@ def _prepared(source: Source, scale: float, seed: int) -> Prepared:
 
 
 def test_splats_come_from_the_fit_before_in_the_new_scale(sources, tmp_path):
-  workdir, settings = Workdir(tmp_path), Settings.from_config(tiny_config())
+  workdir, settings = Workdir(tmp_path), _settings()
   old = random_gaussians(True, 25, seed=1)
   fits.save_fit(
     workdir,
@@ -70,8 +80,11 @@ def test_splats_come_from_the_fit_before_in_the_new_scale(sources, tmp_path):
     ),
   )
   one, other = _prepared(sources["a1"], 3.0, 2), _prepared(sources["b1"], 3.0, 3)
-  before = warm.predecessors(sources)
-  warmed, cold = warm.start_from_previous(workdir, settings, before, [one, other])
+  (warmed,), all_warm = warm.start(workdir, settings, sources, [one])
   np.testing.assert_allclose(warmed.gaussians.means[:25], 1.5 * np.asarray(old.means), rtol=1e-5)
   assert len(warmed.gaussians.means) == 40
-  assert cold.gaussians is other.gaussians  # no fit before it: from its hull
+  assert all_warm
+  # Without a fit before it a frame starts from its hull, and its batch takes the whole time.
+  (_, cold), all_warm = warm.start(workdir, settings, sources, [one, other])
+  assert cold.gaussians is other.gaussians
+  assert not all_warm
