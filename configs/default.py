@@ -21,6 +21,9 @@ def get_config(variant: str = "") -> ConfigDict:
   config.data = ConfigDict()
   # A scene folder, a folder of scene folders, or a list file; empty for the built-in mouse.
   config.data.input = ""
+  # I/N, from 0/N to N-1/N: this run does every N-th scene. N runs share one workdir, as the tasks
+  # of a Slurm array: --config.data.shard=$SLURM_ARRAY_TASK_ID/8 with --array=0-7.
+  config.data.shard = ""
   # Canonical frame: one scale per "scene", one per "recording", or "none" to keep the input frame.
   config.data.normalize = "scene"
   # The animal's radius in the canonical frame (FaceLift sees +-0.91), and the input's up axis:
@@ -60,6 +63,15 @@ def get_config(variant: str = "") -> ConfigDict:
   config.batch = ConfigDict()
   # Scenes fitted together: a number, or "auto" from the device's memory.
   config.batch.scenes = "auto"
+
+  config.execution = ConfigDict()
+  # Where batches run: "local", on all devices of this machine, or "ray", spread over a cluster
+  # whose machines all see the workdir and the input at the same paths.
+  config.execution.engine = "local"
+  # Of the Ray cluster; empty for $RAY_ADDRESS or, without it, this machine. Workers: 0 for as many
+  # as the cluster has GPUs.
+  config.execution.address = ""
+  config.execution.workers = 0
 
   config.checkpoint = ConfigDict()
   # Steps between two moments at which a fit can stop, and the least seconds between two savings.

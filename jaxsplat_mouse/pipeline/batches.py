@@ -94,18 +94,29 @@ def choose_shape(workdir: Workdir, prepared: Sequence[Prepared], alone: bool) ->
     prepared: the batch.
     alone: the run has no other batch; then the crops are as tight as they can be.
   """
-  path = workdir.path / _SHAPES_FILE
+  return pick_shape(workdir, *needed_shapes(prepared), alone)
+
+
+def needed_shapes(prepared: Sequence[Prepared]) -> tuple[tuple[int, int], tuple[int, int]]:
+  """The least crops that a batch needs, in small and in large steps."""
+  scenes = [p.scene for p in prepared]
+  return crop_shape(scenes, multiple=_FINE), crop_shape(scenes, multiple=_COARSE)
+
+
+def pick_shape(
+  workdir: Workdir, needed: tuple[int, int], coarse: tuple[int, int], alone: bool
+) -> tuple[int, int]:
+  """As `choose_shape`, from what `needed_shapes` gave."""
+  path = workdir.state / _SHAPES_FILE
   try:
     shapes = [(int(h), int(w)) for h, w in json.loads(path.read_text())]
   except (OSError, ValueError, TypeError):
     shapes = []
-  scenes = [p.scene for p in prepared]
-  needed = crop_shape(scenes, multiple=_FINE)
   most = _MOST_WASTE * needed[0] * needed[1]
   fitting = [s for s in shapes if s[0] >= needed[0] and s[1] >= needed[1] and s[0] * s[1] <= most]
   if fitting:
     return min(fitting, key=lambda s: (s[0] * s[1], s))
-  shape = needed if alone else crop_shape(scenes, multiple=_COARSE)
+  shape = needed if alone else coarse
   with contextlib.suppress(OSError):
     atomic.write_bytes(path, json.dumps([*shapes, shape]).encode())
   return shape

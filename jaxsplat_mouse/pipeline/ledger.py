@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from absl import logging
@@ -60,8 +60,19 @@ class Ledger:
     same = digest == record.extra.get("digest")
     return same and dataset.is_complete(self._workdir.dataset, record)
 
-  def is_fitted(self, name: str, scale: float | None) -> bool:
-    """Whether `fits/` holds the scene's fit with these settings from these files."""
+  def fitted(self, names: Sequence[str], scales: Mapping[str, float]) -> list[str]:
+    """Scenes whose fits `fits/` holds with these settings from these files.
+
+    Args:
+      names: the scenes to look for.
+      scales: canonical units per input unit by recording.
+    """
+    scale = lambda name: scales.get(self.sources[name].recording)
+    with ThreadPoolExecutor() as threads:
+      answers = list(threads.map(lambda name: self._is_fitted(name, scale(name)), names))
+    return [name for name, answer in zip(names, answers, strict=True) if answer]
+
+  def _is_fitted(self, name: str, scale: float | None) -> bool:
     try:
       saved = fits.load_fit(self._workdir, name)
       wanted = sources.digest(self.sources[name]), fits.fit_key(self._settings, scale)
@@ -134,6 +145,11 @@ class Ledger:
       record = self.records.get(name)
       if record is not None and (name not in told or told[name].status != record.status):
         self._append(record)
+
+  def read_others(self) -> None:
+    """Takes the scenes of other shards from the manifest as it stands now."""
+    told = dataset.latest_records(self._workdir.dataset)
+    self.records |= {name: record for name, record in told.items() if name not in self.sources}
 
   def lost(self) -> list[str]:
     """Scenes of this run that were written, and whose folders are gone now."""

@@ -123,8 +123,12 @@ class Writers(Generic[Result]):
     else:
       self._done(name, future.result())
 
-  def finish(self) -> None:
+  def flush(self) -> None:
     """Waits for all jobs."""
     while self._waiting:
       self._take()
+
+  def finish(self) -> None:
+    """Waits for all jobs and ends the threads."""
+    self.flush()
     self._threads.shutdown()

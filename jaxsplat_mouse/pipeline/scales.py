@@ -8,7 +8,6 @@ from collections.abc import Callable, Collection
 from jaxsplat_mouse.canonical import recording_scale
 from jaxsplat_mouse.errors import InputError
 from jaxsplat_mouse.io import atomic
-from jaxsplat_mouse.pipeline.prepare import measure_radius
 from jaxsplat_mouse.pipeline.settings import Settings
 from jaxsplat_mouse.pipeline.workdir import Workdir
 from jaxsplat_mouse.sources import Source
@@ -22,6 +21,7 @@ def fix_scales(
   found: Collection[Source],
   wanted: Collection[str],
   on_scene: Callable[[str], None],
+  measure: Callable[[Source], float],
 ) -> dict[str, float]:
   """Canonical units per input unit by recording; empty where every scene has its own.
 
@@ -31,6 +31,7 @@ def fix_scales(
     found: all scenes.
     wanted: recordings that need a scale.
     on_scene: called with the name of every scene that is measured.
+    measure: radius of a scene's hull in input units, or InputError.
 
   Raises:
     InputError: the file cannot be written: scenes of a later run could get another scale.
@@ -47,7 +48,7 @@ def fix_scales(
     if source.recording not in scales and source.recording in wanted:
       on_scene(source.name)
       try:
-        radius = measure_radius(source, settings.hull)
+        radius = measure(source)
       except InputError:  # told when its turn comes
         continue
       radii.setdefault(source.recording, []).append(radius)

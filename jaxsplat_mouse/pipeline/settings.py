@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -19,7 +20,7 @@ from jaxsplat_mouse.pipeline.gate import Rule, parse_rules
 from jaxsplat_mouse.visual_hull import HullConfig
 
 # What may change from run to run of one workdir: how the work is done, not what comes out.
-FREE_KEYS = ("batch.", "checkpoint.", "report.", "dataset.")
+FREE_KEYS = ("data.shard", "execution.", "batch.", "checkpoint.", "report.", "dataset.")
 # What changes the dataset but not the fits: scenes are rendered again from their Gaussians.
 RENDER_KEYS = ("render.", "dataset.png_level")
 
@@ -29,10 +30,32 @@ class ConfigError(ValueError):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Shard:
+  """One of several runs that share a workdir: every `count`-th scene from `index` on."""
+
+  index: int
+  count: int
+
+  def __str__(self) -> str:
+    """Fit for a folder's name."""
+    return f"{self.index}-of-{self.count}"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExecutionSettings:
+  """Where batches run: `local` or `ray`, the cluster's address and its number of workers."""
+
+  engine: str
+  address: str
+  workers: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class DataSettings:
   """Where scenes come from; see `configs/default.py` for each field here and below."""
 
   input: str
+  shard: Shard | None
   normalize: str
   radius: float
   up: str
@@ -95,6 +118,7 @@ class Settings:
   render: RenderSettings
   dataset: DatasetSettings
   batch: BatchSettings
+  execution: ExecutionSettings
   checkpoint: CheckpointSettings
   report: ReportSettings
 
@@ -121,6 +145,8 @@ class Settings:
       if name == "batch":
         given["scenes"] = _batch_scenes(given["scenes"])
       try:
+        if name == "data":
+          given["shard"] = parse_shard(given["shard"])
         if name == "dataset":
           given["gate"] = parse_rules(given["gate"])
         built[name] = section(**given)
@@ -138,6 +164,7 @@ _SECTIONS: dict[str, type] = {
   "render": RenderSettings,
   "dataset": DatasetSettings,
   "batch": BatchSettings,
+  "execution": ExecutionSettings,
   "checkpoint": CheckpointSettings,
   "report": ReportSettings,
 }
@@ -196,6 +223,20 @@ def _batch_scenes(value: Any) -> int | None:
     raise ConfigError(f"batch.scenes: {value!r}, expected 'auto' or a number") from None
 
 
+def parse_shard(text: str) -> Shard | None:
+  """`0/8` is the first of eight; empty is all.
+
+  Raises:
+    ValueError: anything else.
+  """
+  if not text:
+    return None
+  match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", str(text))
+  if not match or int(match[1]) >= int(match[2]):
+    raise ValueError(f"data.shard: {text!r}, expected I/N with I from 0 to N - 1, as 0/8")
+  return Shard(index=int(match[1]), count=int(match[2]))
+
+
 def _check_values(settings: Settings) -> None:
   """Refuses what could only fail later, naming the key."""
   ranges: list[tuple[str, Any, float, float]] = [
@@ -210,6 +251,7 @@ def _check_values(settings: Settings) -> None:
     ("render.image_size", settings.render.image_size, 8, 8192),
     ("dataset.val_fraction", settings.dataset.val_fraction, 0, 0.9),
     ("dataset.png_level", settings.dataset.png_level, 0, 9),
+    ("execution.workers", settings.execution.workers, 0, 100_000),
     ("checkpoint.steps", settings.checkpoint.steps, 1, 1_000_000),
     ("checkpoint.seconds", settings.checkpoint.seconds, 0, 1e9),
   ]
@@ -222,3 +264,5 @@ def _check_values(settings: Settings) -> None:
     raise ConfigError(
       f"data.normalize: {settings.data.normalize!r}, expected 'scene', 'recording' or 'none'"
     )
+  if settings.execution.engine not in ("local", "ray"):
+    raise ConfigError(f"execution.engine: {settings.execution.engine!r}, expected 'local' or 'ray'")

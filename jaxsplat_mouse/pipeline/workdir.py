@@ -1,7 +1,8 @@
 """The folder of a run: its parts, its lock, and `config.json`, which says what ran.
 
 WORKDIR/config.json    configuration, versions, device, commands
-WORKDIR/lock           held by the running process
+WORKDIR/lock           held by the running process, shared by those that do a shard each
+WORKDIR/shards/I-of-N/ lock, checkpoints and metrics.jsonl of a shard
 WORKDIR/dataset/       the product: scenes, lists, manifest
 WORKDIR/fits/SCENE/    gaussians.ply, scene.json
 WORKDIR/checkpoints/   half-finished batches
@@ -23,7 +24,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import metadata
-from typing import Any
+from typing import IO, Any
 
 from absl import logging
 
@@ -41,16 +42,24 @@ _LONGEST_LINE = 1 << 16
 class Workdir:
   """Paths of one run."""
 
-  def __init__(self, path: str | os.PathLike[str]):
-    """Names the parts; nothing is made yet."""
+  def __init__(self, path: str | os.PathLike[str], shard: str = ""):
+    """Names the parts; nothing is made yet.
+
+    Args:
+      path: the folder.
+      shard: `0-of-8` where several runs share the folder; what a running process alone writes is
+        then below `shards/0-of-8`, what all of them write stays where it is.
+    """
     self.path = pathlib.Path(path).absolute()
+    self.shard = shard
+    self.state = self.path / "shards" / shard if shard else self.path
     self.config_file = self.path / "config.json"
     self.lock_file = self.path / "lock"
     self.dataset = self.path / "dataset"
     self.fits = self.path / "fits"
-    self.checkpoints = self.path / "checkpoints"
+    self.checkpoints = self.state / "checkpoints"
     self.report = self.path / "report"
-    self.metrics_file = self.path / "metrics.jsonl"
+    self.metrics_file = self.state / "metrics.jsonl"
 
   def make(self) -> None:
     """Makes the folders and clears what killed runs left half-written.
@@ -59,7 +68,8 @@ class Workdir:
       InputError: the folder cannot be made or written.
     """
     try:
-      for folder in (self.path, self.dataset, self.fits, self.checkpoints, self.report):
+      folders = (self.path, self.dataset, self.fits, self.state, self.checkpoints, self.report)
+      for folder in folders:
         folder.mkdir(parents=True, exist_ok=True)
         atomic.clean_stale(folder)
       for folder in self.report.glob("*/"):
@@ -75,28 +85,38 @@ class Workdir:
 
   @contextmanager
   def locked(self) -> Iterator[None]:
-    """Holds the workdir for this process; the system lets go of it when the process dies.
+    """Holds the workdir, or a shard of it, for this process; the system lets go when it dies.
 
     Raises:
       InputError: another run holds it.
     """
-    try:
-      descriptor = os.open(self.lock_file, os.O_RDWR | os.O_CREAT, 0o666)
-    except OSError as error:
-      raise InputError(self.lock_file, "", f"cannot be opened ({error.strerror})") from None
-    with os.fdopen(descriptor, "r+") as file:
-      try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-      except BlockingIOError:
-        raise InputError(
-          self.path, "", f"in use by {_describe_holder(file.read())}; expected one run at a time"
-        ) from None
-      except OSError as error:  # a file system without locks
-        logging.warning("%s: cannot be locked (%s)", self.lock_file, error.strerror)
+    if not self.shard:
+      with self._held(self.lock_file):
+        yield
+      return
+    with _opened(self.lock_file) as shared:
+      _lock(shared, self.path, fcntl.LOCK_SH | fcntl.LOCK_NB)
+      with self._held(self.state / "lock"):
+        yield
+
+  @contextmanager
+  def turn(self) -> Iterator[None]:
+    """Waits for its turn to write what the shards of a workdir share: config, lists, report."""
+    if not self.shard:
+      yield
+      return
+    with _opened(self.path / "shards" / "turn") as file:
+      _lock(file, self.path, fcntl.LOCK_EX)
+      yield
+
+  @contextmanager
+  def _held(self, path: pathlib.Path) -> Iterator[None]:
+    with _opened(path) as file:
+      _lock(file, self.path, fcntl.LOCK_EX | fcntl.LOCK_NB)
       left = file.read()
       if left.strip():
         holder = _describe_holder(left)
-        logging.warning("%s: taken over from %s, which is gone", self.lock_file, holder)
+        logging.warning("%s: taken over from %s, which is gone", path, holder)
       held = {"pid": os.getpid(), "host": socket.gethostname(), "since": _now()}
       _rewrite(file, json.dumps(held))
       try:
@@ -200,6 +220,28 @@ def _cut_to_whole_lines(path: pathlib.Path) -> None:
     file.seek(max(0, size - _LONGEST_LINE))
     tail = file.read()
     file.truncate(size - (len(tail) - tail.rfind(b"\n") - 1))
+
+
+def _opened(path: pathlib.Path) -> IO[str]:
+  try:
+    return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+")
+  except OSError as error:
+    raise InputError(path, "", f"cannot be opened ({error.strerror})") from None
+
+
+def _lock(file: IO[str], workdir: pathlib.Path, how: int) -> None:
+  """Locks an open file.
+
+  Raises:
+    InputError: another process holds it.
+  """
+  try:
+    fcntl.flock(file, how)
+  except BlockingIOError:
+    holder = _describe_holder(file.read())
+    raise InputError(workdir, "", f"in use by {holder}; expected one run at a time") from None
+  except OSError as error:  # a file system without locks
+    logging.warning("%s: cannot be locked (%s)", file.name, error.strerror)
 
 
 def _rewrite(file: Any, text: str) -> None:

@@ -102,7 +102,8 @@ def test_a_folder_that_is_deleted_midway(
     seen.append(saved.name)
     if len(seen) == 2:
       wait_for_record(fitted, seen[0])
-      shutil.rmtree(fitted / what)
+      # Renamed away in one step: nothing can be written into it while it is being deleted.
+      (fitted / what).resolve().rename(fitted.parent / "deleted")
     return render(saved, *args)
 
   monkeypatch.setattr(outputs, "render_fit", delete_first)

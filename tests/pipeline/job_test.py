@@ -18,7 +18,7 @@ import pytest
 from jaxsplat_mouse import dataset, fit, pipeline
 from jaxsplat_mouse.errors import InputError
 from jaxsplat_mouse.io import ply
-from jaxsplat_mouse.pipeline import fitting, job, outputs
+from jaxsplat_mouse.pipeline import fitting, outputs, worker
 from jaxsplat_mouse.pipeline import prepare as prepare_module
 from jaxsplat_mouse.pipeline.workdir import Workdir
 from jaxsplat_mouse.scene import Similarity
@@ -202,7 +202,7 @@ def test_nan_in_one_scene_of_a_batch_stays_there(
     colors = np.full_like(one.gaussians.sh, np.nan)
     return dataclasses.replace(one, gaussians=dataclasses.replace(one.gaussians, sh=colors))
 
-  monkeypatch.setattr(job, "prepare", poisoned)
+  monkeypatch.setattr(worker, "prepare", poisoned)
   assert pipeline.run(tiny_config(str(mice)), tmp_path / "w") == 3
   found = records(tmp_path / "w")
   assert found["mouse_0"].status == "failed" and "nan" in found["mouse_0"].error

@@ -1,0 +1,229 @@
+"""What one device does: batches are read, fitted, rendered and written; outcomes are handed on.
+
+The same worker runs in the process of a local run and, several times over, on a cluster.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import os
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import numpy as np
+from absl import logging
+
+from jaxsplat_mouse.dataset import SceneRecord
+from jaxsplat_mouse.pipeline import batches, device, fits, outputs
+from jaxsplat_mouse.pipeline.batches import Plan
+from jaxsplat_mouse.pipeline.fits import SavedFit
+from jaxsplat_mouse.pipeline.fitting import FitError, Fitted, Fitter
+from jaxsplat_mouse.pipeline.outputs import scene_bytes
+from jaxsplat_mouse.pipeline.overlap import Writers, read_all
+from jaxsplat_mouse.pipeline.prepare import Prepared, prepare, read_canonical
+from jaxsplat_mouse.pipeline.progress import Progress
+from jaxsplat_mouse.pipeline.settings import Settings
+from jaxsplat_mouse.pipeline.stopping import StopRequest
+from jaxsplat_mouse.pipeline.workdir import Workdir
+from jaxsplat_mouse.scene import Scene
+from jaxsplat_mouse.sources import Source
+
+Read = dict[str, Prepared | Exception]
+
+
+class Events(Protocol):
+  """Who is told what became of scenes, in the thread that works."""
+
+  def written(self, name: str, outcome: SceneRecord | Exception) -> None:
+    """A scene is written, or could not be."""
+
+  def failed(self, name: str, error: Exception) -> None:
+    """A scene came to nothing before."""
+
+
+class Worker:
+  """Does batches, one after the other."""
+
+  def __init__(
+    self,
+    settings: Settings,
+    workdir: Workdir,
+    sources: Mapping[str, Source],
+    *,
+    stop: StopRequest,
+    progress: Progress,
+    events: Events,
+  ):
+    """Takes what to work on; nothing is done yet.
+
+    Args:
+      settings: of the run.
+      workdir: where to.
+      sources: scenes by name.
+      stop: asked between two scenes, and by the fit.
+      progress: shows the fit.
+      events: is told the outcomes.
+    """
+    self._settings, self._workdir, self._sources = settings, workdir, sources
+    self._stop, self._progress, self._events = stop, progress, events
+    self._fitter = Fitter(settings.fit, settings.checkpoint, stop)
+    self._writers: Writers[SceneRecord] = Writers(events.written)
+    self.scales: Mapping[str, float] = {}
+    # On a CPU reading ahead would take the cores that the fit is using.
+    on_cpu = device.describe()["platform"] == "cpu"
+    self.reader_threads = 1 if on_cpu else max(2, min(8, (os.cpu_count() or 1) // 2))
+
+  def scale(self, name: str) -> float | None:
+    """Canonical units per input unit of a scene, where its recording shares one."""
+    return self.scales.get(self._sources[name].recording)
+
+  def read(self, plan: Plan) -> Read:
+    """What a batch's scenes are, or why not; may run beside everything else."""
+    found = read_all(plan.names, self._read_scene, self.reader_threads)
+    return {name: one for name, one in found if one is not None}
+
+  def _read_scene(self, name: str) -> Prepared | Exception | None:
+    if self._stop.requested:
+      return None
+    self._progress.stage(f"reading {name}")
+    try:
+      return prepare(self._sources[name], self._settings, self.scale(name))
+    except Exception as error:  # stays with its scene
+      return error
+
+  def do_batch(self, plan: Plan, read: Read, alone: bool) -> None:
+    """Fits the scenes of one batch, and has them written.
+
+    Args:
+      plan: the batch.
+      read: what `read` gave for it.
+      alone: the run has no other batch.
+
+    Raises:
+      Stopped: a signal came.
+    """
+    for name, one in read.items():
+      if isinstance(one, Exception):
+        self._events.failed(name, one)
+    prepared = prepared_scenes(read)
+    if plan.digests and not batches.is_unchanged(plan, prepared):
+      logging.warning("a half-finished batch is begun again: its scenes have changed")
+      batches.end(plan)
+      plan = dataclasses.replace(plan, digests={}, shape=None)
+    if not prepared:
+      return
+    shape = plan.shape or batches.choose_shape(self._workdir, prepared, alone)
+    try:
+      saved = self._fit(plan, prepared, shape)
+    except Exception as error:  # stays with the batch
+      for one in prepared:
+        self._events.failed(one.source.name, error)
+      return
+    scenes = {p.source.name: p.scene for p in prepared}
+    for fit in saved:
+      self._stop.check()
+      self._finish(fit, scenes[fit.name])
+
+  def _fit(
+    self, plan: Plan, prepared: Sequence[Prepared], shape: tuple[int, int]
+  ) -> list[SavedFit]:
+    """Fits a batch and saves what came of it; scenes that failed are told."""
+    names = [p.source.name for p in prepared]
+    batches.begin(plan, prepared, shape)
+    checkpoints = plan.checkpoints()
+    total = self._settings.fit.iterations
+    self._progress.start_fit(names, max([0, *checkpoints.steps()]), total)
+
+    def on_chunk(iteration: int, metrics: Mapping[str, np.ndarray]) -> None:
+      self._progress.update_fit(iteration, float(np.nanmean(metrics["loss"])))
+      append_metrics(self._workdir, names, iteration, metrics)
+
+    try:
+      fitted = self._fitter.fit(batches.stack(prepared, shape), checkpoints, on_chunk)
+    finally:
+      checkpoints.close()
+      self._progress.end_fit()
+    saved = []
+    for i, one in enumerate(prepared):
+      try:
+        saved.append(self._save(one, fitted, i))
+      except (FitError, OSError, ValueError) as error:
+        self._events.failed(one.source.name, error)
+    batches.end(plan)
+    return saved
+
+  def _save(self, one: Prepared, fitted: Fitted, index: int) -> SavedFit:
+    """Writes one scene's fit into `fits/`; raises FitError where there is none."""
+    gaussians = fitted.gaussians[index]
+    if gaussians is None:
+      raise FitError(fitted.failures[index])
+    share = fitted.seconds / len(fitted.gaussians)
+    saved = SavedFit(
+      name=one.source.name,
+      source=one.source,
+      digest=one.digest,
+      fit_key=fits.fit_key(self._settings, self.scale(one.source.name)),
+      similarity=one.similarity,
+      gaussians=gaussians,
+      info={
+        "seed": one.seed,
+        "loss": fitted.losses[index],
+        "warnings": list(one.warnings),
+        "seconds": {"prepare": one.seconds, "fit": share},
+      },
+    )
+    fits.save_fit(self._workdir, saved)
+    return saved
+
+  def render_again(self, name: str) -> None:
+    """Renders a scene from the fit that was saved before."""
+    try:
+      saved = fits.load_fit(self._workdir, name)
+      scene = read_canonical(saved.source, saved.similarity)
+    except Exception as error:  # stays with its scene
+      self._events.failed(name, error)
+      return
+    self._finish(saved, scene)
+
+  def _finish(self, saved: SavedFit, scene: Scene) -> None:
+    """Renders a fit here, and has it written into the dataset beside what comes next."""
+    self._progress.stage(f"rendering {saved.name}")
+    recording = self._sources[saved.name].recording
+    try:
+      rendered = outputs.render_fit(saved, scene, self._settings)
+    except Exception as error:  # stays with its scene
+      self._events.failed(saved.name, error)
+      return
+    write = functools.partial(outputs.write_outputs, self._workdir, self._settings)
+    job = lambda: write(saved, scene, recording, rendered)
+    self._writers.submit(saved.name, job, rendered.nbytes + scene_bytes(scene))
+
+  def flush(self) -> None:
+    """Waits until everything that was rendered is written."""
+    self._writers.flush()
+
+  def close(self) -> None:
+    """As `flush`, and takes no more work."""
+    self._writers.finish()
+
+
+def prepared_scenes(read: Read) -> list[Prepared]:
+  """Those that could be read."""
+  return [one for one in read.values() if isinstance(one, Prepared)]
+
+
+def append_metrics(
+  workdir: Workdir, names: Sequence[str], iteration: int, metrics: Mapping[str, np.ndarray]
+) -> None:
+  """Appends a line for each scene to `metrics.jsonl`; a fit goes on without."""
+  lines = []
+  for i, name in enumerate(names):
+    values = {k: round(float(v[i]), 6) for k, v in metrics.items() if np.isfinite(v[i])}
+    lines.append(json.dumps({"scene": name, "iteration": iteration, **values}) + "\n")
+  try:
+    with open(workdir.metrics_file, "a", encoding="utf-8") as file:
+      file.write("".join(lines))
+  except OSError as error:
+    logging.warning("%s: not written (%s)", workdir.metrics_file, error.strerror)
