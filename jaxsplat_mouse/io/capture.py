@@ -17,10 +17,12 @@ class Stream:
   Attributes:
     video: the video file; None where there are images.
     images: the image files; empty where there is a video.
+    parts: files that go on where `video` ends, in order, each with the number of its first frame.
   """
 
   video: pathlib.Path | None = None
   images: tuple[pathlib.Path, ...] = ()
+  parts: tuple[tuple[int, pathlib.Path], ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

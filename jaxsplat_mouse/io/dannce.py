@@ -1,7 +1,8 @@
 """DANNCE and Label3D recordings: a `.mat` file, and the videos beside it.
 
     FOLDER/*dannce.mat                 params, sync, camnames, labelData
-    FOLDER/videos/CAMERA/0.mp4         the photographs, frame by frame
+    FOLDER/videos/CAMERA/0.mp4         the photographs, frame by frame; a recording in parts goes on
+                                       in files named after their first frame, as 3500.mp4
     FOLDER/masks/CAMERA/0.mp4          grey silhouettes, frame for frame beside them (optional)
 
 Conventions and units are those of `label3d`. Frames are joined by `data_sampleID`, not by row: a

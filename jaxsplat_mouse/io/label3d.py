@@ -146,10 +146,12 @@ def join_samples(
 
 
 def find_video(folder: pathlib.Path, camera: str) -> Stream:
-  """The one video of a camera: 0.mp4 in its folder, or in the only folder in that.
+  """The video of a camera: 0.mp4 in its folder, or in the only folder in that.
+
+  A recording that was cut goes on in files that are named after their first frame, as 3500.mp4.
 
   Raises:
-    InputError: there is none, or the recording is cut into several.
+    InputError: there is none, or files that are not named so.
   """
   place = folder / camera
   if not place.is_dir():
@@ -158,13 +160,12 @@ def find_video(folder: pathlib.Path, camera: str) -> Stream:
   inner = [child for child in place.iterdir() if child.is_dir()]
   if not files and len(inner) == 1:  # acquisition programs put a folder with a time stamp between
     files = _videos(inner[0])
-  if len(files) == 1 and files[0].stem == "0":
-    return Stream(video=files[0])
+  starts = [int(f.stem) if f.stem.isdecimal() else -1 for f in files]
+  if files and starts[0] == 0 and -1 not in starts and len(set(starts)) == len(starts):
+    return Stream(video=files[0], parts=tuple(zip(starts[1:], files[1:], strict=True)))
   names = ", ".join(f.name for f in files[:4]) + (", ..." if len(files) > 4 else "")
-  problem = f"found {names or 'no video'}; expected one video, 0.mp4"
-  if len(files) > 1:
-    problem += " (a recording in parts is unsupported: join them, as with ffmpeg -f concat -c copy)"
-  raise InputError(place, camera, problem)
+  expected = "expected 0.mp4, and further parts named after their first frame"
+  raise InputError(place, camera, f"found {names or 'no video'}; {expected}")
 
 
 def up_axis(rig: Rig) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import pathlib
 import types
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -45,9 +45,11 @@ def open_stream(stream: Stream, camera: str, *, grey: bool = False) -> Reader:
   Raises:
     InputError: no such file, or no video in it; or PyAV is not installed.
   """
-  if stream.video is not None:
-    return VideoReader(stream.video, camera, grey=grey)
-  return ImageReader(stream.images, camera, grey=grey)
+  if stream.video is None:
+    return ImageReader(stream.images, camera, grey=grey)
+  if stream.parts:
+    return PartsReader(((0, stream.video), *stream.parts), camera, grey=grey)
+  return VideoReader(stream.video, camera, grey=grey)
 
 
 def count_frames(stream: Stream, camera: str = "") -> int:
@@ -58,9 +60,10 @@ def count_frames(stream: Stream, camera: str = "") -> int:
   """
   if stream.video is None:
     return len(stream.images)
-  reader = VideoReader(stream.video, camera, grey=True)
+  first, path = stream.parts[-1] if stream.parts else (0, stream.video)
+  reader = VideoReader(path, camera, grey=True)
   try:
-    return reader.count()
+    return first + reader.count()
   finally:
     reader.close()
 
@@ -89,6 +92,33 @@ class ImageReader:
 
   def close(self) -> None:
     """Nothing is held open."""
+
+
+class PartsReader:
+  """Frames of a recording that is cut into several files; one of them is open at a time."""
+
+  def __init__(self, parts: Sequence[tuple[int, pathlib.Path]], camera: str, *, grey: bool):
+    """Takes the files, each with the number of its first frame; see `open_stream`."""
+    self._parts, self._camera, self._grey = parts, camera, grey
+    self._starts = np.array([first for first, _ in parts])
+    self._at, self._reader = 0, VideoReader(parts[0][1], camera, grey=grey)
+
+  def read(self, number: int) -> np.ndarray:
+    """Decodes up to a frame and returns it.
+
+    Raises:
+      InputError: there is no such frame, a part ends before the next begins, or is damaged.
+    """
+    at = max(int(np.searchsorted(self._starts, number, "right")) - 1, 0)
+    if at != self._at:
+      self.close()
+      self._reader = VideoReader(self._parts[at][1], self._camera, grey=self._grey)
+      self._at = at
+    return self._reader.read(number - int(self._starts[at]))
+
+  def close(self) -> None:
+    """Closes the open file."""
+    self._reader.close()
 
 
 class VideoReader:

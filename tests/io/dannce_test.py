@@ -290,16 +290,19 @@ def test_what_cannot_be_is_refused(tmp_path, data, case: str, field: str, proble
   assert problem in refused(lambda: dannce.read_capture(tmp_path), "dannce.mat", field)
 
 
-def test_a_missing_video_and_one_in_parts_are_refused(tmp_path, data):
+def test_videos_go_on_in_parts_and_missing_ones_are_refused(tmp_path, data):
   write_recording(tmp_path, data)
   video = tmp_path / "videos" / "Camera3" / "0.mp4"
-  touch(video.with_name("3500.mp4"))
-  problem = refused(lambda: dannce.read_capture(tmp_path), "Camera3", "Camera3")
-  assert "found 0.mp4, 3500.mp4" in problem
-  assert "join them" in problem
-  video.unlink()
+  parts = [touch(video.with_name(f"{first}.mp4")) for first in (10500, 3500)]
+  stream = dannce.read_capture(tmp_path).pictures[2]
+  assert stream.video == video
+  assert stream.parts == ((3500, parts[1]), (10500, parts[0]))
+  other = touch(video.with_name("copy.mp4"))
+  assert "found 0.mp4" in refused(lambda: dannce.read_capture(tmp_path), "Camera3", "Camera3")
+  for path in (other, parts[0], video):
+    path.unlink()
   assert "found 3500.mp4" in refused(lambda: dannce.read_capture(tmp_path), "Camera3", "Camera3")
-  video.with_name("3500.mp4").unlink()
+  parts[1].unlink()
   assert "found no video" in refused(lambda: dannce.read_capture(tmp_path), "Camera3", "Camera3")
   inner = touch(video.parent / "636975888610580066" / "0.mp4")
   assert dannce.read_capture(tmp_path).pictures[2].video == inner

@@ -193,3 +193,18 @@ def test_memory_does_not_grow_with_the_video(tmp_path: pathlib.Path) -> None:
   early, late = (int(line) for line in told.stdout.split())
   per_megabyte = 1 << 10 if sys.platform == "linux" else 1 << 20
   assert (late - early) / per_megabyte < 3  # 1,800 frames of 12 KiB would be 22 MiB
+
+
+def test_a_recording_in_parts_is_one_stream(tmp_path: pathlib.Path) -> None:
+  files = [
+    write_video(tmp_path / f"{first}.mp4", [picture(i) for i in range(first, last)])
+    for first, last in ((0, 20), (20, 35), (35, 50))
+  ]
+  stream = Stream(video=files[0], parts=((20, files[1]), (35, files[2])))
+  reader = video.open_stream(stream, "Camera1", grey=True)
+  wanted = [0, 19, 20, 34, 35, 49, 3]
+  assert [number_of(reader.read(n)) for n in wanted] == wanted
+  assert video.count_frames(stream) == 50
+  with pytest.raises(InputError, match=r"35\.mp4: Camera1 frame 15: missing"):
+    reader.read(50)
+  reader.close()
