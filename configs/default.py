@@ -83,6 +83,10 @@ def get_config(variant: str = "") -> ConfigDict:
   config.report.contact_sheets = True
   # Score every fit without held-out views: `quality_*` in the manifest, for `dataset.gate`.
   config.report.quality = True
+  # Write an MP4 of each scene turning once (extra `video`), and curves for TensorBoard (extra
+  # `tensorboard`): WORKDIR/report/turntables, WORKDIR/tensorboard.
+  config.report.turntable = False
+  config.report.tensorboard = False
   return apply_variant(config, variant)
 
 

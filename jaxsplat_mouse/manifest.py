@@ -4,7 +4,7 @@
       for spreadsheets, R and pandas
 
   python -m jaxsplat_mouse.manifest WORKDIR --output=scenes.parquet
-      typed columns; needs pip install 'jaxsplat-mouse[table]'
+      typed columns; needs pip install 'jaxsplat-mouse[parquet]'
 
 WORKDIR is the folder of a run, or a dataset. Columns: scene, status, split (the list that the scene
 stands in), recording, error, metrics.*, seconds.*, transform.*, and what else the manifest says.

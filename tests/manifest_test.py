@@ -57,7 +57,7 @@ def test_a_row_for_every_scene(workdir: pathlib.Path) -> None:
 
 
 def test_parquet_keeps_types(workdir: pathlib.Path) -> None:
-  parquet = pytest.importorskip("pyarrow.parquet", reason="needs the extra `table`")
+  parquet = pytest.importorskip("pyarrow.parquet", reason="needs the extra `parquet`")
   rows = manifest_table.to_rows(RECORDS, {"a": "val"})
   manifest_table.write_table(workdir / "t.parquet", rows)
   table = parquet.read_table(workdir / "t.parquet")
@@ -70,7 +70,7 @@ def test_parquet_without_its_library_names_the_extra(
   workdir: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
   monkeypatch.setitem(sys.modules, "pyarrow", None)
-  with pytest.raises(InputError, match=r"pip install 'jaxsplat-mouse\[table\]'"):
+  with pytest.raises(InputError, match=r"pip install 'jaxsplat-mouse\[parquet\]'"):
     manifest_table.write_table(workdir / "t.parquet", [])
   assert not (workdir / "t.parquet").exists()
 

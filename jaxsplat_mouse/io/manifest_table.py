@@ -120,7 +120,7 @@ def _to_parquet(path: pathlib.Path, rows: list[dict[str, Any]]) -> bytes:
     import pyarrow
     from pyarrow import parquet
   except ImportError:
-    problem = "needs pyarrow; expected pip install 'jaxsplat-mouse[table]', or a name in .csv"
+    problem = "needs pyarrow; expected pip install 'jaxsplat-mouse[parquet]', or a name in .csv"
     raise InputError(path, "", problem) from None
   names = list(rows[0]) if rows else list(_FIRST)
   columns = {name: _column([row[name] for row in rows]) for name in names}

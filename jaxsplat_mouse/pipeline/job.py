@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
@@ -14,7 +15,7 @@ from jaxsplat_mouse import dataset, sources
 from jaxsplat_mouse.dataset import SceneRecord
 from jaxsplat_mouse.errors import InputError
 from jaxsplat_mouse.io.training_yaml import check_list_path
-from jaxsplat_mouse.pipeline import batches, dataset_card, engines, report
+from jaxsplat_mouse.pipeline import batches, dataset_card, engines, report, turntable
 from jaxsplat_mouse.pipeline.ledger import Ledger
 from jaxsplat_mouse.pipeline.progress import (
   Progress,
@@ -22,6 +23,7 @@ from jaxsplat_mouse.pipeline.progress import (
   format_seconds,
   metric_title,
 )
+from jaxsplat_mouse.pipeline.scalars import Scalars
 from jaxsplat_mouse.pipeline.scales import fix_scales
 from jaxsplat_mouse.pipeline.settings import Settings, flatten
 from jaxsplat_mouse.pipeline.stopping import Stopped, StopRequest
@@ -101,6 +103,9 @@ class _Job:
     self._finished = self._ledger.finished()
     self._unreadable = 0
     self._told = 0.0
+    self._scalars = Scalars(workdir, settings.report.tensorboard)
+    if settings.report.turntable:
+      turntable.require()
     self.progress = Progress(len(mine), len(self._finished))
 
   def work(self) -> None:
@@ -159,11 +164,16 @@ class _Job:
       try:
         record = self._ledger.done(outcome)
         self.progress.scene_ended()
+        self._scalars.scene(record)
         self._tell(record)
         return
       except OSError as error:
         outcome = error
     self.failed(name, outcome)
+
+  def fitting(self, iteration: int, metrics: Mapping[str, np.ndarray]) -> None:
+    """A batch has come to an iteration."""
+    self._scalars.chunk(iteration, metrics)
 
   def failed(self, name: str, error: Exception) -> None:
     """Notes a scene that failed and tells why; the others go on."""
@@ -191,6 +201,7 @@ class _Job:
 
   def close(self) -> int:
     """Writes lists and report, prints the table; the exit status."""
+    self._scalars.close()
     for name in self._ledger.lost():
       self.failed(name, FileNotFoundError("gone from the dataset since it was written"))
     nothing = self._unreadable == len(self._ledger.sources) and bool(self._ledger.sources)

@@ -12,7 +12,7 @@ import numpy as np
 from jaxsplat_mouse import dataset, metrics, sources
 from jaxsplat_mouse.cameras import Cameras, generate_camera_poses
 from jaxsplat_mouse.gaussians import model_name
-from jaxsplat_mouse.pipeline import pictures
+from jaxsplat_mouse.pipeline import pictures, turntable
 from jaxsplat_mouse.pipeline.fits import SavedFit, render_key
 from jaxsplat_mouse.pipeline.quality import quality_scores
 from jaxsplat_mouse.pipeline.settings import Settings
@@ -138,6 +138,8 @@ def write_outputs(
     notes = f"{len(saved.gaussians.means):,} {model_name(saved.gaussians).upper()} Gaussians"
     rows = pictures.make_rows(own_rgba(scene), real_cameras(scene), rendered.inputs, rgba)
     pictures.save(workdir, saved.name, rows, notes, scores)
+  if settings.report.turntable:
+    turntable.save(workdir, saved.name, rgba)
   output = rendered.seconds + time.monotonic() - started
   seconds = {**saved.info.get("seconds", {}), "output": output}
   return dataset.SceneRecord(

@@ -7,8 +7,10 @@ import dataclasses
 import io
 import signal
 import threading
+from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from absl import logging
 from rich.console import Console
 
@@ -61,6 +63,9 @@ class Collector:
       reason = f"{type(error).__name__}: {reason}"
     unreadable = isinstance(error, InputError)
     self.outcomes.append(Outcome(name=name, reason=reason, unreadable=unreadable))
+
+  def fitting(self, iteration: int, metrics: Mapping[str, np.ndarray]) -> None:
+    """A batch has come to an iteration: `metrics.jsonl` tells."""
 
   def take(self) -> list[Outcome]:
     """What has come since the last call."""

@@ -27,6 +27,7 @@ from jaxsplat_mouse.pipeline.progress import (
   metric_digits,
   metric_title,
 )
+from jaxsplat_mouse.pipeline.turntable import TURNTABLES
 from jaxsplat_mouse.pipeline.workdir import Workdir
 
 _FEWEST = 8  # scenes that a distribution says something about
@@ -80,6 +81,7 @@ def _describe(workdir: Workdir, records: Mapping[str, SceneRecord]) -> dict[str,
   main = names[0] if names else None
   order = summary.worst_first(records, main)
   pictures = {path.stem for path in (workdir.report / THUMBS).glob("*.jpg")}
+  videos = {path.stem for path in (workdir.report / TURNTABLES).glob("*.mp4")}
   told = workdir.read_record() or {}
   config, runs = told.get("config", {}), told.get("runs", [])
   speed = summary.measure_speed(records, runs)
@@ -107,7 +109,7 @@ def _describe(workdir: Workdir, records: Mapping[str, SceneRecord]) -> dict[str,
     "dataset": workdir.dataset,
     "written": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
     "version": __version__,
-    "data": Markup(_page_data(records, order, names, pictures)),
+    "data": Markup(_page_data(records, order, names, pictures, videos)),
   }
 
 
@@ -208,6 +210,7 @@ def _page_data(
   order: Sequence[str],
   names: Sequence[str],
   pictures: set[str],
+  videos: set[str],
 ) -> str:
   """What the page's script reads, as JSON that is safe inside a script element."""
   metrics = [
@@ -220,12 +223,15 @@ def _page_data(
     }
     for name in names
   ]
-  scenes = [_page_scene(records[name], names, name in pictures) for name in order]
+  scenes = [
+    {**_page_scene(records[name], names), "picture": name in pictures, "video": name in videos}
+    for name in order
+  ]
   text = json.dumps({"metrics": metrics, "scenes": scenes}, separators=(",", ":"))
   return text.replace("<", "\\u003c").replace("&", "\\u0026")
 
 
-def _page_scene(record: SceneRecord, names: Sequence[str], picture: bool) -> dict[str, Any]:
+def _page_scene(record: SceneRecord, names: Sequence[str]) -> dict[str, Any]:
   fit = record.seconds.get("fit")
   return {
     "name": record.scene,
@@ -238,5 +244,4 @@ def _page_scene(record: SceneRecord, names: Sequence[str], picture: bool) -> dic
     "warnings": list(record.extra.get("warnings", ())),
     "source": record.extra.get("source", ""),
     "gaussians": record.extra.get("num_gaussians"),
-    "picture": picture,
   }

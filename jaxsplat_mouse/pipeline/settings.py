@@ -105,6 +105,8 @@ class ReportSettings:
 
   contact_sheets: bool
   quality: bool
+  turntable: bool
+  tensorboard: bool
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

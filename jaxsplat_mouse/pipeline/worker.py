@@ -42,6 +42,9 @@ class Events(Protocol):
   def failed(self, name: str, error: Exception) -> None:
     """A scene came to nothing before."""
 
+  def fitting(self, iteration: int, metrics: Mapping[str, np.ndarray]) -> None:
+    """A batch has come to an iteration with metrics (B,) by name."""
+
 
 class Worker:
   """Does batches, one after the other."""
@@ -139,6 +142,7 @@ class Worker:
     def on_chunk(iteration: int, metrics: Mapping[str, np.ndarray]) -> None:
       self._progress.update_fit(iteration, float(np.nanmean(metrics["loss"])))
       append_metrics(self._workdir, names, iteration, metrics)
+      self._events.fitting(iteration, metrics)
 
     try:
       fitted = self._fitter.fit(batches.stack(prepared, shape), checkpoints, on_chunk)

@@ -179,6 +179,9 @@
     get("sheet").hidden = !scene.picture;
     get("sheet").alt = `contact sheet of ${scene.name}`;
     if (scene.picture) get("sheet").src = `sheets/${encodeURIComponent(scene.name)}.jpg`;
+    get("turn").hidden = !scene.video;
+    if (scene.video) get("turn").src = `turntables/${encodeURIComponent(scene.name)}.mp4`;
+    else get("turn").removeAttribute("src");
     get("boxfacts").replaceChildren(
       ...fact(scene.status === "done" ? "note" : "reason", scene.error),
       ...scene.warnings.flatMap((warning) => fact("warning", warning)),
@@ -202,7 +205,7 @@
   get("after").onclick = () => step(1);
   get("shut").onclick = () => box.close();
   box.onclick = (event) => { if (event.target === box) box.close(); };
-  box.onclose = () => remember();
+  box.onclose = () => { get("turn").pause(); remember(); };
   box.onkeydown = (event) => {
     if (event.key === "ArrowLeft") step(-1);
     if (event.key === "ArrowRight") step(1);
