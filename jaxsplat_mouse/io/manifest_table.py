@@ -34,7 +34,7 @@ def find_dataset(path: pathlib.Path) -> pathlib.Path:
 
 def read_splits(root: pathlib.Path) -> dict[str, str]:
   """Scene to `train` or `val`, by the lists of a dataset."""
-  splits = {}
+  splits: dict[str, str] = {}
   for name in ("train", "val"):
     path = root / f"{name}.txt"
     if path.is_file():

@@ -82,6 +82,11 @@ class Fitter:
     self._stop = stop
     self._at_once: int | None = None  # scenes on a device together, once memory was short
 
+  @property
+  def iterations(self) -> int:
+    """Steps of a fit."""
+    return self._config.iterations
+
   def fit(self, batch: Batch, checkpoints: Checkpoints | None, on_chunk: OnChunk) -> Fitted:
     """Fits a batch, going on from its newest checkpoint.
 
@@ -248,7 +253,6 @@ class _Loop:
       failures=self.failures,
       seconds=seconds,
     )
-
 
   def _shown(self, index: int, gaussians: Gaussians, alive: np.ndarray) -> Gaussians:
     """What is kept of one scene's splats."""

@@ -15,7 +15,7 @@ from jaxsplat_mouse import dataset, sources
 from jaxsplat_mouse.dataset import SceneRecord
 from jaxsplat_mouse.errors import InputError
 from jaxsplat_mouse.io.training_yaml import check_list_path
-from jaxsplat_mouse.pipeline import batches, dataset_card, engines, report, turntable
+from jaxsplat_mouse.pipeline import batches, dataset_card, engines, report, turntable, warm
 from jaxsplat_mouse.pipeline.ledger import Ledger
 from jaxsplat_mouse.pipeline.progress import (
   Progress,
@@ -133,7 +133,7 @@ class _Job:
     fitted = self._ledger.fitted(left, scales)
     rest = [name for name in left if name not in fitted]
     size = self._settings.batch.scenes or self._engine.auto_batch()
-    plans += batches.new(self._workdir, rest, size)
+    plans += warm.new_plans(self._workdir, self._settings, mine, rest, size)
     work = Work(
       sources=mine,
       scales=scales,

@@ -16,7 +16,8 @@ import numpy as np
 from absl import logging
 
 from jaxsplat_mouse.dataset import SceneRecord
-from jaxsplat_mouse.pipeline import batches, device, fits, outputs
+from jaxsplat_mouse.fit import warm_config
+from jaxsplat_mouse.pipeline import batches, device, fits, outputs, warm
 from jaxsplat_mouse.pipeline.batches import Plan
 from jaxsplat_mouse.pipeline.fits import SavedFit
 from jaxsplat_mouse.pipeline.fitting import FitError, Fitted, Fitter
@@ -72,6 +73,7 @@ class Worker:
     self._settings, self._workdir, self._sources = settings, workdir, sources
     self._stop, self._progress, self._events = stop, progress, events
     self._fitter = Fitter(settings.fit, settings.checkpoint, stop)
+    self._warm_fitter = Fitter(warm_config(settings.fit), settings.checkpoint, stop)
     self._writers: Writers[SceneRecord] = Writers(events.written)
     self.scales: Mapping[str, float] = {}
     # On a CPU reading ahead would take the cores that the fit is using.
@@ -118,8 +120,9 @@ class Worker:
     if not prepared:
       return
     shape = plan.shape or batches.choose_shape(self._workdir, prepared, alone)
+    prepared, short = warm.start(self._workdir, self._settings, self._sources, prepared)
     try:
-      saved = self._fit(plan, prepared, shape)
+      saved = self._fit(plan, prepared, shape, self._warm_fitter if short else self._fitter)
     except Exception as error:  # stays with the batch
       for one in prepared:
         self._events.failed(one.source.name, error)
@@ -130,13 +133,13 @@ class Worker:
       self._finish(fit, scenes[fit.name])
 
   def _fit(
-    self, plan: Plan, prepared: Sequence[Prepared], shape: tuple[int, int]
+    self, plan: Plan, prepared: Sequence[Prepared], shape: tuple[int, int], fitter: Fitter
   ) -> list[SavedFit]:
     """Fits a batch and saves what came of it; scenes that failed are told."""
     names = [p.source.name for p in prepared]
     batches.begin(plan, prepared, shape)
     checkpoints = plan.checkpoints()
-    total = self._settings.fit.iterations
+    total = fitter.iterations
     self._progress.start_fit(names, max([0, *checkpoints.steps()]), total)
 
     def on_chunk(iteration: int, metrics: Mapping[str, np.ndarray]) -> None:
@@ -145,7 +148,7 @@ class Worker:
       self._events.fitting(iteration, metrics)
 
     try:
-      fitted = self._fitter.fit(batches.stack(prepared, shape), checkpoints, on_chunk)
+      fitted = fitter.fit(batches.stack(prepared, shape), checkpoints, on_chunk)
     finally:
       checkpoints.close()
       self._progress.end_fit()

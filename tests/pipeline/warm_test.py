@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import pathlib
 
 import numpy as np
 import pytest
 
+from jaxsplat_mouse import pipeline
 from jaxsplat_mouse.pipeline import fits, warm
 from jaxsplat_mouse.pipeline.prepare import Prepared
 from jaxsplat_mouse.pipeline.settings import Settings
 from jaxsplat_mouse.pipeline.workdir import Workdir
 from jaxsplat_mouse.scene import Similarity
 from jaxsplat_mouse.sources import Source
-from tests.run_fixtures import tiny_config
+from tests.run_fixtures import tiny_config, write_mice
 from tests.splat_fixtures import random_gaussians
 
 _FRAMES = [("a", 0), ("b", 0), ("a", 1), ("b", 1), ("a", 2)]
@@ -88,3 +90,16 @@ def test_splats_come_from_the_fit_before_in_the_new_scale(sources, tmp_path):
   (_, cold), all_warm = warm.start(workdir, settings, sources, [one, other])
   assert cold.gaussians is other.gaussians
   assert not all_warm
+
+
+@pytest.mark.slow
+def test_a_run_takes_later_frames_in_fewer_steps(tmp_path: pathlib.Path):
+  for recording in ("ra", "rb"):
+    write_mice(tmp_path / "in" / recording, 2)
+  config = tiny_config(str(tmp_path / "in"))
+  config.fit.warm_start = True
+  assert pipeline.run(config, tmp_path / "w") == 0
+  (file,) = (tmp_path / "w").rglob("metrics.jsonl")
+  rows = [json.loads(line) for line in file.read_text().splitlines()]
+  steps = {row["scene"]: row["iteration"] for row in rows}
+  assert sorted(steps.values()) == [10, 10, 20, 20]
