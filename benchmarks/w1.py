@@ -1,13 +1,9 @@
-"""W1, the fixed splatting workload that every speed figure is quoted on.
+"""W1 on a GPU: whole iterations, every stage by itself, kernels by name, correctness.
 
     python -m benchmarks.w1 --time --model=3d --batch=1,4,16,64
     python -m benchmarks.w1 --check
 
-One scene is 20,000 Gaussians on an ellipsoid shell the size of an animal, sigma about 2 px, seen by
-6 cameras of 512 x 512. One iteration is activations, projection, binning, rasterization,
-0.8 L1 + 0.2 (1 - SSIM), backward and Adam on all fields. The 2D model blends normals, ray depth,
-median depth and distortion too, and each of them receives a gradient. Prints a table, and JSON into
-$OUT.
+The workload is in `workload.py`. Prints a table, and JSON into $OUT.
 """
 
 from __future__ import annotations
@@ -16,10 +12,8 @@ import argparse
 import collections
 import dataclasses
 import functools
-import json
-import os
+import itertools
 import pathlib
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -30,170 +24,22 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from benchmarks.workload import (
+  Setting,
+  batch_loss,
+  iterate,
+  make_targets,
+  milliseconds,
+  parameters,
+  report,
+  show,
+  views,
+)
 from jaxsplat_mouse import cameras as cam
-from jaxsplat_mouse import losses, spherical_harmonics
-from jaxsplat_mouse import math as jm
-from jaxsplat_mouse.gaussians import Gaussians, Gaussians2D, Gaussians3D
+from jaxsplat_mouse.gaussians import Gaussians
+from jaxsplat_mouse.photometric import photometric
 from jaxsplat_mouse.projection import project
-from jaxsplat_mouse.rasterize import api, base, binning, pallas
-from jaxsplat_mouse.render import render
-
-VIEWS, DISTANCE, ELEVATION, FOV = 6, 2.7, 20.0, 50.0
-GEOMETRY_WEIGHT = 1e-3
-
-
-@dataclasses.dataclass(frozen=True)
-class Setting:
-  """What is run: model, implementation and sizes."""
-
-  flat: bool
-  scenes: int
-  splats: int = 20_000
-  size: int = 512
-  entries: float = 9.0
-  implementation: str = "pallas"
-  tile_size: int = 8
-
-  @property
-  def options(self) -> base.Options:
-    """The rasterizer's options."""
-    return base.Options(
-      width=self.size,
-      height=self.size,
-      flat=self.flat,
-      geometry=self.flat,
-      capacity=int(self.entries * self.splats),
-      tile_size=self.tile_size,
-      interpret=jax.default_backend() == "cpu",
-    )
-
-
-def shell(seed: int, count: int) -> dict[str, np.ndarray]:
-  """One scene: splats on an ellipsoid, activated values, float32."""
-  rng = np.random.default_rng(seed)
-  directions = rng.normal(size=(count, 3))
-  directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-  axes = np.array([0.8, 0.35, 0.35]) * rng.uniform(0.9, 1.1, 3)
-  means = directions * axes * (1 + rng.normal(size=(count, 1)) * 0.01)
-  quats = rng.normal(size=(count, 4))
-  quats /= np.linalg.norm(quats, axis=1, keepdims=True)
-  # Knud Thomsen's approximation of the surface of an ellipsoid, with his exponent rounded.
-  powers = [(axes[i] * axes[j]) ** 1.6 for i, j in ((0, 1), (0, 2), (1, 2))]
-  surface = 4 * np.pi * (sum(powers) / 3) ** (1 / 1.6)
-  scales = np.sqrt(surface / count) * 0.8 * np.exp(rng.normal(size=(count, 3)) * 0.3)
-  opacities = 1 / (1 + np.exp(-(rng.normal(size=count) * 1.5 + 1)))
-  waves = np.sin(means * 5 + rng.uniform(0, 6, 3))
-  rgb = np.clip(0.5 + 0.4 * waves + rng.normal(size=(count, 3)) * 0.05, 0, 1)
-  values = dict(means=means, quats=quats, scales=scales, opacities=opacities, rgb=rgb)
-  return {name: value.astype(np.float32) for name, value in values.items()}
-
-
-def parameters(setting: Setting) -> Gaussians:
-  """The scenes (B, N, ...) as what is optimised."""
-  scenes = [shell(seed, setting.splats) for seed in range(setting.scenes)]
-  stacked = {name: jnp.stack([s[name] for s in scenes]) for name in scenes[0]}
-  make = Gaussians2D if setting.flat else Gaussians3D
-  return make(
-    means=stacked["means"],
-    log_scales=jnp.log(stacked["scales"][..., : 2 if setting.flat else 3]),
-    quats=stacked["quats"],
-    logit_opacities=jm.logit(stacked["opacities"]),
-    sh=spherical_harmonics.from_rgb(stacked["rgb"])[:, :, None, :],
-  )
-
-
-def views(setting: Setting) -> cam.Cameras:
-  """The six cameras."""
-  ring = cam.generate_camera_poses(VIEWS, ELEVATION, DISTANCE, setting.size, FOV)
-  return jax.tree.map(jnp.asarray, ring)
-
-
-def view_loss(
-  gaussians: Gaussians, camera: cam.Cameras, target: jax.Array, mean: jax.Array, setting: Setting
-) -> tuple[jax.Array, jax.Array]:
-  """Loss of one view of one scene, and the intersections that did not fit."""
-  options = setting.options
-  out = render(
-    gaussians,
-    camera,
-    geometry=options.geometry,
-    capacity=options.capacity,
-    tile_size=options.tile_size,
-    interpret=options.interpret,
-    implementation=setting.implementation,
-  )
-  total = 0.8 * losses.l1(out.rgb, target)
-  total += 0.2 * (1 - losses.ssim(out.rgb, target, y_mean=mean))
-  if options.geometry:
-    facing = out.alpha.mean() - (out.normal * jnp.array([0.3, 0.4, 0.5])).mean()
-    depth = 0.5 * (out.depth.mean() + out.median_depth.mean())
-    total += GEOMETRY_WEIGHT * (out.distortion.mean() + facing + depth)
-  return total, out.overflow
-
-
-def batch_loss(
-  gaussians: Gaussians, ring: cam.Cameras, targets: Any, setting: Setting
-) -> tuple[jax.Array, jax.Array]:
-  """Sum over the scenes of their mean loss, largest overflow."""
-  one = functools.partial(view_loss, setting=setting)
-  over_views = jax.vmap(one, in_axes=(None, 0, 0, 0))
-  loss, overflow = jax.vmap(over_views, in_axes=(0, None, 0, 0))(gaussians, ring, *targets)
-  return loss.mean(1).sum(), overflow.max()
-
-
-def make_targets(gaussians: Gaussians, ring: cam.Cameras, setting: Setting) -> Any:
-  """Images to fit, their own renderings moved by three pixels, and the blurs SSIM takes of them."""
-
-  @jax.jit
-  def run(gaussians: Gaussians) -> Any:
-    one = lambda g, c: (
-      render(
-        g,
-        c,
-        geometry=False,
-        capacity=setting.options.capacity,
-        tile_size=setting.tile_size,
-        implementation=setting.implementation,
-      ).rgb
-    )
-    images = jax.vmap(jax.vmap(one, in_axes=(None, 0)), in_axes=(0, None))(gaussians, ring)
-    images = jnp.roll(images, 3, axis=2)
-    return images, jax.vmap(jax.vmap(losses.gaussian_blur))(images)
-
-  return run(gaussians)
-
-
-def iterate(setting: Setting, steps: int) -> Callable[..., Any]:
-  """`steps` iterations in one compiled call: state -> state, losses, overflow."""
-  adam = optax.adam(1e-4, eps=1e-15)
-
-  def step(state: Any, _: None, ring: cam.Cameras, targets: Any) -> Any:
-    gaussians, moments = state
-    gradient = jax.grad(batch_loss, has_aux=True)
-    change, overflow = gradient(gaussians, ring, targets, setting)
-    change, moments = adam.update(change, moments)
-    return (optax.apply_updates(gaussians, change), moments), overflow
-
-  def run(state: Any, ring: cam.Cameras, targets: Any) -> Any:
-    body = functools.partial(step, ring=ring, targets=targets)
-    state, overflow = jax.lax.scan(body, state, None, length=steps)
-    return state, overflow.max()
-
-  return jax.jit(run, donate_argnums=0)
-
-
-def milliseconds(run: Callable[..., Any], *args: Any, repeat: int = 10, rounds: int = 3) -> float:
-  """Median over rounds of the mean time of `repeat` calls, after one warm-up call."""
-  jax.block_until_ready(run(*args))
-  times = []
-  for _ in range(rounds):
-    start = time.perf_counter()
-    for _ in range(repeat):
-      result = run(*args)
-    jax.block_until_ready(result)
-    times.append((time.perf_counter() - start) / repeat * 1e3)
-    del result
-  return float(np.median(times))
+from jaxsplat_mouse.rasterize import api, base, pallas, pallas_binning
 
 
 def time_whole(setting: Setting, steps: int) -> dict[str, float]:
@@ -272,38 +118,41 @@ def time_stages(setting: Setting, repeat: int) -> dict[str, float]:
     return jax.vjp(run, gaussians)[1](features)[0]
 
   result["projection_and_backward"] = clock(jax.jit(pull), gaussians, bundle.features)
-  bin_ = jax.jit(functools.partial(binning.bin_splats, options=options))
+  bin_ = jax.jit(functools.partial(pallas_binning.bin_splats, options=options))
   result["binning"] = clock(bin_, bundle)
   lists = bin_(bundle)
   compose = jax.jit(functools.partial(pallas.composite, options=options))
   result["forward"] = clock(compose, bundle, lists)
   channels, walked = compose(bundle, lists)
-  residuals = pallas.Residuals(lists=lists, walked=walked)
-  weights = jax.random.normal(jax.random.key(0), channels.shape)
+  weights = tuple(jax.random.normal(jax.random.key(0), c.shape) for c in channels)
   rows = jax.jit(functools.partial(pallas.gradient_rows, options=options))
-  result["backward_rows"] = clock(rows, bundle, residuals, channels, weights)
-  row, written = rows(bundle, residuals, channels, weights)
-  add = jax.jit(functools.partial(pallas.sum_rows, shape=bundle.features.shape, options=options))
+  result["backward_rows"] = clock(rows, bundle, lists, walked, channels, weights)
+  row, written = rows(bundle, lists, walked, channels, weights)
+  width = bundle.features.shape[-1]
+  add = jax.jit(functools.partial(pallas.sum_rows, width=width, options=options))
   result["backward_sums"] = clock(add, row, written, lists)
-  result["candidates_m"] = float(lists.slot_counts.astype(jnp.float32).sum()) / 1e6
-  result["kept_m"] = float((lists.ends - lists.starts).astype(jnp.float32).sum()) / 1e6
+  result["kept_m"] = float(lists.lengths.astype(jnp.float32).sum()) / 1e6
   result["walked_m"] = float(walked.astype(jnp.float32).sum()) / 1e6
-  del row, written, residuals, lists, bundle, weights, channels
-  result.update(_time_losses(setting, clock))
+  result["fullest_image"] = float(lists.lengths.sum(1).max()) / setting.splats
+  del row, written, lists, bundle, weights
+  result["photometric"] = _time_photometric(setting, channels[0], clock)
   return result
 
 
-def _time_losses(setting: Setting, clock: Callable[..., float]) -> dict[str, float]:
-  shape = (setting.scenes * VIEWS, setting.size, setting.size, 3)
-  x = jax.random.uniform(jax.random.key(0), shape)
-  y = jnp.clip(x + 0.1 * jax.random.normal(jax.random.key(1), shape), 0.0, 1.0)
-  mean = jax.jit(jax.vmap(losses.gaussian_blur))(y)
-  ssim = lambda x, y, mean: jax.vmap(lambda x, y, m: losses.ssim(x, y, y_mean=m))(x, y, mean).sum()
-  l1 = lambda x, y: jax.vmap(losses.l1)(x, y).sum()
-  return {
-    "ssim": clock(jax.jit(jax.value_and_grad(ssim)), x, y, mean),
-    "l1": clock(jax.jit(jax.value_and_grad(l1)), x, y),
-  }
+def _time_photometric(setting: Setting, colors: jax.Array, clock: Callable[..., float]) -> float:
+  """Both losses and their gradient, of renders (I, 3, H, W) against themselves three pixels off."""
+  x = jnp.moveaxis(colors, 1, -1)
+  one = functools.partial(
+    photometric,
+    implementation=setting.implementation,
+    interpret=setting.options.interpret,
+  )
+
+  def loss(x: jax.Array, y: jax.Array) -> jax.Array:
+    l1, ssim = jax.vmap(one)(x, y)
+    return (0.8 * l1 - 0.2 * ssim).sum()
+
+  return clock(jax.jit(jax.value_and_grad(loss)), x, jnp.roll(x, 3, axis=1))
 
 
 def check(flat: bool) -> dict[str, float]:
@@ -336,12 +185,12 @@ def check(flat: bool) -> dict[str, float]:
 
 def _settings(args: argparse.Namespace) -> Iterator[Setting]:
   for model in args.model.split(","):
-    for scenes in map(int, args.batch.split(",")):
+    for scenes, splats, size in itertools.product(args.batch, args.splats, args.size):
       yield Setting(
         flat=model == "2d",
         scenes=scenes,
-        splats=args.splats,
-        size=args.size,
+        splats=splats,
+        size=size,
         entries=args.entries,
         implementation=args.implementation,
         tile_size=args.tile_size,
@@ -349,29 +198,30 @@ def _settings(args: argparse.Namespace) -> Iterator[Setting]:
 
 
 def main() -> None:
+  numbers = lambda text: [int(n) for n in text.split(",")]
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("--check", action="store_true", help="correctness and equal bytes")
   parser.add_argument("--time", action="store_true", help="whole iterations")
   parser.add_argument("--stages", action="store_true", help="every stage by itself")
   parser.add_argument("--profile", action="store_true", help="GPU kernels by name")
   parser.add_argument("--model", default="3d,2d")
-  parser.add_argument("--batch", default="16")
-  parser.add_argument("--splats", type=int, default=20_000)
-  parser.add_argument("--size", type=int, default=512)
+  parser.add_argument("--batch", type=numbers, default="16", help="scenes, or several: 1,4,16,64")
+  parser.add_argument("--splats", type=numbers, default="20000")
+  parser.add_argument("--size", type=numbers, default="512")
   parser.add_argument("--entries", type=float, default=9.0, help="tile entries per splat")
   parser.add_argument("--tile-size", type=int, default=8)
   parser.add_argument("--steps", type=int, default=20, help="iterations per compiled call")
   parser.add_argument("--implementation", default="pallas", choices=("pallas", "xla"))
   parser.add_argument("--name", default="w1", help="name of the JSON file in $OUT")
   args = parser.parse_args()
-  device = jax.devices()[0]
   rows: list[dict[str, Any]] = []
   if args.check:
     for model in args.model.split(","):
       rows.append(dict(check=model, **check(model == "2d")))
-      _print(rows[-1])
+      show(rows[-1])
   for setting in _settings(args):
     row: dict[str, Any] = dict(model="2d" if setting.flat else "3d", scenes=setting.scenes)
+    row.update(splats=setting.splats, size=setting.size)
     if args.time:
       row.update(time_whole(setting, args.steps))
     if args.stages:
@@ -380,16 +230,8 @@ def main() -> None:
       row.update(profile(setting, args.steps))
     if args.time or args.stages or args.profile:
       rows.append(row)
-      _print(row)
-  if "OUT" in os.environ:
-    path = pathlib.Path(os.environ["OUT"]) / f"{args.name}.json"
-    document = dict(device=device.device_kind, jax=jax.__version__, argv=sys.argv[1:], rows=rows)
-    path.write_text(json.dumps(document, indent=1))
-
-
-def _print(row: dict[str, Any]) -> None:
-  cells = [f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in row.items()]
-  print("\n  ".join(cells) if len(cells) > 30 else "  ".join(cells), flush=True)
+      show(row)
+  report(args.name, rows)
 
 
 if __name__ == "__main__":
