@@ -53,10 +53,11 @@ def photometric(
   if implementation == "xla":
     return losses.l1(x, y, observed), losses.ssim(x, y, observed)
   y = lax.stop_gradient(y)
-  seen = jnp.ones(x.shape[:2]) if observed is None else (observed > 0).astype(jnp.float32)
+  seen = None if observed is None else (observed > 0).astype(jnp.float32)
   planes = [jnp.moveaxis(a, -1, 0) for a in (losses.hide(x, y, observed), y)]
   l1, similarity = _sums(*planes, seen, interpret)
-  count = jnp.maximum(seen.sum(), 1.0) * x.shape[-1]
+  pixels = jnp.float32(x.shape[0] * x.shape[1]) if seen is None else seen.sum()
+  count = jnp.maximum(pixels, 1.0) * x.shape[-1]
   return l1 / count, similarity / count
 
 
@@ -73,13 +74,13 @@ def _kernels() -> Any:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
 def _sums(
-  x: jax.Array, y: jax.Array, seen: jax.Array, interpret: bool
+  x: jax.Array, y: jax.Array, seen: jax.Array | None, interpret: bool
 ) -> tuple[jax.Array, jax.Array]:
   """Sums of |x - y| and of the SSIM map of one image (C, H, W) over the seen pixels (H, W)."""
   return _sums_forward(x, y, seen, interpret)[0]
 
 
-def _sums_forward(x: jax.Array, y: jax.Array, seen: jax.Array, interpret: bool) -> Any:
+def _sums_forward(x: jax.Array, y: jax.Array, seen: jax.Array | None, interpret: bool) -> Any:
   l1, similarity, kept = fold_images(functools.partial(_flat_sums, interpret=interpret))(x, y, seen)
   return (l1, similarity), (x, y, kept)
 
@@ -96,7 +97,7 @@ def _window(interpret: bool) -> Any:
   return _kernels().Window(losses.WINDOW, losses.SSIM_C1, losses.SSIM_C2, interpret)
 
 
-def _flat_sums(x: jax.Array, y: jax.Array, seen: jax.Array, interpret: bool) -> Any:
+def _flat_sums(x: jax.Array, y: jax.Array, seen: jax.Array | None, interpret: bool) -> Any:
   l1, similarity, kept = _kernels().sums(x, y, seen, _window(interpret))
   # Residuals lead with the image axis.
   strips, *partials = kept

@@ -42,14 +42,14 @@ class Window:
 
 
 def sums(
-  x: jax.Array, y: jax.Array, seen: jax.Array, window: Window
+  x: jax.Array, y: jax.Array, seen: jax.Array | None, window: Window
 ) -> tuple[jax.Array, jax.Array, Any]:
   """Sums (I,) of |x - y| and of the SSIM map, the latter with weight `seen`.
 
   Args:
     x: renders (I, C, H, W), equal to y where not seen.
     y: photographs (I, C, H, W).
-    seen: (I, H, W) weights of the pixels' windows.
+    seen: (I, H, W) weights of the pixels' windows; None: all 1.
     window: how to weigh.
 
   Returns:
@@ -59,8 +59,10 @@ def sums(
   numbers = jax.ShapeDtypeStruct(planes.grid, jnp.float32)
   maps = [jax.ShapeDtypeStruct(planes.shape, jnp.float32)] * 3
   l1, similarity, *partials = planes.launch(
-    functools.partial(_similarity_kernel, window=window, channels=x.shape[1]),
-    (planes.flat(x), planes.flat(y), seen),
+    functools.partial(
+      _similarity_kernel, window=window, channels=x.shape[1], masked=seen is not None
+    ),
+    (planes.flat(x), planes.flat(y), *([] if seen is None else [seen])),
     (numbers, numbers, *maps),
     window,
   )
@@ -208,21 +210,18 @@ class _Strip:
 
 
 def _similarity_kernel(
-  x: Any,
-  y: Any,
-  seen: Any,
-  l1: Any,
-  similarity: Any,
-  *partials: Any,
-  window: Window,
-  channels: int,
+  x: Any, y: Any, *refs: Any, window: Window, channels: int, masked: bool
 ) -> None:
   """Both sums, and seen times SSIM's derivatives in the means of d = x - y, of d^2 and of x y."""
+  *seen, l1, similarity, by_mean, by_square, by_product = refs
+  partials = by_mean, by_square, by_product
   own = _Strip(x.shape, window)
   zero = jnp.zeros((_COLUMNS,), jnp.float32)
 
   def weight(row: jax.Array) -> jax.Array:
-    return own.load_at(seen, own.plane // channels, row)
+    if masked:
+      return own.load_at(seen[0], own.plane // channels, row)
+    return jnp.where((own.column < own.width) & (row < own.height), 1.0, 0.0)
 
   def across(row: jax.Array) -> Values:
     d_mean = squares = product = y_mean = zero
