@@ -1,0 +1,25 @@
+"""W1 runs at a tiny size on a CPU, whole and by stage."""
+
+from __future__ import annotations
+
+import jax
+import pytest
+
+from benchmarks import w1, workload
+
+
+def test_an_iteration_steps_and_fits():
+  setting = workload.Setting(
+    flat=True, scenes=1, splats=60, size=24, entries=40.0, implementation="xla"
+  )
+  result = w1.time_whole(setting, 2)
+  assert result["whole_ms"] > 0 and result["per_scene_ms"] == result["whole_ms"]
+
+
+@pytest.mark.slow
+def test_stages_run_interpreted():
+  setting = workload.Setting(flat=False, scenes=1, splats=40, size=16, entries=40.0)
+  assert jax.default_backend() == "cpu"
+  result = w1.time_stages(setting, 1)
+  assert {"binning", "forward", "backward_rows", "photometric"} <= set(result)
+  assert 0 < result["walked_m"] <= result["kept_m"]
