@@ -147,11 +147,11 @@ def test_kill_9_at_random_moments(tiny: pathlib.Path, tmp_path: pathlib.Path) ->
 
 @pytest.mark.slow
 def test_a_disk_that_is_really_full(tiny: pathlib.Path, tmp_path: pathlib.Path) -> None:
-  """A file system of 300 kB: the run ends with status 3 or 1, and nothing is half there."""
+  """A file system of 160 kB: the run ends with status 3 or 1, and nothing is half there."""
   small = tmp_path / "small"
   small.mkdir()
   mounted = subprocess.run(
-    ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(small)], capture_output=True
+    ["mount", "-t", "tmpfs", "-o", "size=160k", "tmpfs", str(small)], capture_output=True
   )
   if mounted.returncode:
     pytest.skip("needs the right to mount a file system")

@@ -16,7 +16,17 @@ import numpy as np
 from jaxsplat_mouse.dataset import SceneRecord
 
 HEADLINES = ("novel_fg_psnr", "novel_iou", "input_fg_psnr", "input_iou")
-_LOWER_IS_BETTER = ("lpips", "error", "mse", "chamfer", "distance", "leak", "hausdorff")
+_LOWER_IS_BETTER = (
+  "lpips",
+  "error",
+  "mse",
+  "chamfer",
+  "distance",
+  "leak",
+  "hausdorff",
+  "floaters",
+  "holes",
+)
 _STAGES = ("prepare", "fit", "output")
 _MOST_BINS, _FEWEST_TIMED = 48, 8
 

@@ -21,7 +21,7 @@ import platform
 import shlex
 import socket
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import metadata
 from typing import IO, Any
@@ -157,7 +157,7 @@ class Workdir:
       )
     run = {
       "started": _now(),
-      "command": shlex.join(sys.argv),
+      "command": _command(sys.argv),
       "config_file": config_file,
       "versions": versions(),
       "device": dict(device),
@@ -249,6 +249,14 @@ def _rewrite(file: Any, text: str) -> None:
   file.truncate()
   file.write(text)
   file.flush()
+
+
+def _command(argv: Sequence[str]) -> str:
+  """The command as a person would give it: a module was run by its name, not by its file."""
+  file = pathlib.Path(argv[0])
+  module = file.stem if file.parent.name == "jaxsplat_mouse" else ""
+  first = ["python", "-m", f"jaxsplat_mouse.{module}"] if module else [argv[0]]
+  return shlex.join([*first, *argv[1:]])
 
 
 def _describe_holder(text: str) -> str:

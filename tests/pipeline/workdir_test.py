@@ -11,6 +11,7 @@ import sys
 import pytest
 
 from jaxsplat_mouse.errors import InputError
+from jaxsplat_mouse.pipeline import workdir as workdir_module
 from jaxsplat_mouse.pipeline.settings import ConfigError
 from jaxsplat_mouse.pipeline.workdir import Workdir
 
@@ -137,3 +138,14 @@ def test_left_overs_of_killed_writers_go(tmp_path: pathlib.Path) -> None:
   left.mkdir()
   workdir.make()
   assert not left.exists()
+
+
+@pytest.mark.parametrize(
+  ("argv", "command"),
+  [
+    (["/x/jaxsplat_mouse/main.py", "--a=b c"], "python -m jaxsplat_mouse.main '--a=b c'"),
+    (["my_script.py", "1"], "my_script.py 1"),
+  ],
+)
+def test_the_command_is_recorded_as_it_can_be_given_again(argv: list[str], command: str) -> None:
+  assert workdir_module._command(argv) == command
