@@ -8,9 +8,31 @@ import pathlib
 import subprocess
 import sys
 
+import pytest
+
+from benchmarks import whole_job
+from tests.report_fixtures import START, fake_run
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 
 
+def test_the_steady_rate_leaves_out_the_first_batch(tmp_path: pathlib.Path) -> None:
+  workdir = fake_run(tmp_path / "w", 60, pictures=False)
+  names = [f"mouse{i % 12:02d}_frame_{i:05d}" for i in range(60)]
+  rows = [(n, step) for batch in (names[:20], names[20:]) for step in (5, 10) for n in batch]
+  lines = [json.dumps({"scene": name, "iteration": step}) + "\n" for name, step in rows]
+  workdir.metrics_file.write_text("".join(lines))
+  watch = whole_job.Watch(os.getpid())
+  watch.gpu = [(START.timestamp() + s, 50.0, 1000.0) for s in range(3)]
+  told = whole_job.measure(workdir.path, watch, START.timestamp(), 100.0, 3)
+  assert told["first_batch_scenes"] == 20 and told["scenes_per_minute"] == 36
+  assert 30 < told["first_batch_done_seconds"] < 60
+  rest = told["projected_minutes_for_1600"] - told["first_batch_done_seconds"] / 60
+  assert told["steady_scenes_per_minute"] * rest == pytest.approx(1580)
+  assert told["gpu_busy_percent"] == 50
+
+
+@pytest.mark.slow
 def test_the_benchmark_runs_and_tells(tmp_path: pathlib.Path) -> None:
   found = subprocess.run(
     [
