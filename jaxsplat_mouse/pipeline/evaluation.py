@@ -128,8 +128,10 @@ def _settings_of(flat: dict[str, Any]) -> Settings:
   """The settings of a run from its `config.json`."""
   nested: dict[str, Any] = {}
   for key, value in flat.items():
-    section, _, name = key.rpartition(".")
-    into = nested.setdefault(section, {}) if section else nested
+    *sections, name = key.split(".")
+    into = nested
+    for section in sections:
+      into = into.setdefault(section, {})
     into[name] = tuple(value) if isinstance(value, list) else value
   return Settings.from_config(nested)
 
