@@ -1,0 +1,59 @@
+"""Several GPUs of one host: W1 iterations per second on 1, 2, 4, ... devices, the same work on each.
+
+    python -m benchmarks.scaling --model=3d --scenes=16
+
+Every device has scenes of its own and is given its steps in one call, as the pipeline does it, so
+what is measured is how far the host keeps all of them busy. Prints a table, and JSON into $OUT.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+
+from benchmarks.workload import Setting, iterate, make_targets, parameters, report, show, views
+
+
+def measure(setting: Setting, steps: int, counts: list[int], rounds: int = 3) -> list[dict]:
+  """Rows with scene iterations per second and the speed-up over one device."""
+  gaussians, ring = parameters(setting), views(setting)
+  start = (gaussians, optax.adam(1e-4).init(gaussians))
+  problem = jax.tree.map(np.asarray, (start, ring, make_targets(gaussians, ring, setting)))
+  run = iterate(setting, steps)
+  rows: list[dict[str, Any]] = []
+  for count in counts:
+    placed = [jax.device_put(problem, device) for device in jax.local_devices()[:count]]
+    states = [run(*one)[0] for one in placed]  # compiles for every device
+    jax.block_until_ready(states)
+    seconds = []
+    for _ in range(rounds):
+      begin = time.perf_counter()
+      states = [run(state, *one[1:])[0] for state, one in zip(states, placed, strict=True)]
+      jax.block_until_ready(states)
+      seconds.append(time.perf_counter() - begin)
+    rate = count * setting.scenes * steps / float(np.median(seconds))
+    first = rows[0]["scene_iterations_per_s"] if rows else rate
+    rows.append(dict(devices=count, scene_iterations_per_s=rate, speed_up=rate / first))
+    show(rows[-1])
+  return rows
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument("--model", default="3d", choices=("3d", "2d"))
+  parser.add_argument("--scenes", type=int, default=16, help="per device")
+  parser.add_argument("--steps", type=int, default=50)
+  args = parser.parse_args()
+  total = jax.local_device_count()
+  counts = [n for n in (1, 2, 4, 8) if n <= total]
+  setting = Setting(flat=args.model == "2d", scenes=args.scenes)
+  report("scaling", measure(setting, args.steps, counts))
+
+
+if __name__ == "__main__":
+  main()
