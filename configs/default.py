@@ -105,4 +105,8 @@ def shrink(config: ConfigDict) -> None:
   config.hull.resolution = 128
   config.fit.num_gaussians = 4000
   config.fit.iterations = 200
+  # At this size compiling a second stage takes longer than its smaller images save.
+  config.fit.resolutions = (1,)
+  config.fit.stages = ()
   config.render.image_size = 256
+  config.report.quality = False
