@@ -1,4 +1,4 @@
-"""Several GPUs of one host: W1 iterations per second on 1, 2, 4, ... of them, each with its own work.
+"""Several GPUs of one host: W1 iterations per second on 1, 2, 4, ... of them, the same work each.
 
     python -m benchmarks.scaling --model=3d --scenes=16
 
