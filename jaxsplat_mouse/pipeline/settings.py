@@ -268,3 +268,8 @@ def _check_values(settings: Settings) -> None:
     )
   if settings.execution.engine not in ("local", "ray"):
     raise ConfigError(f"execution.engine: {settings.execution.engine!r}, expected 'local' or 'ray'")
+  if settings.execution.engine == "ray" and settings.fit.warm_start:
+    raise ConfigError(
+      "fit.warm_start: frames must be fitted in their order, which execution.engine='ray' does not "
+      "keep; expected 'local'"
+    )

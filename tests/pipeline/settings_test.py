@@ -84,6 +84,14 @@ def test_what_cannot_be_used_is_told_by_name(key: str, value: object, message: s
     Settings.from_config(changed(key, value))
 
 
+def test_warm_starts_are_refused_on_a_cluster() -> None:
+  config = changed("execution.engine", "ray")
+  Settings.from_config(config)
+  config.fit.warm_start = True
+  with pytest.raises(ConfigError, match=r"fit\.warm_start: .*expected 'local'"):
+    Settings.from_config(config)
+
+
 def test_a_missing_key_is_told() -> None:
   config = default.get_config()
   with config.unlocked():
