@@ -138,7 +138,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 def test_1600_scenes_are_paged_worst_first(large: pathlib.Path, tmp_path: pathlib.Path) -> None:
   document = browse(large, "", tmp_path)
   assert document.count('class="card"') == 24
-  assert "1–24 of 1600" in document
+  assert "1–24 of 1,600" in document
   shown = [float(x) for x in re.findall(r"<p>novel fg PSNR ([\d.]+) dB", document)]
   assert len(shown) == 24 and shown == sorted(shown)
   assert re.search(r'aria-label="page 67"', document)
@@ -149,7 +149,7 @@ def test_search_order_and_table_from_the_address(
   large: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
   document = browse(large, "query=mouse03&sort=novel_iou&layout=rows&page=1", tmp_path)
-  assert "101–134 of 134 (1600 in all)" in document
+  assert "101–134 of 134 (1,600 in all)" in document
   rows = re.findall(r'<tr tabindex="0"><td>([^<]*)</td>', document)
   assert len(rows) == 34 and all(name.startswith("mouse03_") for name in rows)
 

@@ -12,6 +12,7 @@
     node.append(...children);
     return node;
   };
+  const many = (count) => count.toLocaleString("en");
   const show = (value, digits) => value === null || value === undefined ? "–" : value.toFixed(digits);
   scenes.forEach((scene) => {
     scene.text = [scene.name, scene.recording, scene.error, ...scene.warnings].join(" ").toLowerCase();
@@ -150,7 +151,7 @@
     state.page = Math.max(0, Math.min(state.page, count - 1));
     const first = state.page * size, list = shown.slice(first, first + size);
     get("found").textContent = shown.length
-      ? `${first + 1}–${first + list.length} of ${shown.length}` + (shown.length < scenes.length ? ` (${scenes.length} in all)` : "")
+      ? `${many(first + 1)}–${many(first + list.length)} of ${many(shown.length)}` + (shown.length < scenes.length ? ` (${many(scenes.length)} in all)` : "")
       : "no scene matches";
     get("list").replaceChildren(state.layout === "grid"
       ? make("div", {className: "cards"}, ...list.map(card)) : table(list));
