@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -21,6 +21,7 @@ from jaxsplat_mouse import fit
 from jaxsplat_mouse.checkpoint import CheckpointError, Checkpoints
 from jaxsplat_mouse.fit import FitState
 from jaxsplat_mouse.gaussians import Gaussians
+from jaxsplat_mouse.pipeline.ahead import Ahead
 from jaxsplat_mouse.pipeline.settings import CheckpointSettings
 from jaxsplat_mouse.pipeline.stopping import StopRequest
 from jaxsplat_mouse.pipeline.views import credible, drop_invisible
@@ -75,9 +76,16 @@ class Fitted:
 class Fitter:
   """Fits batches one after the other; what it learns about the device's memory it keeps."""
 
-  def __init__(self, config: fit.Config, settings: CheckpointSettings, stop: StopRequest):
-    """Takes the recipe, when to save, and who asks to stop."""
+  def __init__(
+    self,
+    config: fit.Config,
+    settings: CheckpointSettings,
+    stop: StopRequest,
+    ahead: Ahead | None = None,
+  ):
+    """Takes the recipe, when to save, who asks to stop, and who compiles what comes later."""
     self._config = config
+    self._ahead = ahead or Ahead()
     self._settings = settings
     self._stop = stop
     self._at_once: int | None = None  # scenes on a device together, once memory was short
@@ -101,9 +109,10 @@ class Fitter:
     """
     started = time.monotonic()
     loop = _Loop(self, batch, checkpoints)
-    for chunk in fit.chunks(self._config, self._settings.steps):
-      if chunk.last <= loop.iteration:
-        continue
+    chunks = fit.chunks(self._config, self._settings.steps)
+    chunks = [chunk for chunk in chunks if chunk.last > loop.iteration]
+    loop.compile_ahead(chunks)
+    for chunk in chunks:
       metrics = loop.advance(chunk)
       on_chunk(loop.iteration, metrics)
       if len(loop.failures) == len(batch):
@@ -157,15 +166,31 @@ class _Loop:
 
   def _gather(self) -> FitState:
     """The state of the whole batch on the host."""
-    parts = [jax.tree.map(np.asarray, group.state) for group in self._groups]
+    parts = jax.device_get([group.state for group in self._groups])
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+
+  def compile_ahead(self, chunks: Sequence[fit.Stage]) -> None:
+    """Has all programs of a fit compiled but the very first, which this thread is about to run."""
+    programs = [(c.resolution, c.last - max(c.first, self.iteration)) for c in chunks]
+    together = self._groups[: len(jax.local_devices())]
+    todo = [(group, *program) for program in dict.fromkeys(programs) for group in together]
+    for group, resolution, steps in todo[1:]:
+      args = (group.state, group.scenes, self._config, resolution, steps)
+      build = lambda args=args: fit.run_chunk.lower(*args).compile()
+      self._fitter._ahead.start(self._program(group, resolution, steps), build)
+
+  def _program(self, group: _Group, resolution: int, steps: int) -> tuple:
+    """What tells the compiled programs of chunks apart."""
+    (device,) = group.state.step.devices()
+    shapes = tuple(leaf.shape for leaf in jax.tree.leaves((group.state, group.scenes)))
+    return (self._config, resolution, steps, device.id, shapes)
 
   def advance(self, chunk: fit.Stage) -> dict[str, np.ndarray]:
     """Runs to the end of a chunk; the last step's metrics (B,)."""
     steps = chunk.last - self.iteration
     for _ in range(_MAX_GROWTHS):
       states, metrics = self._run(chunk.resolution, steps)
-      dropped = max(int(np.max(state.overflow)) for state in states)
+      dropped = max(int(jax.device_get(state.overflow).max()) for state in states)
       if dropped == 0:
         break
       self._set_room(self._config.tile_entries * _MORE_ROOM)
@@ -205,13 +230,16 @@ class _Loop:
     together = len(jax.local_devices())
     for first in range(0, len(self._groups), together):
       for group in self._groups[first : first + together]:
-        state, metrics = fit.run_chunk(group.state, group.scenes, self._config, resolution, steps)
+        self._fitter._ahead.wait(self._program(group, resolution, steps))
+        # Nothing crosses to the host or back while the devices work.
+        with jax.transfer_guard("disallow"):
+          state, metrics = fit.run_chunk(group.state, group.scenes, self._config, resolution, steps)
         states.append(state)
-        records.append({name: values[:, -1] for name, values in metrics.items()})
+        records.append(metrics)
       # Not more than one group on a device: their temporaries would not fit together.
       jax.block_until_ready(states)
-    join = lambda *leaves: np.concatenate([np.asarray(leaf) for leaf in leaves])
-    return states, jax.tree.map(join, *records)
+    join = lambda *leaves: np.concatenate([leaf[:, -1] for leaf in leaves])
+    return states, jax.tree.map(join, *jax.device_get(records))
 
   def _halve(self) -> None:
     """Goes on with half as many scenes on a device."""
