@@ -116,7 +116,7 @@ def count_sizes(setting: Setting, sample: int = 1, walked: float | None = None) 
     tile=setting.tile_size**2,
     parameters=sum(math.prod(leaf.shape[2:]) for leaf in leaves),
     features=bundle.features.shape[-1],
-    channels=blend.num_channels(few.options),
+    channels=blend.num_channels(few.options.geometry),
     entries=entries,
     walked=entries if walked is None else walked,
   )

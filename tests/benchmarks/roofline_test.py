@@ -45,7 +45,7 @@ def test_entries_come_from_the_workload_and_scale_with_it(tmp_path: pathlib.Path
   setting = workload.Setting(flat=False, scenes=2, splats=50, size=24, entries=40.0)
   sizes = roofline.count_sizes(setting)
   assert (sizes.splats, sizes.images, sizes.pixels, sizes.tile) == (100, 12, 576, 64)
-  assert sizes.parameters == 3 + 3 + 4 + 1 + 3
+  assert sizes.parameters == 3 + 3 + 4 + 1 + 3 and sizes.channels == 3
   assert 0 < sizes.entries <= 12 * 50 * 9 and sizes.walked == sizes.entries
   with pytest.raises(ValueError, match="did not fit"):
     roofline.count_sizes(workload.Setting(flat=False, scenes=1, splats=50, size=24, entries=0.5))
