@@ -17,8 +17,7 @@ from jaxsplat_mouse import procedural_mouse as pm
 from jaxsplat_mouse.pipeline.views import render_rgba
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
-# Rounding differs between the devices and a fit amplifies it: on one CPU, photographs changed by
-# 1e-6 move these scores by up to about 0.1 dB.
+# Rounding differs between the devices, and a fit amplifies it: stated, not measured.
 _TOLERANCE_DB = 0.5
 _PRINT_SCORE = """
 import json
