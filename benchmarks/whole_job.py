@@ -3,10 +3,11 @@
     python -m benchmarks.whole_job --scenes=256
     python -m benchmarks.whole_job --scenes=3 --tiny          on a CPU, to see that it works
 
-Writes N different built-in mice as scene folders of PNG first (not timed), then runs
-`jaxsplat_mouse.main` on them in a process of its own and watches it from outside. The steady rate
-leaves out the first batch, which compiles; the projection to 1,600 scenes is the time of the first
-batch, and the rest at the steady rate. Prints a table, and JSON into $OUT where it is set.
+Writes N different built-in mice as scene folders of PNG first, in as many processes on the CPU as
+there are cores (not counted), then runs `jaxsplat_mouse.main` on them in a process of its own and
+watches it from outside. The steady rate leaves out the first batch, which compiles; the projection
+to 1,600 scenes is the time of the first batch, and the rest at the steady rate. Prints a table and
+where the time goes, and JSON into $OUT where it is set.
 """
 
 from __future__ import annotations
@@ -45,23 +46,41 @@ TINY = (
 _POLL_SECONDS = 0.5
 
 
-def write_mice(folder: pathlib.Path, count: int, image_size: int) -> None:
-  """Writes `mouse_00000` and so on; those that are there stay."""
+def write_mice(
+  folder: pathlib.Path, count: int, image_size: int, first: int = 0, step: int = 1
+) -> None:
+  """Writes `mouse_00000` and so on, every `step`-th from `first`; those that are there stay."""
   from jaxsplat_mouse import procedural_mouse
   from jaxsplat_mouse.io import facelift, images
 
   cameras = procedural_mouse.input_cameras(image_size=image_size)
-  for seed in range(count):
+  for seed in range(first, count, step):
     scene = folder / f"mouse_{seed:05d}"
     if (scene / facelift.CAMERAS_FILE).is_file():
       continue
-    views = procedural_mouse.make_scene(seed, cameras)
+    # One ray a pixel inside, nine at outlines: a third of the usual rays.
+    views = procedural_mouse.make_scene(seed, cameras, samples=1, edge_samples=3)
     rgba = np.concatenate([views.images, views.alphas[..., None]], -1)
     names = [f"images/cam_{i:03d}.png" for i in range(len(rgba))]
     (scene / "images").mkdir(parents=True, exist_ok=True)
     for name, view in zip(names, rgba, strict=True):
       (scene / name).write_bytes(images.encode_png((view * 255 + 0.5).astype(np.uint8)))
     facelift.write_scene_cameras(scene, cameras, names)  # last: it says that the scene is whole
+
+
+def write_mice_in_parallel(folder: pathlib.Path, count: int, image_size: int) -> None:
+  """`write_mice` in one process per core, all on the CPU: the GPU's memory stays free."""
+  processes = max(1, min(os.cpu_count() or 1, count))
+  command = [sys.executable, "-m", "benchmarks.whole_job", f"--only_write={folder}"]
+  command += [f"--scenes={count}", f"--image_size={image_size}"]
+  env = {**os.environ, "JAX_PLATFORMS": "cpu", "NPROC": "1"}
+  started = [
+    subprocess.Popen([*command, f"--part={i}/{processes}"], cwd=ROOT, env=env)
+    for i in range(processes)
+  ]
+  statuses = [process.wait() for process in started]
+  if any(statuses):
+    raise RuntimeError(f"writing the mice ended with {statuses}")
 
 
 class Watch(threading.Thread):
@@ -128,6 +147,7 @@ def measure(
     "first_batch_scenes": first,
     "first_batch_done_seconds": ends[first - 1] - began if ends else None,
     "stage_seconds": summary.mean_seconds(records),
+    "device_thread_seconds_a_scene": device_thread_seconds(workdir),
     "peak_rss_bytes": watch.peak_rss or None,
     "dataset_bytes": sum(r.extra.get("bytes", 0) for r in records.values()),
   }
@@ -147,6 +167,15 @@ def measure(
   return result
 
 
+def device_thread_seconds(workdir: pathlib.Path) -> dict[str, float]:
+  """Where the time of the thread went that drives the GPU, by scene; the first batch left out."""
+  rows = [json.loads(line) for line in (workdir / "timing.jsonl").read_text().splitlines()]
+  rows = rows[1:] or rows
+  scenes = sum(row["scenes"] for row in rows)
+  names = dict.fromkeys(name for row in rows for name in row["seconds"])
+  return {name: sum(row["seconds"].get(name, 0.0) for row in rows) / scenes for name in names}
+
+
 def _batch_sizes(workdir: pathlib.Path) -> list[set[str]]:
   """The scenes of each batch in their order, from the lines of `metrics.jsonl`."""
   groups: list[set[str]] = []
@@ -164,6 +193,9 @@ def _batch_sizes(workdir: pathlib.Path) -> list[set[str]]:
 
 def print_table(result: dict[str, Any]) -> None:
   for name, value in result.items():
+    if name == "device_thread_seconds_a_scene":
+      print_shares(value)
+      continue
     if isinstance(value, dict):
       value = ", ".join(f"{k} {v:.3f}" for k, v in value.items())
     elif name.endswith("_bytes") and value is not None:
@@ -173,6 +205,14 @@ def print_table(result: dict[str, Any]) -> None:
     print(f"{name.replace('_', ' '):28} {value}")
 
 
+def print_shares(seconds: dict[str, float]) -> None:
+  total = sum(seconds.values())
+  print("where the time goes (seconds a scene of the thread that drives the GPU, after batch 1):")
+  for name, value in sorted(seconds.items(), key=lambda item: -item[1]):
+    print(f"  {name:26} {value:.4f} {100 * value / total:5.1f} %")
+  print(f"  {'all':26} {total:.4f}")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("--scenes", type=int, default=256)
@@ -180,20 +220,19 @@ def main(argv: Sequence[str] | None = None) -> int:
   parser.add_argument("--folder", help="keeps mice and workdir; by default a temporary folder")
   parser.add_argument("--image_size", type=int, default=512)
   parser.add_argument("--tiny", action="store_true", help="a few pixels and steps")
-  parser.add_argument("--only_write", action="store_true", help="write the mice and end")
+  parser.add_argument("--only_write", metavar="FOLDER", help="write mice there and end")
+  parser.add_argument("--part", default="0/1", help="I/N: with --only_write, every N-th mouse")
   options, passed = parser.parse_known_args(argv)
   size = 36 if options.tiny else options.image_size
+  if options.only_write:
+    first, step = map(int, options.part.split("/"))
+    write_mice(pathlib.Path(options.only_write), options.scenes, size, first, step)
+    return 0
   with tempfile.TemporaryDirectory() as temporary:
     folder = pathlib.Path(options.folder or temporary).absolute()
     mice, workdir = folder / f"mice_{size}", folder / "workdir"
-    if options.only_write:
-      write_mice(mice, options.scenes, size)
-      return 0
-    # In a process of its own: this one must not hold the memory of the GPU.
-    arguments = [f"--scenes={options.scenes}", f"--folder={folder}", "--only_write"]
-    arguments += ["--tiny"] if options.tiny else [f"--image_size={size}"]
     began = time.time()
-    subprocess.run([sys.executable, "-m", "benchmarks.whole_job", *arguments], cwd=ROOT, check=True)
+    write_mice_in_parallel(mice, options.scenes, size)
     written = time.time() - began
     flags = [f"--config={options.config}", f"--config.data.input={mice}", f"--workdir={workdir}"]
     run = run_job([*flags, *(TINY if options.tiny else ()), *passed])

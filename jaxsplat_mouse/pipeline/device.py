@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import pathlib
@@ -73,6 +74,18 @@ def describe() -> dict[str, Any]:
     "count": len(devices),
     "memory": _memory(devices[0]),
   }
+
+
+def on_host() -> contextlib.AbstractContextManager[Any]:
+  """Computes in this thread on the CPU, where JAX has one, while the accelerator is busy.
+
+  What several threads give to one GPU waits in one line: behind a chunk of a fit, every step of a
+  hull whose length depends on its data would wait as long as the chunk takes.
+  """
+  try:
+    return jax.default_device(jax.local_devices(backend="cpu")[0])
+  except RuntimeError:  # JAX_PLATFORMS names the accelerator alone
+    return contextlib.nullcontext()
 
 
 def _memory(device: Any) -> int | None:

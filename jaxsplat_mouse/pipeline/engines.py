@@ -52,7 +52,8 @@ class Local:
 
   def measure(self, source: Source) -> float:
     """Radius of a scene's hull in input units."""
-    return measure_radius(source, self._settings.hull)
+    with device.on_host():
+      return measure_radius(source, self._settings.hull)
 
   def run(self, work: Work, events: Events, progress: Progress) -> None:
     """Renders what is fitted, then does batch after batch."""

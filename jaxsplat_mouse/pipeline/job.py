@@ -126,6 +126,7 @@ class _Job:
       {mine[name].recording for name in todo},
       self._measuring,
       self._engine.measure,
+      threads=os.cpu_count() or 1,
     )
     plans = batches.begun(self._workdir, todo)
     taken = {name for plan in plans for name in plan.names}

@@ -12,11 +12,16 @@ import numpy as np
 from jaxsplat_mouse import dataset, metrics, sources
 from jaxsplat_mouse.cameras import Cameras, generate_camera_poses
 from jaxsplat_mouse.gaussians import model_name
-from jaxsplat_mouse.pipeline import pictures, turntable
+from jaxsplat_mouse.pipeline import device, pictures, turntable
 from jaxsplat_mouse.pipeline.fits import SavedFit, render_key
-from jaxsplat_mouse.pipeline.quality import quality_scores
+from jaxsplat_mouse.pipeline.quality import quality_scores, sampling
 from jaxsplat_mouse.pipeline.settings import Settings
-from jaxsplat_mouse.pipeline.views import render_groups, render_in_parts, select
+from jaxsplat_mouse.pipeline.views import (
+  render_groups,
+  render_in_parts,
+  render_orbit,
+  select,
+)
 from jaxsplat_mouse.pipeline.workdir import Workdir
 from jaxsplat_mouse.scene import Scene
 from jaxsplat_mouse.sources import Truth
@@ -30,26 +35,26 @@ class Rendered:
   """What the device makes of one fit, on the host.
 
   Attributes:
-    orbit: rgb and alpha of consecutive cameras of the dataset.
+    orbit: uint8 RGBA (V, S, S, 4), the images of the dataset.
+    orbit_maps: `rgb`, `alpha`, `depth` of some of their pixels, for `quality_scores`.
     inputs: `MAPS` at the cameras of the photographs, (V, H, W, ...), empty outside what they saw.
     truth: held-out views, where they are scored at once.
     truth_rgba: the fit at their cameras, uint8.
-    quality: scores without held-out views, where they are wanted.
     seconds: wall time.
   """
 
-  orbit: list[dict[str, np.ndarray]]
+  orbit: np.ndarray
+  orbit_maps: dict[str, np.ndarray]
   inputs: dict[str, np.ndarray]
   truth: Truth | None
   truth_rgba: list[np.ndarray]
-  quality: dict[str, float]
   seconds: float
 
   @property
   def nbytes(self) -> int:
     """Host memory of the renders."""
-    parts = [array for part in self.orbit for array in part.values()]
-    return sum(array.nbytes for array in (*parts, *self.inputs.values(), *self.truth_rgba))
+    maps = (*self.orbit_maps.values(), *self.inputs.values())
+    return sum(array.nbytes for array in (self.orbit, *maps, *self.truth_rgba))
 
 
 def scene_bytes(scene: Scene) -> int:
@@ -69,26 +74,23 @@ def render_fit(saved: SavedFit, scene: Scene, settings: Settings) -> Rendered:
   truth = None
   if saved.source.folder is None:
     truth = sources.read_truth(saved.source, scene, num_views=_TRUTH_VIEWS)
-  orbit = list(render_in_parts(saved.gaussians, _orbit(settings), ("rgb", "alpha", "depth")))
-  inputs = render_inputs(saved, scene)
+  cameras = _orbit(settings)
+  orbit, orbit_maps = render_orbit(saved.gaussians, cameras, *sampling(cameras))
   return Rendered(
-    orbit=[{name: part[name] for name in ("rgb", "alpha")} for part in orbit],
-    inputs=inputs,
+    orbit=orbit,
+    orbit_maps=orbit_maps,
+    inputs=render_inputs(saved, scene),
     truth=truth,
     truth_rgba=render_truth(saved, truth) if truth else [],
-    quality=_quality(scene, inputs, orbit, settings) if settings.report.quality else {},
     seconds=time.monotonic() - started,
   )
 
 
-def _quality(
-  scene: Scene,
-  inputs: Mapping[str, np.ndarray],
-  orbit: Sequence[Mapping[str, np.ndarray]],
-  settings: Settings,
-) -> dict[str, float]:
-  joined = {name: np.concatenate([part[name] for part in orbit]) for name in orbit[0]}
-  return quality_scores(scene, inputs, joined, _orbit(settings))
+def _quality(rendered: Rendered, scene: Scene, settings: Settings) -> dict[str, float]:
+  if not settings.report.quality:
+    return {}
+  with device.on_host():
+    return quality_scores(scene, rendered.inputs, rendered.orbit_maps, _orbit(settings))
 
 
 def _orbit(settings: Settings) -> Cameras:
@@ -120,7 +122,7 @@ def write_outputs(
     OSError: the disk is full or not writable.
   """
   started = time.monotonic()
-  rgba = np.concatenate([dataset.to_rgba8(**part) for part in rendered.orbit])
+  rgba = rendered.orbit
   hashes = dataset.write_scene(
     workdir.dataset,
     saved.name,
@@ -130,7 +132,7 @@ def write_outputs(
     png_level=settings.dataset.png_level,
     overwrite=True,
   )
-  scores = score_inputs(rendered.inputs, scene) | rendered.quality
+  scores = score_inputs(rendered.inputs, scene) | _quality(rendered, scene, settings)
   if rendered.truth is not None:
     novel = score_truth(rendered.truth, rendered.truth_rgba)[0]
     scores |= {f"novel_{name}": value for name, value in novel.items()}

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection
 from jaxsplat_mouse.canonical import recording_scale
 from jaxsplat_mouse.errors import InputError
 from jaxsplat_mouse.io import atomic
+from jaxsplat_mouse.pipeline.overlap import read_all
 from jaxsplat_mouse.pipeline.settings import Settings
 from jaxsplat_mouse.pipeline.workdir import Workdir
 from jaxsplat_mouse.sources import Source
@@ -22,6 +23,7 @@ def fix_scales(
   wanted: Collection[str],
   on_scene: Callable[[str], None],
   measure: Callable[[Source], float],
+  threads: int = 1,
 ) -> dict[str, float]:
   """Canonical units per input unit by recording; empty where every scene has its own.
 
@@ -32,6 +34,7 @@ def fix_scales(
     wanted: recordings that need a scale.
     on_scene: called with the name of every scene that is measured.
     measure: radius of a scene's hull in input units, or InputError.
+    threads: scenes measured at a time.
 
   Raises:
     InputError: the file cannot be written: scenes of a later run could get another scale.
@@ -43,14 +46,18 @@ def fix_scales(
     scales = {str(k): float(v) for k, v in json.loads(path.read_text()).items()}
   except (OSError, ValueError, AttributeError, TypeError):
     scales = {}
+  todo = [s for s in found if s.recording not in scales and s.recording in wanted]
+
+  def measure_one(source: Source) -> float | None:
+    on_scene(source.name)
+    try:
+      return measure(source)
+    except InputError:  # told when its turn comes
+      return None
+
   radii: dict[str, list[float]] = {}
-  for source in found:
-    if source.recording not in scales and source.recording in wanted:
-      on_scene(source.name)
-      try:
-        radius = measure(source)
-      except InputError:  # told when its turn comes
-        continue
+  for source, radius in read_all(todo, measure_one, threads):
+    if radius is not None:
       radii.setdefault(source.recording, []).append(radius)
   for recording, values in radii.items():
     scales[recording] = recording_scale(values, settings.data.radius)

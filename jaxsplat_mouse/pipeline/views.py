@@ -17,7 +17,6 @@ from absl import logging
 
 from jaxsplat_mouse import density
 from jaxsplat_mouse.cameras import Cameras
-from jaxsplat_mouse.dataset import to_rgba8
 from jaxsplat_mouse.gaussians import Gaussians
 from jaxsplat_mouse.render import RenderOutput, default_capacity, render_views
 from jaxsplat_mouse.scene import Scene
@@ -27,6 +26,7 @@ _BUCKET = 4096
 # Pixels of all cameras of one call: bounds the memory of a dataset render.
 _PIXELS_AT_ONCE = {"cpu": 1 << 20}
 _PIXELS_ON_ACCELERATORS = 1 << 23
+ORBIT_MAPS = ("rgb", "alpha", "depth")
 _INVISIBLE = -30.0  # logit of an opacity that no renderer shows
 _MOST_AT_ONCE = 32
 _MAX_DOUBLINGS = 6
@@ -76,8 +76,6 @@ def render_in_parts(
 ) -> Iterator[dict[str, np.ndarray]]:
   """Renders V cameras over black, a few at a time.
 
-  What finds no room is rendered again with twice the room, and logged.
-
   Args:
     gaussians: (N,).
     cameras: (V,) of one image size.
@@ -85,6 +83,16 @@ def render_in_parts(
 
   Yields:
     those fields of consecutive cameras, (n, H, W, ...).
+  """
+  for output, count in _render_parts(gaussians, cameras):
+    # Cut on the device: what only fills up the program's cameras need not travel.
+    yield {name: np.asarray(getattr(output, name)[:count]) for name in fields}
+
+
+def _render_parts(gaussians: Gaussians, cameras: Cameras) -> Iterator[tuple[RenderOutput, int]]:
+  """Renders on the device and how many of their cameras count.
+
+  What finds no room is rendered again with twice the room, and logged.
   """
   padded = jax.device_put(pad_gaussians(gaussians))
   capacity = default_capacity(len(padded.means))
@@ -103,13 +111,65 @@ def render_in_parts(
       logging.info("%d splat-tile pairs found no room; capacity is now %d", dropped, capacity)
     else:
       logging.warning("%d splat-tile pairs left out of a render", dropped)
-    count = min(at_once, len(cameras) - start)
-    yield {name: np.asarray(getattr(output, name))[:count] for name in fields}
+    yield output, min(at_once, len(cameras) - start)
+
+
+@jax.jit
+def _encode(rgb: jax.Array, alpha: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """`dataset.to_rgba8` on the device, (..., 4) uint8, and () bool whether all is finite.
+
+  A fifth of the bytes of floats go to the host.
+  """
+  level = jnp.clip(alpha, 0.0, 1.0) * 255.0 + 0.5
+  visible = level >= 1.0
+  straight = rgb / jnp.where(visible, alpha, 1.0)[..., None]
+  color = jnp.where(visible[..., None], jnp.clip(straight, 0.0, 1.0) * 255.0 + 0.5, 0.0)
+  rgba = jnp.concatenate([color, level[..., None]], -1).astype(jnp.uint8)
+  return rgba, jnp.isfinite(rgb).all() & jnp.isfinite(alpha).all()
+
+
+def _encoded(output: RenderOutput, count: int) -> np.ndarray:
+  rgba, finite = _encode(output.rgb, output.alpha)
+  if not bool(finite):
+    raise ValueError("renders with values that are not finite cannot be stored as 8-bit images")
+  return np.asarray(rgba[:count])
 
 
 def render_rgba(gaussians: Gaussians, cameras: Cameras) -> np.ndarray:
-  """Straight 8-bit RGBA (V, H, W, 4) of V cameras of one image size."""
-  return np.concatenate([to_rgba8(**part) for part in render_in_parts(gaussians, cameras)])
+  """Straight 8-bit RGBA (V, H, W, 4) of V cameras of one image size.
+
+  Raises:
+    ValueError: the renders are not finite.
+  """
+  return np.concatenate([_encoded(*part) for part in _render_parts(gaussians, cameras)])
+
+
+def render_orbit(
+  gaussians: Gaussians, cameras: Cameras, stride: int, step: int
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+  """Straight 8-bit RGBA (V, H, W, 4), and a few small maps for scores.
+
+  Args:
+    gaussians: (N,).
+    cameras: (V,) of one image size.
+    stride: pixels of a view from one of a map to the next.
+    step: views from one map to the next.
+
+  Returns:
+    the images, and `rgb`, `alpha`, `depth` over black of every `stride`-th pixel of every `step`-th
+    view, float32.
+
+  Raises:
+    ValueError: the renders are not finite.
+  """
+  images, maps, start = [], [], 0
+  for output, count in _render_parts(gaussians, cameras):
+    images.append(_encoded(output, count))
+    some = np.s_[-start % step : count : step, ::stride, ::stride]
+    maps.append({name: np.asarray(getattr(output, name)[some]) for name in ORBIT_MAPS})
+    start += count
+  joined = {name: np.concatenate([part[name] for part in maps]) for name in ORBIT_MAPS}
+  return np.concatenate(images), joined
 
 
 def render_groups(

@@ -8,6 +8,7 @@ WORKDIR/fits/SCENE/    gaussians.ply, scene.json
 WORKDIR/checkpoints/   half-finished batches
 WORKDIR/report/        index.html and its pictures
 WORKDIR/metrics.jsonl  loss by scene and iteration
+WORKDIR/timing.jsonl   where the time of each batch went
 """
 
 from __future__ import annotations
@@ -60,6 +61,7 @@ class Workdir:
     self.checkpoints = self.state / "checkpoints"
     self.report = self.path / "report"
     self.metrics_file = self.state / "metrics.jsonl"
+    self.timing_file = self.state / "timing.jsonl"
 
   def make(self) -> None:
     """Makes the folders and clears what killed runs left half-written.
@@ -75,6 +77,7 @@ class Workdir:
       for folder in self.report.glob("*/"):
         atomic.clean_stale(folder)
       _cut_to_whole_lines(self.metrics_file)
+      _cut_to_whole_lines(self.timing_file)
       atomic.write_bytes(self.path / ".writable", b"")
       (self.path / ".writable").unlink()
     except OSError as error:

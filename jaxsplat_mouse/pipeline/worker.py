@@ -10,6 +10,7 @@ import functools
 import json
 import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
 import numpy as np
@@ -27,11 +28,13 @@ from jaxsplat_mouse.pipeline.prepare import Prepared, prepare, read_canonical
 from jaxsplat_mouse.pipeline.progress import Progress
 from jaxsplat_mouse.pipeline.settings import Settings
 from jaxsplat_mouse.pipeline.stopping import StopRequest
+from jaxsplat_mouse.pipeline.timing import Timing
 from jaxsplat_mouse.pipeline.workdir import Workdir
 from jaxsplat_mouse.scene import Scene
 from jaxsplat_mouse.sources import Source
 
 Read = dict[str, Prepared | Exception]
+_SAVED_AT_ONCE = 16  # mostly waiting for the disk
 
 
 class Events(Protocol):
@@ -74,11 +77,13 @@ class Worker:
     self._stop, self._progress, self._events = stop, progress, events
     self._fitter = Fitter(settings.fit, settings.checkpoint, stop)
     self._warm_fitter = Fitter(warm_config(settings.fit), settings.checkpoint, stop)
+    self._timing = Timing(workdir.timing_file)
     self._writers: Writers[SceneRecord] = Writers(events.written)
     self.scales: Mapping[str, float] = {}
     # On a CPU reading ahead would take the cores that the fit is using.
     on_cpu = device.describe()["platform"] == "cpu"
-    self.reader_threads = 1 if on_cpu else max(2, min(8, (os.cpu_count() or 1) // 2))
+    # Beside an accelerator the hulls are carved on the CPU, each on about one core.
+    self.reader_threads = 1 if on_cpu else max(2, min(32, (os.cpu_count() or 1) - 2))
 
   def scale(self, name: str) -> float | None:
     """Canonical units per input unit of a scene, where its recording shares one."""
@@ -94,7 +99,8 @@ class Worker:
       return None
     self._progress.stage(f"reading {name}")
     try:
-      return prepare(self._sources[name], self._settings, self.scale(name))
+      with device.on_host():
+        return prepare(self._sources[name], self._settings, self.scale(name))
     except Exception as error:  # stays with its scene
       return error
 
@@ -131,6 +137,7 @@ class Worker:
     for fit in saved:
       self._stop.check()
       self._finish(fit, scenes[fit.name])
+    self._timing.end_batch(len(prepared))
 
   def _fit(
     self, plan: Plan, prepared: Sequence[Prepared], shape: tuple[int, int], fitter: Fitter
@@ -148,17 +155,27 @@ class Worker:
       self._events.fitting(iteration, metrics)
 
     try:
-      fitted = fitter.fit(batches.stack(prepared, shape), checkpoints, on_chunk)
+      batch = batches.stack(prepared, shape)
+      with self._timing.stage("fit"):
+        fitted = fitter.fit(batch, checkpoints, on_chunk)
     finally:
       checkpoints.close()
       self._progress.end_fit()
+    with self._timing.stage("save"):
+      saved = self._save_all(prepared, fitted)
+    batches.end(plan)
+    return saved
+
+  def _save_all(self, prepared: Sequence[Prepared], fitted: Fitted) -> list[SavedFit]:
+    """Writes a batch's fits side by side, as the device waits meanwhile; failed ones are told."""
     saved = []
-    for i, one in enumerate(prepared):
+    with ThreadPoolExecutor(min(len(prepared), _SAVED_AT_ONCE), "saver") as threads:
+      jobs = [threads.submit(self._save, one, fitted, i) for i, one in enumerate(prepared)]
+    for one, job in zip(prepared, jobs, strict=True):
       try:
-        saved.append(self._save(one, fitted, i))
+        saved.append(job.result())
       except (FitError, OSError, ValueError) as error:
         self._events.failed(one.source.name, error)
-    batches.end(plan)
     return saved
 
   def _save(self, one: Prepared, fitted: Fitted, index: int) -> SavedFit:
@@ -199,13 +216,15 @@ class Worker:
     self._progress.stage(f"rendering {saved.name}")
     recording = self._sources[saved.name].recording
     try:
-      rendered = outputs.render_fit(saved, scene, self._settings)
+      with self._timing.stage("render"):
+        rendered = outputs.render_fit(saved, scene, self._settings)
     except Exception as error:  # stays with its scene
       self._events.failed(saved.name, error)
       return
     write = functools.partial(outputs.write_outputs, self._workdir, self._settings)
     job = lambda: write(saved, scene, recording, rendered)
-    self._writers.submit(saved.name, job, rendered.nbytes + scene_bytes(scene))
+    with self._timing.stage("hand over"):  # waits where more is rendered than can be written
+      self._writers.submit(saved.name, job, rendered.nbytes + scene_bytes(scene))
 
   def flush(self) -> None:
     """Waits until everything that was rendered is written."""

@@ -22,6 +22,13 @@ def test_the_steady_rate_leaves_out_the_first_batch(tmp_path: pathlib.Path) -> N
   rows = [(n, step) for batch in (names[:20], names[20:]) for step in (5, 10) for n in batch]
   lines = [json.dumps({"scene": name, "iteration": step}) + "\n" for name, step in rows]
   workdir.metrics_file.write_text("".join(lines))
+  rows = [
+    (20, {"waiting": 40.0, "fit": 9.0}),
+    (30, {"waiting": 3.0, "fit": 12.0}),
+    (10, {"fit": 8.0}),
+  ]
+  lines = [json.dumps({"scenes": n, "seconds": seconds}) + "\n" for n, seconds in rows]
+  workdir.timing_file.write_text("".join(lines))
   watch = whole_job.Watch(os.getpid())
   watch.gpu = [(START.timestamp() + s, 50.0, 1000.0) for s in range(3)]
   told = whole_job.measure(workdir.path, watch, START.timestamp(), 100.0, 3)
@@ -30,6 +37,7 @@ def test_the_steady_rate_leaves_out_the_first_batch(tmp_path: pathlib.Path) -> N
   rest = told["projected_minutes_for_1600"] - told["first_batch_done_seconds"] / 60
   assert told["steady_scenes_per_minute"] * rest == pytest.approx(1580)
   assert told["gpu_busy_percent"] == 50
+  assert told["device_thread_seconds_a_scene"] == {"waiting": 3 / 40, "fit": 20 / 40}
 
 
 @pytest.mark.slow
