@@ -1,0 +1,237 @@
+"""Novel-view scores of a fit with gsplat: the figure that our recipes are held against.
+
+    python -m benchmarks.gsplat_quality                           four scenes, one seed
+    python -m benchmarks.gsplat_quality --scenes=walk_pied,rear_grey --seeds=0,1,2
+    python -m benchmarks.gsplat_quality --folder=DATA/spot,DATA/head --iterations=1500
+
+This is this project's re-implementation of a recipe ("B + opacity regulariser .03", see
+`gsplat_fit.Recipe`) with the kernels and the MCMC strategy of gsplat 1.5.3, not a program of
+gsplat's authors. It sees the same six views in the same canonical frame, starts from the same
+Gaussians on the visual hull as our 3dgs fit, and is scored at the same novel views by the same
+metric as `quality.py`; the table and gsplat_quality.json in $OUT have the form of that script's.
+
+Needs PyTorch with CUDA and gsplat, which compiles its kernels with nvcc at the first start (about
+two minutes). JAX makes scenes and hulls on the CPU unless JAX_PLATFORMS says otherwise.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import json
+import os
+import pathlib
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+# Before JAX starts: the GPU's memory, and its libraries, are PyTorch's.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import app, flags
+
+from benchmarks import mice, quality
+from jaxsplat_mouse import fit, metrics
+from jaxsplat_mouse.cameras import Cameras
+from jaxsplat_mouse.dataset import to_rgba8
+from jaxsplat_mouse.gaussians import Gaussians
+from jaxsplat_mouse.pipeline import device
+from jaxsplat_mouse.pipeline.views import select
+from jaxsplat_mouse.scene import crop_shape, crop_views
+from jaxsplat_mouse.visual_hull import carve_hull, check_hull
+
+if TYPE_CHECKING:  # PyTorch and gsplat may be missing, which `missing` then says
+  from benchmarks import gsplat_fit
+
+NAME = "gsplat"
+SAMPLE = ("stand_agouti", "walk_pied", "walk_fawn_fur", "rear_grey")
+_VIEWS_AT_ONCE = 4
+_SHOWN = 1.0 / 255.0  # opacity below which gsplat shows nothing
+
+
+def missing() -> str | None:
+  """Why gsplat cannot run here, in one line, or None; compiles its kernels where needed."""
+  for name in ("torch", "gsplat"):
+    if importlib.util.find_spec(name) is None:
+      return f"{name} is not installed"
+  import torch
+
+  if not torch.cuda.is_available():
+    return "PyTorch finds no CUDA device"
+  try:
+    from gsplat.cuda import _backend
+  except (ImportError, OSError) as error:
+    return f"gsplat's kernels cannot be loaded: {str(error).splitlines()[0]}"
+  return None if _backend._C is not None else "gsplat needs nvcc to compile its kernels"
+
+
+def describe() -> dict[str, Any]:
+  """The GPU that PyTorch uses, in the form of `device.describe`, and the versions."""
+  import torch
+
+  return {
+    "platform": "gpu",
+    "kind": torch.cuda.get_device_name(),
+    "count": 1,
+    "memory": torch.cuda.get_device_properties(0).total_memory,
+    "torch": torch.__version__,
+    "gsplat": importlib.metadata.version("gsplat"),
+  }
+
+
+def starting_points(
+  trial: quality.Trial, seeds: Sequence[int], recipe: quality.Recipe, shape: tuple[int, int]
+) -> list[Gaussians]:
+  """The Gaussians (N,) that our fit of a trial starts from, for each seed.
+
+  Args:
+    trial: one scene.
+    seeds: of the draws on the hull.
+    recipe: ours.
+    shape: crops that the hull is carved from, as `quality.fit_trials` does.
+
+  Raises:
+    ValueError: the silhouettes have no hull.
+  """
+  scene = jax.tree.map(jnp.asarray, crop_views(trial.scene, shape))
+  hull = carve_hull(scene, recipe.hull)
+  check_hull(hull)
+  starts = [fit.from_hull(hull, recipe.fit, jax.random.key(jnp.uint32(seed))) for seed in seeds]
+  return [jax.tree.map(np.asarray, start) for start in starts]
+
+
+def render_rgba(
+  parameters: gsplat_fit.Parameters,
+  cameras: Cameras,
+  rasterizer: gsplat_fit.Rasterizer,
+  where: str,
+) -> np.ndarray:
+  """Straight 8-bit RGBA (V, H, W, 4), quantised by the rule of our own renders."""
+  import torch
+
+  from benchmarks import gsplat_fit
+
+  images = []
+  for start in range(0, len(cameras), _VIEWS_AT_ONCE):
+    part = select(cameras, slice(start, start + _VIEWS_AT_ONCE))
+    with torch.no_grad():
+      poses, intrinsics = gsplat_fit.camera_tensors(part, where)
+      rgb, alpha = rasterizer(parameters, poses, intrinsics, part.width, part.height)
+    images.append(to_rgba8(rgb.cpu().numpy(), alpha[..., 0].cpu().numpy()))
+  return np.concatenate(images)
+
+
+def score(
+  trial: quality.Trial,
+  parameters: gsplat_fit.Parameters,
+  rasterizer: gsplat_fit.Rasterizer,
+  where: str,
+) -> dict[str, float]:
+  """Mean fg PSNR and IoU of one fit at its novel views, as `quality.score`."""
+  rendered: dict[int, np.ndarray] = {}
+  for index, cameras in trial.groups:
+    images = render_rgba(parameters, cameras, rasterizer, where) / np.float32(255)
+    rendered.update(zip(index.tolist(), images, strict=True))
+  pairs = [(rendered[i], truth) for i, truth in enumerate(trial.truth)]
+  return {
+    "fg_psnr": float(np.nanmean([metrics.fg_psnr(a, b) for a, b in pairs])),
+    "iou": float(np.nanmean([metrics.iou(a[..., 3], b[..., 3]) for a, b in pairs])),
+    "splats": float((parameters["opacities"].sigmoid() >= _SHOWN).sum()),
+  }
+
+
+def run(
+  trials: Sequence[quality.Trial],
+  seeds: Sequence[int],
+  ours: quality.Recipe,
+  recipe: gsplat_fit.Recipe,
+  rasterizer: gsplat_fit.Rasterizer | None = None,
+  where: str = "cuda",
+) -> Iterator[dict[str, Any]]:
+  """One row of scores, keyed as those of `quality.run`, for every scene and seed.
+
+  Args:
+    trials: scenes.
+    seeds: of the fits.
+    ours: the recipe whose starting points are taken.
+    recipe: of the fits.
+    rasterizer: gsplat's by default.
+    where: PyTorch's name of the device.
+  """
+  import torch
+
+  from benchmarks import gsplat_fit
+
+  rasterizer = rasterizer or gsplat_fit.rasterize
+  shape = crop_shape([trial.scene for trial in trials])
+  for trial in trials:
+    views = gsplat_fit.make_views(trial.scene, where)
+    for seed, start in zip(seeds, starting_points(trial, seeds, ours, shape), strict=True):
+      parameters = gsplat_fit.make_parameters(start, where)
+      started = time.monotonic()
+      gsplat_fit.fit(parameters, views, seed, recipe, rasterizer)
+      if where == "cuda":
+        torch.cuda.synchronize()
+      seconds = time.monotonic() - started
+      scores = score(trial, parameters, rasterizer, where)
+      yield {"recipe": NAME, "scene": trial.name, "seed": seed, "seconds": seconds, **scores}
+
+
+def our_recipe(shrink: dict[str, Any]) -> quality.Recipe:
+  """Our 3dgs recipe, as far as it says where a fit starts, with the splats of the comparison."""
+  changes = {"fit.num_gaussians": 20_000, "fit.sh_degree": 0, **shrink}
+  return quality.make_recipe("3dgs", "3dgs", changes)
+
+
+def _trials(given: Any) -> list[quality.Trial]:
+  size, views, _ = quality.SIZES[given.size]
+  if given.folder:
+    return [quality.folder_trial(pathlib.Path(path)) for path in given.folder]
+  cache = pathlib.Path(given.cache) if given.cache else None
+  return [quality.built_in_trial(name, size, views, cache) for name in given.scenes]
+
+
+def _main(argv: Sequence[str]) -> None:
+  del argv
+  given = flags.FLAGS
+  reason = missing()
+  if reason:
+    sys.exit(f"gsplat_quality: {reason}")
+  from benchmarks import gsplat_fit
+
+  device.set_up_cache()
+  recipe = gsplat_fit.Recipe(iterations=given.iterations)
+  ours = our_recipe(quality.SIZES[given.size][2])
+  rows = []
+  for row in run(_trials(given), [int(s) for s in given.seeds], ours, recipe):
+    rows.append(row)
+    told = (f"{k}={v:.4f}" if isinstance(v, float) else f"{v}" for k, v in row.items())
+    print(" ".join(told), flush=True)
+    _write(rows)
+  print(quality.make_table(rows))
+
+
+def _write(rows: Sequence[dict[str, Any]]) -> None:
+  """After every row: what was measured is kept where a machine's time runs out."""
+  if os.environ.get("OUT"):
+    path = pathlib.Path(os.environ["OUT"], "gsplat_quality.json")
+    path.write_text(json.dumps({"device": describe(), "rows": rows}, indent=1))
+
+
+def _define_flags() -> None:
+  flags.DEFINE_list("scenes", list(SAMPLE), f"Of {', '.join(mice.CASES)}.")
+  flags.DEFINE_list("folder", [], "Scene folders in place of the built-in mice.")
+  flags.DEFINE_list("seeds", ["0"], "Seeds of the fits.")
+  flags.DEFINE_integer("iterations", 700, "Steps of a fit.", 1)
+  flags.DEFINE_enum("size", "full", list(quality.SIZES), "How large everything is.")
+  flags.DEFINE_string("cache", "", "A folder that keeps the rendered photographs.")
+
+
+if __name__ == "__main__":
+  _define_flags()
+  app.run(_main)
