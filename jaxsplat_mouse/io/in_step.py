@@ -17,12 +17,21 @@ def count_moments(
 ) -> tuple[np.ndarray, np.ndarray]:
   """Moments (F,) 0, 1, 2 ... of the longest stream, and frames (F, V), -1 behind a shorter's end.
 
+  A stream that is missing or broken counts as one without frames: it costs its camera alone.
+
   Raises:
-    InputError: a stream is missing or has no frames.
+    InputError: no stream has frames.
   """
-  counts = [video.count_frames(s, camera) for s, camera in zip(pictures, names, strict=True)]
-  for camera, count in zip(names, counts, strict=True):
-    if count == 0:
-      raise InputError(path, camera, "a video without frames; expected moments in common")
+  counts, problems = [], []
+  for stream, camera in zip(pictures, names, strict=True):
+    try:
+      counts.append(video.count_frames(stream, camera))
+    except InputError as error:
+      counts.append(0)
+      problems.append(error)
+  if not any(counts):
+    raise (
+      problems[0] if problems else InputError(path, "", "videos without frames; expected moments")
+    )
   moments = np.arange(max(counts), dtype=np.int64)
   return moments, np.where(moments[:, None] < np.array(counts), moments[:, None], -1)

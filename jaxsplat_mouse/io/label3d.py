@@ -6,8 +6,7 @@ too; which of the two r is, the labels decide where there are any. Lengths are m
 (0, 0) is taken for the centre of the first pixel, as DANNCE samples frames, so 0.5 is added to cx
 and cy and to labels.
 
-unsupported: mirrors (`m`), and recordings cut into several numbered files. DANNCE names each after
-its first frame (0.mp4, 3500.mp4, ...); one `Stream` is one file, so they have to be joined first.
+unsupported: mirrors (`m`).
 """
 
 from __future__ import annotations
@@ -149,17 +148,22 @@ def find_video(folder: pathlib.Path, camera: str) -> Stream:
   """The video of a camera: 0.mp4 in its folder, or in the only folder in that.
 
   A recording that was cut goes on in files that are named after their first frame, as 3500.mp4.
+  A camera that has none costs that camera alone: whoever opens its stream is told.
 
   Raises:
-    InputError: there is none, or files that are not named so.
+    InputError: no such `folder`, or a camera's files are not named so.
   """
+  if not folder.is_dir():
+    raise InputError(folder, "", f"no such folder; expected {camera}/0.mp4 and so on in it")
   place = folder / camera
   if not place.is_dir():
-    raise InputError(place, camera, "no such folder; expected the camera's video 0.mp4 in it")
+    return Stream(video=place / "0.mp4")
   files = _videos(place)
   inner = [child for child in place.iterdir() if child.is_dir()]
   if not files and len(inner) == 1:  # acquisition programs put a folder with a time stamp between
     files = _videos(inner[0])
+  if not files and not inner:
+    return Stream(video=place / "0.mp4")
   starts = [int(f.stem) if f.stem.isdecimal() else -1 for f in files]
   if files and starts[0] == 0 and -1 not in starts and len(set(starts)) == len(starts):
     return Stream(video=files[0], parts=tuple(zip(starts[1:], files[1:], strict=True)))

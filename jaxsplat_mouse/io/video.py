@@ -52,6 +52,15 @@ def open_stream(stream: Stream, camera: str, *, grey: bool = False) -> Reader:
   return VideoReader(stream.video, camera, grey=grey)
 
 
+def check_installed(path: pathlib.Path) -> None:
+  """Nothing where videos can be read.
+
+  Raises:
+    InputError: PyAV is not installed; `path` is named as what takes it.
+  """
+  _load_av(path)
+
+
 def count_frames(stream: Stream, camera: str = "") -> int:
   """Frames of a stream; a video's packets are counted, nothing is decoded.
 

@@ -182,7 +182,7 @@ def test_a_payload_does_not_run(tmp_path, name: str):
 def test_missing_and_cut_files_are_refused(tmp_path):
   assert "cannot be read" in refused(lambda: mammal.read_rig(tmp_path), "new_cam.pkl", "")
   write(tmp_path, cameras())
-  assert "no such video" in refused(lambda: mammal.read_capture(tmp_path), "0.mp4", "camera 0")
+  assert "no such video" in refused(lambda: mammal.read_capture(tmp_path), "0.mp4", "0")
   path = tmp_path / "new_cam.pkl"
   path.write_bytes(path.read_bytes()[:-20])
   assert "cut short" in refused(lambda: mammal.read_rig(tmp_path), "new_cam.pkl", "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -66,6 +67,25 @@ def test_every_format_tells_of_a_missing_folder_and_of_an_empty_one(tmp_path, fo
   problem = refused(lambda: readers.read_capture(format, tmp_path / "no"), "no", "")
   assert "no such file or folder" in problem
   refused(lambda: readers.read_capture(format, tmp_path), str(tmp_path), "")
+
+
+@pytest.mark.parametrize("format", [f for f in readers.FORMATS if f != "facelift"])
+def test_the_wrong_format_is_told_which_one_is_right(scene, format: str):
+  problem = refused(lambda: readers.read_capture(format, scene), "", "")
+  assert problem.endswith("; it looks like a capture of --format=facelift")
+
+
+def test_a_folder_too_high_or_too_low_is_told_the_right_one(scene, tmp_path_factory):
+  walk = tmp_path_factory.mktemp("laboratory") / "walk"
+  shutil.copytree(scene, walk)
+  for folder in (walk / "images", walk.parent):
+    problem = refused(lambda folder=folder: readers.read_capture("facelift", folder), "", "")
+    assert problem.endswith(f"; did you mean --input={walk}?")
+
+
+def test_an_error_inside_a_capture_of_the_right_format_gets_no_hint(scene):
+  (scene / "opencv_cameras.json").write_text("{")
+  assert "--" not in refused(lambda: readers.read_capture("facelift", scene), "json", "")
 
 
 def test_a_format_that_is_none_is_named():

@@ -67,7 +67,7 @@ def test_numbers_above_nine_keep_their_order(tmp_path):
 def test_what_is_missing_or_broken_is_refused(tmp_path):
   assert "expected hires_cam1_params.mat" in refused(lambda: sdannce.read_rig(tmp_path), "", "")
   write_calibration(tmp_path)
-  refused(lambda: sdannce.read_capture(tmp_path), "Camera1", "Camera1")
+  assert "no such folder" in refused(lambda: sdannce.read_capture(tmp_path), "videos", "")
   file = tmp_path / "calibration/hires_cam2_params.mat"
   whole = file.read_bytes()
   file.write_bytes(whole[:-200])
