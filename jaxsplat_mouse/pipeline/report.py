@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -29,10 +30,19 @@ from jaxsplat_mouse.pipeline.progress import (
 )
 from jaxsplat_mouse.pipeline.turntable import TURNTABLES
 from jaxsplat_mouse.pipeline.workdir import Workdir
+from jaxsplat_mouse.validate.geometry import Rules
 
 _FEWEST = 8  # scenes that a distribution says something about
 _SAMPLES = {0.05: "", 0.25: "", 0.75: "", 0.5: "median", 1.0: "best", 0.0: "worst"}
 _MOST_HISTOGRAMS = 8
+# Flags of `validate` that follow settings of `render`.
+_RULES = {
+  "views": "num_views",
+  "size": "image_size",
+  "fov": "fov",
+  "elevation": "elevation",
+  "distance": "distance",
+}
 _MOST_LISTED = 50  # scenes of one reason; the table of scenes has them all
 
 
@@ -61,7 +71,18 @@ def print_summary(
     say(f"failed: {name}: {reason}")
   say(f"dataset  {workdir.dataset}")
   say(f"report   {workdir.report / 'index.html'}")
-  say(f"check    python -m jaxsplat_mouse.validate {workdir.dataset}")
+  say(f"check    {validate_command(workdir)}")
+
+
+def validate_command(workdir: Workdir) -> str:
+  """The command that checks a run's dataset, with the flags that its views call for."""
+  config = (workdir.read_record() or {}).get("config", {})
+  usual, flags = Rules(), []
+  for flag, key in _RULES.items():
+    wanted = config.get(f"render.{key}", getattr(usual, flag))
+    if wanted != getattr(usual, flag):
+      flags.append(f"--{flag}={wanted}")
+  return " ".join(["python -m jaxsplat_mouse.validate", shlex.quote(str(workdir.dataset)), *flags])
 
 
 def write_report(workdir: Workdir, records: Mapping[str, SceneRecord]) -> None:
@@ -106,7 +127,7 @@ def _describe(workdir: Workdir, records: Mapping[str, SceneRecord]) -> dict[str,
     "runs": [_run(run) for run in runs],
     "versions": runs[-1].get("versions", {}) if runs else {},
     "config": config,
-    "dataset": workdir.dataset,
+    "validate": validate_command(workdir),
     "written": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
     "version": __version__,
     "data": Markup(_page_data(records, order, names, pictures, videos)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html.parser
+import io
 import json
 import pathlib
 import re
@@ -10,6 +11,7 @@ import shutil
 import subprocess
 
 import pytest
+from rich.console import Console
 
 from jaxsplat_mouse import dataset
 from jaxsplat_mouse.dataset import SceneRecord
@@ -102,6 +104,26 @@ def test_a_run_without_scenes_or_metrics_has_a_page(tmp_path: pathlib.Path) -> N
   assert "0 of 0 scenes" in read(workdir.report / "index.html").text
   report.write_report(workdir, {"a": SceneRecord(scene="a", status="done")})
   assert "1 of 1 scenes" in read(workdir.report / "index.html").text
+
+
+def test_the_printed_check_carries_what_the_views_call_for(tmp_path: pathlib.Path) -> None:
+  """Given again as it stands, `validate` must judge the dataset by the run's own views."""
+  workdir = Workdir(tmp_path / "my run")
+  workdir.make()
+  usual = f"python -m jaxsplat_mouse.validate '{workdir.dataset}'"
+  assert report.validate_command(workdir) == usual
+  render = {"num_views": 32, "image_size": 512, "fov": 50.0, "elevation": 20.0, "distance": 2.7}
+  config = {f"render.{key}": value for key, value in render.items()}
+  workdir.config_file.write_text(json.dumps({"config": config, "runs": []}))
+  assert report.validate_command(workdir) == usual
+  config |= {"render.image_size": 256, "render.elevation": 10.0}
+  workdir.config_file.write_text(json.dumps({"config": config, "runs": []}))
+  expected = f"{usual} --size=256 --elevation=10.0"
+  assert report.validate_command(workdir) == expected
+  console = Console(record=True, file=io.StringIO())
+  report.print_summary(console, workdir, {}, {})
+  assert expected in console.export_text()
+  assert expected in read(write(workdir)).text
 
 
 # --------------------------------------------------------------------------------------- a browser
