@@ -13,9 +13,10 @@ r"""A raw capture (calibration, videos, masks) becomes scene folders for jaxspla
 
 Pictures are undistorted, skew included, and cut around the animal at native resolution in windows
 of one size, which a first pass over all masks decides; cameras keep the recording's own world and
-unit. Masks may be lossy video: 128 and more is animal, the outline stays soft, holes and islands
-below 1/500 of the animal (or 16 px) are repaired. A camera without a picture of a moment is left
-out of its scene as long as four remain (three in smaller rigs).
+unit. Masks may be lossy video: 128 and more is animal (1 in images of 0 and 1), the outline stays
+soft, holes and islands below --specks of the animal (or 16 px) are repaired. A camera without a
+picture of a moment is left out of its scene as long as four remain (three in smaller rigs), one
+without any is told and left out of all; --without leaves out others.
 
 A calibration that is transposed, inverted, mirrored, of other axes, of another image size or of
 exchanged cameras is refused with the evidence.
@@ -37,6 +38,7 @@ from absl import flags
 from jaxsplat_mouse import console
 from jaxsplat_mouse.errors import InputError
 from jaxsplat_mouse.io import readers
+from jaxsplat_mouse.prepare.matte import SPECK
 from jaxsplat_mouse.prepare.settings import Settings, parse_offsets
 
 _FORMAT = flags.DEFINE_enum("format", None, list(readers.FORMATS), "What the capture is stored as.")
@@ -57,6 +59,14 @@ _MARGIN = flags.DEFINE_float("margin", 0.1, "Of a crop around the largest silhou
 _MASKS = flags.DEFINE_string(
   "masks", None, "Masks instead of the capture's: CAMERA.mp4, CAMERA/0.mp4 or CAMERA/*.png in it."
 )
+_SPECKS = flags.DEFINE_float(
+  "specks",
+  SPECK,
+  "Parts and holes of a mask below this share of the animal's area are repaired.",
+  0.0,
+  0.5,
+)
+_WITHOUT = flags.DEFINE_list("without", [], "Cameras to leave out, as in Camera2,Camera5.")
 _CHECK = flags.DEFINE_boolean("check", False, "Only write check.png and check.html.")
 _REDO = flags.DEFINE_boolean("redo", False, "Prepare scenes again that are there already.")
 
@@ -72,6 +82,8 @@ def main() -> int:
     size=_SIZE.value,
     margin=_MARGIN.value,
     masks=pathlib.Path(_MASKS.value) if _MASKS.value else None,
+    specks=_SPECKS.value,
+    without=tuple(_WITHOUT.value),
     redo=_REDO.value,
   )
   if 0 < settings.size < 32:
@@ -98,5 +110,18 @@ if __name__ == "__main__":
   console.run(
     main,
     str(__doc__),
-    ["format", "input", "output", "frames", "offsets", "size", "margin", "masks", "check", "redo"],
+    [
+      "format",
+      "input",
+      "output",
+      "frames",
+      "offsets",
+      "size",
+      "margin",
+      "masks",
+      "specks",
+      "without",
+      "check",
+      "redo",
+    ],
   )

@@ -55,6 +55,7 @@ class Report:
     labels: (V,) median distance of labels from their projections, pixels; NaN without labels.
     other: the name of a reading that fits better, or "".
     other_score: its mean IoU.
+    reason: why the first camera that gave no silhouette gave none, or "".
   """
 
   names: tuple[str, ...]
@@ -62,6 +63,7 @@ class Report:
   labels: np.ndarray
   other: str = ""
   other_score: float = 0.0
+  reason: str = ""
 
   @property
   def iou(self) -> np.ndarray:
@@ -115,12 +117,15 @@ def examine(cutter: Cutter, frames: np.ndarray, indices: Sequence[int]) -> Repor
     indices: moments to choose from.
   """
   capture = cutter.capture
-  crops = _choose(cutter, frames, indices)
+  crops, reason = _choose(cutter, frames, indices)
   samples = tuple(
     Sample(index=i, crops=c, agreement=solid.agreement(_scene(capture, c, GIVEN))) for i, c in crops
   )
   report = Report(
-    names=capture.rig.names, samples=samples, labels=rig_checks.label_errors(capture.rig)
+    names=capture.rig.names,
+    samples=samples,
+    labels=rig_checks.label_errors(capture.rig),
+    reason=reason,
   )
   if not samples or report.score >= GOOD:
     return report
@@ -129,24 +134,26 @@ def examine(cutter: Cutter, frames: np.ndarray, indices: Sequence[int]) -> Repor
 
 def _choose(
   cutter: Cutter, frames: np.ndarray, indices: Sequence[int]
-) -> list[tuple[int, tuple[Crop, ...]]]:
-  """Up to three moments with all cameras, or with most where none has all."""
+) -> tuple[list[tuple[int, tuple[Crop, ...]]], str]:
+  """Up to three moments with all cameras, or with most where none has all; the first problem."""
   places = np.linspace(0, len(indices) - 1, min(len(indices), _MOMENTS * _TRIES)).round()
   order = sorted({int(p) for p in places})
   # first the middles of as many equal parts as moments are wanted, then the others
   first = [order[(2 * k + 1) * len(order) // (2 * _MOMENTS)] for k in range(_MOMENTS)]
   whole: list[tuple[int, tuple[Crop, ...]]] = []
   partial: list[tuple[int, tuple[Crop, ...]]] = []
+  reason = ""
   for place in dict.fromkeys([*first, *order]):
     index = indices[place]
-    found, _ = cutter.each(frames[index], lambda v, f: cutter.cut(v, f, None))
+    found, problems = cutter.each(frames[index], lambda v, f: cutter.cut(v, f, None))
+    reason = reason or next(iter(problems.values()), "")
     crops = tuple(found[v] for v in sorted(found))
     (whole if len(crops) == len(cutter.pinholes) else partial).append((index, crops))
     if len(whole) == _MOMENTS:
       break
   enough = [(i, c) for i, c in partial if len(c) >= 3]
   chosen = (whole + sorted(enough, key=lambda one: -len(one[1])))[:_MOMENTS]
-  return sorted(chosen, key=lambda one: one[0])
+  return sorted(chosen, key=lambda one: one[0]), reason
 
 
 def _scene(
@@ -186,7 +193,7 @@ def _suspects(views: Sequence[int], names: Sequence[str]) -> Iterator[Reading]:
   for a, b in itertools.combinations(views, 2):
     yield Reading(name=f"{names[a]} and {names[b]} were exchanged", poses=exchange(a, b))
   for view in views if len(views) > 3 else ():
-    name = f"{names[view]} (its pose, lens, mask or sync) were left out"
+    name = f"{names[view]} (its pose, lens, mask or sync) were left out: --without={names[view]}"
     yield Reading(name=name, without=view)
 
 
@@ -199,7 +206,9 @@ def _score(cutter: Cutter, sample: Sample, reading: Reading) -> float:
 def refuse(capture: Capture, report: Report) -> None:
   """Raises `InputError` with the evidence where the calibration cannot be right."""
   if not report.samples:
-    raise InputError(capture.path, "masks", "no moment has silhouettes in three cameras")
+    reason = f" ({report.reason})" if report.reason else ""
+    problem = f"no moment has silhouettes in three cameras{reason}"
+    raise InputError(capture.path, "masks", problem)
   mirrored = np.linalg.det(capture.rig.world_to_camera[:, :3, :3]) < 0
   if mirrored.any():
     names = ", ".join(n for n, m in zip(report.names, mirrored, strict=True) if m)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import pathlib
 from types import TracebackType
 
 import numpy as np
@@ -10,7 +11,9 @@ import numpy as np
 from jaxsplat_mouse.errors import InputError
 from jaxsplat_mouse.io import images, video
 from jaxsplat_mouse.io.capture import Capture, Stream
-from jaxsplat_mouse.prepare.matte import clean_mask
+from jaxsplat_mouse.prepare.matte import SOLID, SPECK, border_share, clean_mask
+
+_MAX_BORDER = 0.5  # share of a picture's border from which a mask is background, not animal
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,9 +34,9 @@ class View:
 class Feed:
   """Readers of all cameras, opened when first asked; each may be used by one thread at a time."""
 
-  def __init__(self, capture: Capture):
-    """Opens nothing yet."""
-    self._capture = capture
+  def __init__(self, capture: Capture, specks: float = SPECK):
+    """Opens nothing yet; for `specks` see `matte.clean_mask`."""
+    self._capture, self._specks = capture, specks
     self._readers: dict[tuple[str, int], video.Reader] = {}
     self._sizes: dict[int, tuple[int, int]] = {}
 
@@ -51,6 +54,21 @@ class Feed:
     for reader in self._readers.values():
       reader.close()
     self._readers.clear()
+
+  def check_packages(self) -> None:
+    """Nothing where everything is installed that this capture takes.
+
+    Raises:
+      InputError: OpenCV or PyAV is not.
+    """
+    try:
+      import cv2  # noqa: F401
+    except ImportError:
+      problem = "preparing pictures takes OpenCV: pip install 'jaxsplat-mouse[video]'"
+      raise InputError(self._capture.path, "", problem) from None
+    streams = (*self._capture.pictures, *(self._capture.masks or ()))
+    if any(stream.video is not None for stream in streams):
+      video.check_installed(self._capture.path)
 
   def size(self, view: int, number: int = 0) -> tuple[int, int]:
     """Width and height of a camera's photographs: the calibration's, or those of frame `number`.
@@ -84,7 +102,9 @@ class Feed:
       return self.view(view, number).coverage
     levels = self._read("masks", view, number)
     self._check_size("masks", view, number, levels)
-    return clean_mask(levels)
+    found = clean_mask(levels, self._specks)
+    self._check_mask(view, number, levels, found)
+    return found
 
   def view(self, view: int, number: int) -> View:
     """Photograph and silhouette in a camera's frame.
@@ -120,11 +140,27 @@ class Feed:
     """Refuses pictures that are not of the size that the intrinsics are for."""
     size = self.size(view, number)
     if image.shape[1::-1] != size:
-      stream = self._stream(kind, view)
       field = f"{self._capture.rig.names[view]} frame {number}"
       problem = f"{image.shape[1]} x {image.shape[0]} pixels; expected {size[0]} x {size[1]}"
-      at = stream.video or (stream.images[number] if stream.images else self._capture.path)
-      raise InputError(at, field, f"{problem}, the size that the intrinsics are for")
+      problem += ", the size that the intrinsics are for"
+      raise InputError(self._place(kind, view, number), field, problem)
+
+  def _check_mask(self, view: int, number: int, levels: np.ndarray, coverage: np.ndarray) -> None:
+    """Refuses masks that show no animal, or everything but it."""
+    field = f"{self._capture.rig.names[view]} mask frame {number}"
+    if not coverage.any():
+      problem = f"empty silhouette: the brightest level is {levels.max(initial=0)}"
+      problem += f"; expected an animal at {SOLID} to 255"
+    elif border_share(coverage) > _MAX_BORDER:
+      problem = "the mask holds the picture's border; expected the animal white on black"
+    else:
+      return
+    raise InputError(self._place("masks", view, number), field, problem)
+
+  def _place(self, kind: str, view: int, number: int) -> pathlib.Path:
+    """The file that a picture is in."""
+    stream = self._stream(kind, view)
+    return stream.video or (stream.images[number] if stream.images else self._capture.path)
 
   def _check_white(self, view: int, number: int, photo: np.ndarray) -> None:
     if images.white_border_share(photo) < 0.5:

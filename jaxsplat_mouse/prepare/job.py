@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import pathlib
 import time
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -28,7 +28,7 @@ from jaxsplat_mouse.prepare.check import write_check
 from jaxsplat_mouse.prepare.cutting import Crop, Cutter, write_scene
 from jaxsplat_mouse.prepare.feed import Feed
 from jaxsplat_mouse.prepare.recording import DONE, FAILED, Moment
-from jaxsplat_mouse.prepare.settings import Settings, select_moments, shift_frames
+from jaxsplat_mouse.prepare.settings import Settings, check_names, select_moments, shift_frames
 from jaxsplat_mouse.prepare.windows import Window, choose_window
 
 _ENOUGH = 4  # cameras that a scene takes, where the rig has as many; three otherwise
@@ -45,17 +45,17 @@ def run(settings: Settings, capture: Capture, console: Console | None = None) ->
   """
   indices = select_moments(settings.frames, len(capture.moments))
   frames = shift_frames(capture, settings.offsets)
+  _make_folder(settings)
   before = None if settings.redo else recording.read(settings)
-  _make_folder(settings.output)
   scenes = recording.scene_names(settings, capture, indices.tolist())
   names = dict(zip(indices.tolist(), scenes, strict=True))
   found = _found(settings, names, before)
   pending = [i for i in names if i not in found]
   with (
     Progress(len(names), len(names) - len(pending), console) as progress,
-    Feed(capture) as feed,
+    Feed(capture, settings.specks) as feed,
     StopRequest() as stop,
-    open_cameras(capture, feed, frames[indices], progress) as cutter,
+    open_cameras(capture, feed, frames[indices], progress, settings.without) as cutter,
   ):
     job = _Job(settings, capture, cutter, frames, names, progress, stop, found)
     try:
@@ -73,11 +73,11 @@ def check(settings: Settings, capture: Capture, console: Console | None = None) 
   """
   indices = select_moments(settings.frames, len(capture.moments))
   frames = shift_frames(capture, settings.offsets)
-  _make_folder(settings.output)
+  _make_folder(settings)
   with (
     Progress(1, 0, console) as progress,
-    Feed(capture) as feed,
-    open_cameras(capture, feed, frames[indices], progress) as cutter,
+    Feed(capture, settings.specks) as feed,
+    open_cameras(capture, feed, frames[indices], progress, settings.without) as cutter,
   ):
     _examine(settings, cutter, frames, indices.tolist(), progress)
   return _OK
@@ -102,7 +102,12 @@ def _examine(
   return report
 
 
-def _make_folder(output: pathlib.Path) -> None:
+def _make_folder(settings: Settings) -> None:
+  output = settings.output
+  if output.resolve() == settings.input.resolve():
+    raise InputError(output, "--output", "is the recording itself; expected a folder of its own")
+  if output.exists() and not output.is_dir():
+    raise InputError(output, "--output", "is a file; expected a folder")
   try:
     output.mkdir(parents=True, exist_ok=True)
     atomic.clean_stale(output)
@@ -125,7 +130,13 @@ def _found(
   return found
 
 
-def open_cameras(capture: Capture, feed: Feed, frames: np.ndarray, progress: Progress) -> Cutter:
+def open_cameras(
+  capture: Capture,
+  feed: Feed,
+  frames: np.ndarray,
+  progress: Progress,
+  without: Sequence[str] = (),
+) -> Cutter:
   """The cameras that can be read at all; the others are told and left out.
 
   Args:
@@ -133,18 +144,23 @@ def open_cameras(capture: Capture, feed: Feed, frames: np.ndarray, progress: Pro
     feed: its pictures.
     frames: (F, V) of the chosen moments.
     progress: where to tell.
+    without: names of cameras that are left out unasked.
 
   Raises:
-    InputError: fewer than a scene takes.
+    InputError: fewer than a scene takes, `without` names no camera, or a package is missing.
   """
+  feed.check_packages()
+  check_names("--without", without, capture.rig.names)
   pinholes, problems = {}, []
   for view, name in enumerate(capture.rig.names):
     own = frames[:, view]
     try:
+      if name in without:
+        raise InputError(name, "", "named by --without")
+      feed.open(view)
       if not (own >= 0).any():
         raise InputError(capture.path, name, "no frame in any of the chosen moments")
       size = feed.size(view, int(own[own >= 0][0]))
-      feed.open(view)
       pinholes[view] = lens.make_pinhole(capture.rig, view, size)
     except (InputError, ValueError) as error:
       problems.append(str(error))

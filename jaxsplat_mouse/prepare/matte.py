@@ -13,22 +13,25 @@ _CORE = 0.95  # coverage from which a pixel's colour is taken to be the animal's
 _REACH = 5  # pixels to the side in which such colour is sought for an outline pixel
 
 
-def clean_mask(levels: np.ndarray) -> np.ndarray:
+def clean_mask(levels: np.ndarray, specks: float = SPECK) -> np.ndarray:
   """Coverage from a mask that went through a lossy codec.
 
-  Levels of 128 and more are animal. Parts and holes below `SPECK` of the largest part (or below
-  `MIN_SPECK` pixels) are repaired; larger ones stay, as a tail may be cut off by a leg and daylight
-  may shine under a belly. Levels within two pixels of the outline are kept as coverage, everything
-  else becomes 0 or 255.
+  Levels of 128 and more are animal; in a mask of the levels 0 and 1 alone, as label images are, 1
+  is. Parts and holes below `specks` of the largest part (or below `MIN_SPECK` pixels) are repaired;
+  larger ones stay, as a tail may be cut off by a leg and daylight may shine under a belly. Levels
+  within two pixels of the outline are kept as coverage, everything else becomes 0 or 255.
 
   Args:
     levels: (H, W) uint8.
+    specks: share of the largest part's area.
 
   Returns:
     (H, W) uint8 coverage; all 0 where the mask is empty.
   """
   import cv2
 
+  if levels.max(initial=0) == 1:
+    levels = levels * np.uint8(255)
   solid = (levels >= SOLID).astype(np.uint8)
   box = _box(solid, 16)
   if box is None:
@@ -37,7 +40,7 @@ def clean_mask(levels: np.ndarray) -> np.ndarray:
   solid = solid[y0:y1, x0:x1]
   count, labels, stats, _ = cv2.connectedComponentsWithStats(solid, connectivity=8)
   areas = stats[1:count, cv2.CC_STAT_AREA]
-  speck = max(MIN_SPECK, float(areas.max()) * SPECK)
+  speck = max(MIN_SPECK, float(areas.max()) * specks)
   kept = np.concatenate([[False], areas >= min(speck, areas.max())])[labels].astype(np.uint8)
   count, labels, stats, _ = cv2.connectedComponentsWithStats(1 - kept, connectivity=4)
   holes = stats[:, cv2.CC_STAT_AREA] < speck
@@ -66,6 +69,12 @@ def _box(solid: np.ndarray, margin: int) -> tuple[int, int, int, int] | None:
     min(int(columns[-1]) + 1 + margin, width),
     min(int(rows[-1]) + 1 + margin, height),
   )
+
+
+def border_share(coverage: np.ndarray) -> float:
+  """Share of a picture's outermost pixels that have coverage."""
+  edges = coverage[0], coverage[-1], coverage[1:-1, 0], coverage[1:-1, -1]
+  return float(np.mean(np.concatenate(edges) > 0))
 
 
 def silhouette_box(coverage: np.ndarray) -> tuple[int, int, int, int] | None:

@@ -20,11 +20,13 @@ from jaxsplat_mouse import canonical
 from jaxsplat_mouse.errors import InputError, reason
 from jaxsplat_mouse.io import atomic, camera_file
 from jaxsplat_mouse.io.capture import Capture
+from jaxsplat_mouse.prepare.matte import SPECK
 from jaxsplat_mouse.prepare.settings import Settings
 from jaxsplat_mouse.prepare.windows import Window
 
 FILE = "recording.json"
 DONE, FAILED = "done", "failed"
+_LATER = {"specks": SPECK, "without": []}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -95,8 +97,10 @@ def read(settings: Settings) -> dict[str, Any] | None:
     problem = f"cannot be read ({reason(error)}); give another --output"
     raise InputError(path, "", problem) from None
   for key, now in settings.fixed().items():
-    if before.get(key) != now:
-      problem = f"{before.get(key)!r} in an earlier run, {now!r} now"
+    # Settings that the version of the earlier run did not have were what they are unasked.
+    earlier = before.get(key, _LATER.get(key))
+    if earlier != now:
+      problem = f"{earlier!r} in an earlier run, {now!r} now"
       advice = "expected the same; give another --output, or --redo to prepare all of it again"
       raise InputError(path, f"settings.{key}", f"{problem}; {advice}")
   return value

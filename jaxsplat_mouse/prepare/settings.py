@@ -6,12 +6,14 @@ import dataclasses
 import difflib
 import pathlib
 import re
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from jaxsplat_mouse.errors import InputError
 from jaxsplat_mouse.io.capture import Capture
+from jaxsplat_mouse.prepare.matte import SPECK
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,6 +29,8 @@ class Settings:
     size: largest side of a crop, pixels; 0 for no limit.
     margin: of a crop around the silhouette, share of its side.
     masks: a folder of masks instead of the capture's own.
+    specks: share of the animal's area below which parts and holes of a mask are repaired.
+    without: names of cameras that have no say.
     redo: prepare scenes again that are there.
   """
 
@@ -38,6 +42,8 @@ class Settings:
   size: int = 0
   margin: float = 0.1
   masks: pathlib.Path | None = None
+  specks: float = SPECK
+  without: tuple[str, ...] = ()
   redo: bool = False
 
   def fixed(self) -> dict[str, Any]:
@@ -49,6 +55,8 @@ class Settings:
       "size": self.size,
       "margin": self.margin,
       "masks": str(self.masks.resolve()) if self.masks else "",
+      "specks": self.specks,
+      "without": sorted(self.without),
     }
 
 
@@ -99,11 +107,21 @@ def shift_frames(capture: Capture, offsets: dict[str, int]) -> np.ndarray:
   """
   names = capture.rig.names
   frames = np.array(capture.frames, np.int64)
+  check_names("--offsets", offsets, names)
   for name, offset in offsets.items():
-    if name not in names:
-      near = difflib.get_close_matches(name, names, 1)
-      hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(names)}"
-      raise InputError("--offsets", name, f"no such camera; {hint}")
     column = frames[:, names.index(name)]
     frames[:, names.index(name)] = np.where(column < 0, -1, np.maximum(column + offset, -1))
   return frames
+
+
+def check_names(flag: str, given: Iterable[str], names: Sequence[str]) -> None:
+  """Nothing where all of `given` are cameras' `names`.
+
+  Raises:
+    InputError: one is not; it is told with the nearest name.
+  """
+  for name in given:
+    if name not in names:
+      near = difflib.get_close_matches(name, names, 1)
+      hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(names)}"
+      raise InputError(flag, name, f"no such camera; {hint}")

@@ -6,6 +6,8 @@ import dataclasses
 import json
 import pathlib
 import shutil
+import sys
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -194,3 +196,107 @@ def test_nothing_to_do_anything_with(own: Capture, tmp_path: pathlib.Path) -> No
 def test_check_writes_the_sheet_alone(capture: Capture, tmp_path: pathlib.Path) -> None:
   assert job.check(settings(capture, tmp_path), capture, Console(quiet=True)) == 0
   assert sorted(p.name for p in tmp_path.iterdir()) == ["check.html", "check.png"]
+
+
+def rewrite_masks(capture: Capture, change: Callable[[np.ndarray], np.ndarray]) -> None:
+  """Every mask of a capture through a function of its levels (H, W) uint8."""
+  for stream in capture.masks or ():
+    for path in stream.images:
+      path.write_bytes(images.encode_png(change(images.read_image(path, grey_too=True))))
+
+
+@pytest.mark.parametrize(
+  ("change", "problem"),
+  [
+    (lambda levels: 255 - levels, "holds the picture's border; expected the animal white on black"),
+    (lambda levels: levels // 8, "the brightest level is 31; expected an animal at 128 to 255"),
+  ],
+)
+def test_masks_of_another_meaning_are_refused_with_the_file(
+  own: Capture, tmp_path: pathlib.Path, change: Callable[[np.ndarray], np.ndarray], problem: str
+) -> None:
+  """Inverted masks have a common solid too, the whole room, so silhouettes alone do not tell."""
+  rewrite_masks(own, change)
+  assert own.masks is not None
+  with pytest.raises(InputError, match=problem) as caught:
+    prepare(own, tmp_path / "out")
+  assert str(own.masks[0].images[0]) in str(caught.value) and "Camera1 mask" in str(caught.value)
+
+
+def test_masks_with_holes_bites_and_wide_outlines_pass(
+  own: Capture, tmp_path: pathlib.Path
+) -> None:
+  """What segmentation programs leave behind: no reason to refuse a right calibration."""
+  import cv2
+
+  draw = np.random.default_rng(1)
+
+  def spoil(levels: np.ndarray) -> np.ndarray:
+    levels = np.asarray(cv2.dilate(levels, np.ones((3, 3), np.uint8)))
+    rows, columns = np.nonzero(levels > 127)
+    for _ in range(2):
+      i = draw.integers(len(rows))
+      cv2.circle(levels, (int(columns[i]), int(rows[i])), 3, 0, -1)
+    levels[int(np.quantile(rows, 0.95)) :] = 0  # a shadow taken from below
+    return levels
+
+  rewrite_masks(own, spoil)
+  status, told = prepare(own, tmp_path / "out")
+  assert status == 0 and "warning" not in told
+  assert written(tmp_path / "out") == NAMES
+
+
+def test_larger_islands_are_dropped_on_request(own: Capture, tmp_path: pathlib.Path) -> None:
+  def spoil(levels: np.ndarray) -> np.ndarray:
+    levels = levels.copy()
+    levels[2:8, 2:8] = 255
+    return levels
+
+  rewrite_masks(own, spoil)
+  sides = []
+  for name, specks in (("all", 0.002), ("animal", 0.1)):
+    assert prepare(own, tmp_path / name, frames="0", specks=specks)[0] == 0
+    sides.append(recording(tmp_path / name)["window"]["side"])
+  assert sides[0] > 100 and sides[1] == 64  # as without the island
+
+
+def test_a_camera_is_left_out_on_request(own: Capture, tmp_path: pathlib.Path) -> None:
+  status, told = prepare(own, tmp_path / "out", frames="0", without=("Camera2",))
+  assert status == 0 and "left out: Camera2: named by --without" in told
+  scene = json.loads((tmp_path / "out" / NAMES[0] / "opencv_cameras.json").read_text())
+  cameras = [frame["camera"] for frame in scene["frames"]]
+  assert cameras == ["Camera1", "Camera3", "Camera4", "Camera5"]
+  with pytest.raises(InputError, match="--without: Camera22: no such camera; did you mean Camera2"):
+    prepare(own, tmp_path / "other", without=("Camera22",))
+
+
+@pytest.mark.parametrize(("module", "package"), [("av", "PyAV"), ("cv2", "OpenCV")])
+def test_a_missing_package_is_told_once(
+  capture: Capture, tmp_path: pathlib.Path, monkeypatch, module: str, package: str
+) -> None:
+  monkeypatch.setitem(sys.modules, module, None)
+  streams = tuple(Stream(video=tmp_path / f"{name}.mp4") for name in capture.rig.names)
+  with pytest.raises(InputError, match=rf"takes {package}: pip install 'jaxsplat-mouse\[video\]'"):
+    prepare(dataclasses.replace(capture, pictures=streams), tmp_path / "out")
+
+
+def test_scenes_go_into_a_folder_of_their_own(own: Capture, tmp_path: pathlib.Path) -> None:
+  before = sorted(own.path.iterdir())
+  with pytest.raises(InputError, match="--output: is the recording itself"):
+    prepare(own, own.path)
+  file = tmp_path / "file"
+  file.touch()
+  with pytest.raises(InputError, match="--output: is a file; expected a folder"):
+    prepare(own, file)
+  assert sorted(own.path.iterdir()) == before
+
+
+def test_a_recording_of_an_earlier_version_goes_on(own: Capture, tmp_path: pathlib.Path) -> None:
+  """Its settings lack what came later, which was as it is unasked."""
+  assert prepare(own, tmp_path / "out", frames="0")[0] == 0
+  value = recording(tmp_path / "out")
+  del value["settings"]["specks"], value["settings"]["without"]
+  (tmp_path / "out" / "recording.json").write_text(json.dumps(value))
+  assert prepare(own, tmp_path / "out", frames="0:2")[0] == 0
+  with pytest.raises(InputError, match=r"settings.specks: 0.002 in an earlier run, 0.01 now"):
+    prepare(own, tmp_path / "out", specks=0.01)

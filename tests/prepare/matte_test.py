@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from jaxsplat_mouse.prepare.matte import clean_mask, own_color, silhouette_box
+from jaxsplat_mouse.prepare.matte import border_share, clean_mask, own_color, silhouette_box
 
 pytest.importorskip("cv2")
 
@@ -43,6 +43,26 @@ def test_specks_and_pinholes_are_repaired_and_limbs_are_not() -> None:
   assert not found[:12, :12].any()
   assert (found[58:65, 58:66] == 255).all()
   assert found[115, 105] == 255 and found[76, 56] == 0
+
+
+def test_larger_ones_are_repaired_on_request() -> None:
+  levels = soft_disc()
+  levels[110:120, 100:110] = 255  # 100 px beside a disc of 5,027
+  levels[70:82, 50:62] = 0
+  np.testing.assert_array_equal(clean_mask(levels, 0.05), clean_mask(soft_disc()))
+
+
+def test_label_images_of_0_and_1_are_masks() -> None:
+  labels = (soft_disc() > 127).astype(np.uint8)
+  np.testing.assert_array_equal(clean_mask(labels), clean_mask(labels * np.uint8(255)))
+  assert not clean_mask(2 * labels).any()  # which of several labels is the animal, nobody knows
+
+
+def test_the_share_of_the_border_tells_inverted_masks() -> None:
+  levels = soft_disc()
+  assert border_share(levels) == 0 and border_share(255 - levels) == 1
+  levels[:, :64] = 255
+  assert abs(border_share(levels) - 0.5) < 0.01
 
 
 def test_an_empty_mask_stays_empty() -> None:
