@@ -24,6 +24,7 @@ def get_config(variant: str = "") -> ConfigDict:
 def set_plain_recipe(config: ConfigDict) -> None:
   fit = config.fit
   fit.initialization = "random"
+  fit.sh_degree = 0
   fit.lr_position = 0.001
   fit.lr_position_final = 1.0
   fit.lr_feature = 0.01

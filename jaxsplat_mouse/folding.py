@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import jax
@@ -10,11 +10,17 @@ import jax.numpy as jnp
 from jax import custom_batching
 
 
-def fold_images(flat: Callable[..., Any]) -> Callable[..., Any]:
+def fold_images(
+  flat: Callable[..., Any], made_together: Collection[int] = ()
+) -> Callable[..., Any]:
   """A function of one image, whose vmaps become the leading axis of `flat`'s arguments.
 
   Args:
-    flat: takes and returns pytrees of arrays (I, ...), whatever batch the I images came from.
+    flat: takes and returns pytrees of arrays (I, ...), whatever batch the I images came from. Only
+      the leading axis of what it returns may depend on I.
+    made_together: positions of arguments that mean something only for the batch which an earlier
+      folded call made them for. Where a vmap does not map such an argument, `flat` is given None
+      in its place.
 
   Returns:
     the same on arrays without that axis; nested vmaps of it are one call of `flat`.
@@ -31,7 +37,13 @@ def fold_images(flat: Callable[..., Any]) -> Callable[..., Any]:
         value = jnp.broadcast_to(value[None], (axis_size, *value.shape))
       return value.reshape(-1, *value.shape[2:])
 
-    out = over_images(*jax.tree.map(join, args, tuple(in_batched)))
+    joined = [
+      None
+      if place in made_together and not all(jax.tree.leaves(batched))
+      else jax.tree.map(join, arg, batched)
+      for place, (arg, batched) in enumerate(zip(args, in_batched, strict=True))
+    ]
+    out = over_images(*joined)
     out = jax.tree.map(lambda a: a.reshape(axis_size, -1, *a.shape[1:]), out)
     return out, jax.tree.map(lambda _: True, out)
 

@@ -74,7 +74,7 @@ class Config:
   num_gaussians: int = 20_000
   iterations: int = 1500
   initialization: str = "hull"
-  sh_degree: int = 0
+  sh_degree: int = 1
   lr_position: float = 0.002
   lr_position_final: float = 0.01
   lr_feature: float = 0.01

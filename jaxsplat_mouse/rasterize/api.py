@@ -150,4 +150,5 @@ _tiled.defvjp(_tiled_forward, _tiled_backward)
 
 def _folded(name: str, options: Options, implementation: str) -> Callable[..., Any]:
   """A kernel function for one image, whose vmaps become its image axis."""
-  return fold_images(functools.partial(getattr(_module(implementation), name), options=options))
+  run = functools.partial(getattr(_module(implementation), name), options=options)
+  return fold_images(run, made_together=(1,) if name == "backward" else ())  # the residuals

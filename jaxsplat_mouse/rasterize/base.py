@@ -9,7 +9,8 @@ views they came from:
 `channels` are two arrays, the colour (I, 3, H, W), and all others (I, C - 1, H, W): the rest of the
 C blended channels (`blend.num_channels`), then the final transmittance, then the median depth. The
 colour stands alone because the photometric losses read it alone, plane by plane. Every residual has
-the leading axis I.
+the leading axis I, on which nothing else of its shape depends. Residuals may refer to each other
+across that axis: where `backward` runs on another batch than `forward` did, they are None.
 """
 
 from __future__ import annotations

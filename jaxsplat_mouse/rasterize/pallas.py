@@ -41,22 +41,20 @@ class Residuals:
   Attributes:
     lists: the tile lists.
     walked: (I, T) splats of each tile's list that were looked at before all its rays had ended.
-    together: (I, I) of no value: its second axis tells how many images the lists were made for,
-      which a vmap of the pullback alone may have multiplied.
+    number: (I,) of each image in the batch that the lists were made for.
   """
 
   lists: TileLists
   walked: jax.Array
-  together: jax.Array
+  number: jax.Array
 
 
 def forward(bundle: Bundle, options: Options) -> tuple[Channels, Residuals, jax.Array]:
   """See `base`."""
   lists = bin_splats(bundle, options)
   channels, walked = composite(bundle, lists, options)
-  images = len(walked)
-  together = jnp.zeros((images, images), jnp.int8)
-  return channels, Residuals(lists=lists, walked=walked, together=together), lists.overflow
+  number = jnp.arange(len(walked), dtype=jnp.int32)
+  return channels, Residuals(lists=lists, walked=walked, number=number), lists.overflow
 
 
 def composite(bundle: Bundle, lists: TileLists, options: Options) -> tuple[Channels, jax.Array]:
@@ -80,18 +78,22 @@ def composite(bundle: Bundle, lists: TileLists, options: Options) -> tuple[Chann
 
 def backward(
   bundle: Bundle,
-  residuals: Residuals,
+  residuals: Residuals | None,
   channels: Channels,
   gradient: Channels,
   options: Options,
 ) -> jax.Array:
   """See `base`."""
-  lists = residuals.lists
-  if residuals.together.shape[1] != len(residuals.walked):
+  if residuals is None:
     lists = bin_splats(bundle, options)
-  rows, written = gradient_rows(bundle, lists, residuals.walked, channels, gradient, options)
+    _, walked = composite(bundle, lists, options)
+    residuals = Residuals(lists=lists, walked=walked, number=jnp.arange(len(walked)))
+  lists, walked = residuals.lists, residuals.walked
+  rows, written = gradient_rows(bundle, lists, walked, channels, gradient, options)
   sums = sum_rows(rows, written, lists, bundle.features.shape[-1], options)
-  return pallas_blend.finish(sums, bundle.features, options)
+  # Lists of another batch would give wrong gradients that look like any others.
+  own = (residuals.number == jnp.arange(len(walked))).all()
+  return jnp.where(own, pallas_blend.finish(sums, bundle.features, options), jnp.nan)
 
 
 def gradient_rows(

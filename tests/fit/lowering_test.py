@@ -1,0 +1,44 @@
+"""A chunk of steps lowers for CUDA with the Pallas kernels, as every fit on a GPU runs it."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxsplat_mouse import fit, photometric
+from jaxsplat_mouse.cameras import generate_camera_poses
+from jaxsplat_mouse.rasterize import api
+from jaxsplat_mouse.scene import Scene, stack_scenes
+
+
+def _batch(scenes: int, views: int, size: int) -> Scene:
+  ones = np.ones((views, size, size), np.float32)
+  scene = Scene(
+    cameras=generate_camera_poses(views, image_size=size),
+    images=np.ones((views, size, size, 3), np.float32),
+    alphas=ones,
+    frames=np.tile(np.array([0, 0, size, size], np.float32), (views, 1)),
+    view_mask=np.ones(views, bool),
+  )
+  return jax.tree.map(jnp.asarray, stack_scenes([scene] * scenes))
+
+
+def test_a_chunk_lowers_for_cuda_without_a_gpu(monkeypatch):
+  """Views are mapped inside of the gradient and scenes outside: both fold into one image axis."""
+  for module in (api, photometric):
+    monkeypatch.setattr(module, "default_implementation", lambda: "pallas")
+  config = fit.Config(
+    num_gaussians=64, iterations=4, relocate_every=2, initialization="random", views_per_step=2
+  )
+  batch, seeds = _batch(2, 3, 32), jnp.arange(2, dtype=jnp.uint32)
+  start = lambda seed: fit.init(fit.random_gaussians(config, jax.random.key(seed)), seed, 3, config)
+  traced = fit.run_chunk.trace(jax.vmap(start)(seeds), batch, config, 1, 4)
+  try:
+    text = traced.lower(lowering_platforms=("cuda",)).as_text()
+  except RuntimeError as error:
+    if "No supported GPU" not in str(error):
+      raise
+    pytest.skip(f"this JAX lowers for CUDA only where there is a GPU: {error}")
+  assert text.count("triton") >= 5
