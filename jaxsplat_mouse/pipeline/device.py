@@ -40,7 +40,8 @@ def set_up_cache() -> pathlib.Path | None:
     logging.warning("%s: no compilation cache (%s)", folder, error.strerror)
     return None
   jax.config.update("jax_compilation_cache_dir", str(folder))
-  jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+  # Small programs too: on a GPU a fresh process would spend seconds on dozens of them.
+  jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
   jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
   return folder
 

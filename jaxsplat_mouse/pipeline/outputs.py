@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import pathlib
 import time
 from collections.abc import Mapping, Sequence
@@ -11,12 +12,14 @@ import numpy as np
 
 from jaxsplat_mouse import dataset, metrics, sources
 from jaxsplat_mouse.cameras import Cameras, generate_camera_poses
-from jaxsplat_mouse.gaussians import model_name
+from jaxsplat_mouse.gaussians import Gaussians, model_name
 from jaxsplat_mouse.pipeline import device, pictures, turntable
+from jaxsplat_mouse.pipeline.ahead import Ahead
 from jaxsplat_mouse.pipeline.fits import SavedFit, render_key
-from jaxsplat_mouse.pipeline.quality import quality_scores, sampling
+from jaxsplat_mouse.pipeline.quality import compile_scores, quality_scores, sampling
 from jaxsplat_mouse.pipeline.settings import Settings
 from jaxsplat_mouse.pipeline.views import (
+  compile_render,
   render_groups,
   render_in_parts,
   render_orbit,
@@ -62,15 +65,20 @@ def scene_bytes(scene: Scene) -> int:
   return int(np.asarray(scene.images).nbytes + np.asarray(scene.alphas).nbytes)
 
 
-def render_fit(saved: SavedFit, scene: Scene, settings: Settings) -> Rendered:
+def render_fit(
+  saved: SavedFit, scene: Scene, settings: Settings, ahead: Ahead | None = None
+) -> Rendered:
   """Renders all that is written of a fit; the part that takes the device.
 
   Args:
     saved: the fit.
     scene: its views in the canonical frame.
     settings: of the run.
+    ahead: who was given `compile_ahead`.
   """
   started = time.monotonic()
+  if ahead:
+    _wait(ahead, scene, settings)
   truth = None
   if saved.source.folder is None:
     truth = sources.read_truth(saved.source, scene, num_views=_TRUTH_VIEWS)
@@ -84,6 +92,36 @@ def render_fit(saved: SavedFit, scene: Scene, settings: Settings) -> Rendered:
     truth_rgba=render_truth(saved, truth) if truth else [],
     seconds=time.monotonic() - started,
   )
+
+
+def compile_ahead(ahead: Ahead, scene: Scene, gaussians: Gaussians, settings: Settings) -> None:
+  """Has the programs compiled that `render_fit` will run for a scene and its fit.
+
+  Args:
+    ahead: compiles them.
+    scene: its views in the canonical frame.
+    gaussians: (N,) of which most will be rendered.
+    settings: of the run.
+  """
+  rigs = {(c.width, c.height): c for c in (real_cameras(scene), _orbit(settings))}
+  for size, cameras in rigs.items():
+    build = functools.partial(compile_render, gaussians, cameras)
+    ahead.start(("render", size, len(gaussians.means)), build)
+  if settings.report.quality:
+    key = ("quality", np.shape(scene.alphas))
+    ahead.start(key, functools.partial(_compile_scores, scene))
+
+
+def _compile_scores(scene: Scene) -> None:
+  with device.on_host():  # as `_quality` calls it
+    compile_scores(scene)
+
+
+def _wait(ahead: Ahead, scene: Scene, settings: Settings) -> None:
+  """Waits for what `compile_ahead` started."""
+  count = settings.fit.num_gaussians
+  for c in (real_cameras(scene), _orbit(settings)):
+    ahead.wait(("render", (c.width, c.height), count))
 
 
 def _quality(rendered: Rendered, scene: Scene, settings: Settings) -> dict[str, float]:

@@ -13,10 +13,12 @@ import numpy as np
 from jaxsplat_mouse import canonical, fit, sources
 from jaxsplat_mouse.errors import InputError
 from jaxsplat_mouse.gaussians import Gaussians
+from jaxsplat_mouse.pipeline import device
+from jaxsplat_mouse.pipeline.ahead import Ahead
 from jaxsplat_mouse.pipeline.settings import Settings
 from jaxsplat_mouse.scene import Scene, Similarity, transform_scene
 from jaxsplat_mouse.sources import Source
-from jaxsplat_mouse.visual_hull import HullConfig, build_hull, hull_extent
+from jaxsplat_mouse.visual_hull import HullConfig, build_hull, carve_hull, hull_extent
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,13 +46,16 @@ class Prepared:
   seconds: float
 
 
-def prepare(source: Source, settings: Settings, scale: float | None = None) -> Prepared:
+def prepare(
+  source: Source, settings: Settings, scale: float | None = None, ahead: Ahead | None = None
+) -> Prepared:
   """Reads a scene, moves it into the canonical frame and carves its hull.
 
   Args:
     source: the scene.
     settings: of the run.
     scale: canonical units per input unit, where a recording shares one.
+    ahead: compiles the hull's program while the scene is being measured.
 
   Raises:
     InputError: the scene cannot be read, or its silhouettes admit no solid.
@@ -59,6 +64,9 @@ def prepare(source: Source, settings: Settings, scale: float | None = None) -> P
   digest = sources.digest(source)
   scene, warnings = sources.read_source(source)
   seed = scene_seed(settings.seed, source.name)
+  program = ("hull", np.shape(scene.alphas))
+  if ahead and settings.fit.initialization != "random":
+    ahead.start(program, functools.partial(_compile_hull, scene, settings.hull))
   try:
     scene, similarity = canonical.canonicalize(
       scene,
@@ -67,6 +75,8 @@ def prepare(source: Source, settings: Settings, scale: float | None = None) -> P
       up=settings.data.up,
       scale=scale,
     )
+    if ahead:
+      ahead.wait(program)
     scene, gaussians = start_fit(scene, settings, seed)
   except ValueError as error:
     raise InputError(str(source), "", str(error)) from None
@@ -80,6 +90,11 @@ def prepare(source: Source, settings: Settings, scale: float | None = None) -> P
     warnings=warnings,
     seconds=time.monotonic() - started,
   )
+
+
+def _compile_hull(scene: Scene, config: HullConfig) -> None:
+  with device.on_host():  # as the worker calls it
+    carve_hull.lower(scene, config).compile()
 
 
 def read_canonical(source: Source, similarity: Similarity) -> Scene:

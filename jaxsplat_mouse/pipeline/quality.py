@@ -59,6 +59,16 @@ def quality_scores(
   return {name: round(float(value), 4) for name, value in scores.items()}
 
 
+def compile_scores(scene: Scene) -> None:
+  """Compiles the coarse hull, which is most of what the scores of such a scene wait for."""
+  carve_hull.lower(_photographed(scene), _HULL).compile()
+
+
+def _photographed(scene: Scene) -> Scene:
+  """A scene without what an earlier hull told of it."""
+  return jax.tree.map(jnp.asarray, dataclasses.replace(scene, doubted=None, hull_views=None))
+
+
 def sampling(cameras: Cameras) -> tuple[int, int]:
   """Pixels from one that is looked at to the next, and views likewise."""
   return max(cameras.width // _SIZE, 1), -(-len(cameras) // _VIEWS)
@@ -74,8 +84,7 @@ def _strided(cameras: Cameras, stride: int, step: int, shape: tuple[int, ...]) -
 
 
 def _hull_scores(scene: Scene, alpha: np.ndarray, cameras: Cameras) -> dict[str, float]:
-  real = dataclasses.replace(scene, doubted=None, hull_views=None)
-  hull = carve_hull(jax.tree.map(jnp.asarray, real), _HULL)
+  hull = carve_hull(_photographed(scene), _HULL)
   if not bool(hull.shared & hull.consistent):
     return {}
   silhouettes = jnp.round(hull_alpha(hull, cameras) * 255.0).astype(jnp.uint8)

@@ -96,9 +96,7 @@ def _render_parts(gaussians: Gaussians, cameras: Cameras) -> Iterator[tuple[Rend
   """
   padded = jax.device_put(pad_gaussians(gaussians))
   capacity = default_capacity(len(padded.means))
-  pixels = _PIXELS_AT_ONCE.get(jax.default_backend(), _PIXELS_ON_ACCELERATORS)
-  # Never fewer for fewer cameras: that would be another program to compile.
-  at_once = min(_MOST_AT_ONCE, max(1, pixels // (cameras.width * cameras.height)))
+  at_once = _at_once(cameras)
   for start in range(0, len(cameras), at_once):
     index = np.minimum(np.arange(start, start + at_once), len(cameras) - 1)
     part = select(cameras, index)
@@ -112,6 +110,18 @@ def _render_parts(gaussians: Gaussians, cameras: Cameras) -> Iterator[tuple[Rend
     else:
       logging.warning("%d splat-tile pairs left out of a render", dropped)
     yield output, min(at_once, len(cameras) - start)
+
+
+def _at_once(cameras: Cameras) -> int:
+  """Cameras of one call; not fewer for fewer cameras: that would be another program to compile."""
+  pixels = _PIXELS_AT_ONCE.get(jax.default_backend(), _PIXELS_ON_ACCELERATORS)
+  return min(_MOST_AT_ONCE, max(1, pixels // (cameras.width * cameras.height)))
+
+
+def compile_render(gaussians: Gaussians, cameras: Cameras) -> None:
+  """Compiles what `render_in_parts` runs for about as many Gaussians and cameras of this size."""
+  padded, part = pad_gaussians(gaussians), select(cameras, np.zeros(_at_once(cameras), np.int64))
+  _render.lower(padded, part, default_capacity(len(padded.means))).compile()
 
 
 @jax.jit

@@ -19,6 +19,7 @@ from absl import logging
 from jaxsplat_mouse.dataset import SceneRecord
 from jaxsplat_mouse.fit import warm_config
 from jaxsplat_mouse.pipeline import batches, device, fits, outputs, warm
+from jaxsplat_mouse.pipeline.ahead import Ahead
 from jaxsplat_mouse.pipeline.batches import Plan
 from jaxsplat_mouse.pipeline.fits import SavedFit
 from jaxsplat_mouse.pipeline.fitting import FitError, Fitted, Fitter
@@ -75,8 +76,10 @@ class Worker:
     """
     self._settings, self._workdir, self._sources = settings, workdir, sources
     self._stop, self._progress, self._events = stop, progress, events
-    self._fitter = Fitter(settings.fit, settings.checkpoint, stop)
-    self._warm_fitter = Fitter(warm_config(settings.fit), settings.checkpoint, stop)
+    self._ahead = Ahead()
+    self._fitter = Fitter(settings.fit, settings.checkpoint, stop, self._ahead)
+    warmed = warm_config(settings.fit)
+    self._warm_fitter = Fitter(warmed, settings.checkpoint, stop, self._ahead)
     self._timing = Timing(workdir.timing_file)
     self._writers: Writers[SceneRecord] = Writers(events.written)
     self.scales: Mapping[str, float] = {}
@@ -100,7 +103,7 @@ class Worker:
     self._progress.stage(f"reading {name}")
     try:
       with device.on_host():
-        return prepare(self._sources[name], self._settings, self.scale(name))
+        return prepare(self._sources[name], self._settings, self.scale(name), self._ahead)
     except Exception as error:  # stays with its scene
       return error
 
@@ -125,6 +128,8 @@ class Worker:
       plan = dataclasses.replace(plan, digests={}, shape=None)
     if not prepared:
       return
+    first = prepared[0]
+    outputs.compile_ahead(self._ahead, first.scene, first.gaussians, self._settings)
     shape = plan.shape or batches.choose_shape(self._workdir, prepared, alone)
     prepared, short = warm.start(self._workdir, self._settings, self._sources, prepared)
     try:
@@ -217,7 +222,7 @@ class Worker:
     recording = self._sources[saved.name].recording
     try:
       with self._timing.stage("render"):
-        rendered = outputs.render_fit(saved, scene, self._settings)
+        rendered = outputs.render_fit(saved, scene, self._settings, self._ahead)
     except Exception as error:  # stays with its scene
       self._events.failed(saved.name, error)
       return
@@ -232,6 +237,7 @@ class Worker:
 
   def close(self) -> None:
     """As `flush`, and takes no more work."""
+    self._ahead.close()
     self._writers.finish()
 
 

@@ -17,8 +17,9 @@ from jaxsplat_mouse import procedural_mouse as pm
 from jaxsplat_mouse.pipeline.views import render_rgba
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
-# Rounding differs between the devices, and a fit amplifies it: stated, not measured.
-_TOLERANCE_DB = 0.5
+# Rounding differs between the devices, and a fit amplifies it. On one CPU, photographs brighter by
+# 1e-6 moved the score by .002 dB; kernels sum in another order in every step, not only once.
+_TOLERANCE_DB = 0.2
 _PRINT_SCORE = """
 import json
 from tests.fit import device_test
