@@ -231,9 +231,7 @@ class _Loop:
     for first in range(0, len(self._groups), together):
       for group in self._groups[first : first + together]:
         self._fitter._ahead.wait(self._program(group, resolution, steps))
-        # Nothing crosses to the host or back while the devices work.
-        with jax.transfer_guard("disallow"):
-          state, metrics = fit.run_chunk(group.state, group.scenes, self._config, resolution, steps)
+        state, metrics = fit.run_chunk(group.state, group.scenes, self._config, resolution, steps)
         states.append(state)
         records.append(metrics)
       # Not more than one group on a device: their temporaries would not fit together.
