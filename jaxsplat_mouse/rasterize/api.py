@@ -150,5 +150,7 @@ _tiled.defvjp(_tiled_forward, _tiled_backward)
 
 def _folded(name: str, options: Options, implementation: str) -> Callable[..., Any]:
   """A kernel function for one image, whose vmaps become its image axis."""
-  run = functools.partial(getattr(_module(implementation), name), options=options)
-  return fold_images(run, made_together=(1,) if name == "backward" else ())  # the residuals
+  module = _module(implementation)
+  bound = name == "backward" and module.RESIDUALS_OF_BATCH
+  run = functools.partial(getattr(module, name), options=options)
+  return fold_images(run, made_together=(1,) if bound else ())  # the residuals

@@ -9,8 +9,9 @@ views they came from:
 `channels` are two arrays, the colour (I, 3, H, W), and all others (I, C - 1, H, W): the rest of the
 C blended channels (`blend.num_channels`), then the final transmittance, then the median depth. The
 colour stands alone because the photometric losses read it alone, plane by plane. Every residual has
-the leading axis I, on which nothing else of its shape depends. Residuals may refer to each other
-across that axis: where `backward` runs on another batch than `forward` did, they are None.
+the leading axis I, on which nothing else of its shape depends. Where `RESIDUALS_OF_BATCH` says that
+residuals refer to each other across that axis, `backward` is given None for them when it runs on
+another batch than `forward` did.
 """
 
 from __future__ import annotations
@@ -115,6 +116,8 @@ class Image:
 
 class Implementation(Protocol):
   """The two functions of a kernel module; see the module's docstring."""
+
+  RESIDUALS_OF_BATCH: bool
 
   def forward(self, bundle: Bundle, options: Options) -> tuple[Channels, Any, jax.Array]:
     """Composites the images."""

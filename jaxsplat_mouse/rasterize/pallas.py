@@ -31,6 +31,7 @@ from jaxsplat_mouse.rasterize.pallas_tiles import ROW, Tiles, at_row, group_size
 
 _SPLATS = 16  # splats per program when rows are summed
 _BATCH = 2  # rows of each that are loaded together
+RESIDUALS_OF_BATCH = True  # see `base`: slots are numbered through all images
 
 
 @jax.tree_util.register_dataclass

@@ -27,6 +27,7 @@ from jaxsplat_mouse.rasterize.xla_gradient import chain, splat_sums
 
 _TILES = 128  # tiles of a block: few enough for its sums to stay in cache
 _SPLATS = 4  # splats of a step
+RESIDUALS_OF_BATCH = False  # see `base`
 
 
 @jax.tree_util.register_dataclass

@@ -158,27 +158,28 @@ def test_dropped_entries_are_the_farthest_and_counted():
     assert got == full[: len(got)]
 
 
-def _one_pullback(bundle, options):
+def _one_pullback(bundle, options, implementation):
   """Channels of one image and their pullback to its features, as the public op has them."""
   run = lambda features: api._tiled(
-    dataclasses.replace(bundle, features=features), options, "pallas"
+    dataclasses.replace(bundle, features=features), options, implementation
   )[0]
   return jax.vjp(run, bundle.features)
 
 
-def test_a_vmap_of_the_pullback_alone_equals_a_loop():
+@pytest.mark.parametrize("implementation", ("xla", "pallas"))
+def test_a_vmap_of_the_pullback_alone_equals_a_loop(implementation):
   """Lists made for one batch are not read as those of another, however vmaps are nested."""
   options = _options(False, False, interpret=True, tile_size=4)
   bundle, weights = _bundle(options, 2, 30, 0.1), _weights(options)[:, None]
   factors = jnp.array([1.0, 2.0, -1.0])
 
   def several(bundle, weight):
-    pull = _one_pullback(bundle, options)[1]
+    pull = _one_pullback(bundle, options, implementation)[1]
     each = lambda factor: pull((factor * weight[0, :3], factor * weight[0, 3:]))[0]
     return jax.vmap(each)(factors)
 
   def once(bundle, weight):
-    return _one_pullback(bundle, options)[1]((weight[0, :3], weight[0, 3:]))[0]
+    return _one_pullback(bundle, options, implementation)[1]((weight[0, :3], weight[0, 3:]))[0]
 
   want = jax.jit(jax.vmap(once))(bundle, weights)
   got = jax.jit(jax.vmap(several))(bundle, weights)
