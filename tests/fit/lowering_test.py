@@ -5,12 +5,12 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 from jaxsplat_mouse import fit, photometric
 from jaxsplat_mouse.cameras import generate_camera_poses
 from jaxsplat_mouse.rasterize import api
 from jaxsplat_mouse.scene import Scene, stack_scenes
+from tests.cuda_lowering import lower_for_cuda
 
 
 def _batch(scenes: int, views: int, size: int) -> Scene:
@@ -35,10 +35,5 @@ def test_a_chunk_lowers_for_cuda_without_a_gpu(monkeypatch):
   batch, seeds = _batch(2, 3, 32), jnp.arange(2, dtype=jnp.uint32)
   start = lambda seed: fit.init(fit.random_gaussians(config, jax.random.key(seed)), seed, 3, config)
   traced = fit.run_chunk.trace(jax.vmap(start)(seeds), batch, config, 1, 4)
-  try:
-    text = traced.lower(lowering_platforms=("cuda",)).as_text()
-  except RuntimeError as error:
-    if "No supported GPU" not in str(error):
-      raise
-    pytest.skip(f"this JAX lowers for CUDA only where there is a GPU: {error}")
+  text = lower_for_cuda(traced)
   assert text.count("triton") >= 5
