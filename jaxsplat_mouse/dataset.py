@@ -96,16 +96,27 @@ def _to_rgba8_view(out: np.ndarray, rgb: np.ndarray, alpha: np.ndarray) -> None:
   # a sum is not finite if any term is not, and costs a fraction of looking at each
   if not np.isfinite(rgb.sum() + alpha.sum()):
     raise ValueError("renders with values that are not finite cannot be stored as 8-bit images")
-  level = np.clip(alpha, 0.0, 1.0) * np.float32(255) + np.float32(0.5)
-  out[..., 3] = level
-  visible = level >= 1.0
-  rows, columns = np.flatnonzero(visible.any(1)), np.flatnonzero(visible.any(0))
+  covered = alpha > 0
+  rows, columns = np.flatnonzero(covered.any(1)), np.flatnonzero(covered.any(0))
   if len(rows) == 0:
     return
   box = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]  # animals fill little
-  straight = rgb[box] / np.where(visible[box], alpha[box], 1.0)[..., None]
-  colour = np.clip(straight, 0.0, 1.0) * np.float32(255) + np.float32(0.5)
-  out[box][..., :3] = np.where(visible[box][..., None], colour, 0.0)
+  out[box] = straight_levels(rgb[box], alpha[box])
+
+
+def straight_levels(rgb: Any, alpha: Any, xp: Any = np) -> Any:
+  """The formula of `to_rgba8`: float32 (..., 4) which, cut to integers, are its levels.
+
+  Args:
+    rgb: (..., 3) colour multiplied by alpha.
+    alpha: (...) in [0, 1].
+    xp: `numpy`, or `jax.numpy` where the renders are on a device.
+  """
+  level = xp.clip(alpha, 0.0, 1.0) * np.float32(255) + np.float32(0.5)
+  visible = level >= 1.0
+  straight = rgb / xp.where(visible, alpha, 1.0)[..., None]
+  colour = xp.clip(straight, 0.0, 1.0) * np.float32(255) + np.float32(0.5)
+  return xp.concatenate([xp.where(visible[..., None], colour, 0.0), level[..., None]], -1)
 
 
 def write_scene(

@@ -11,6 +11,7 @@ import pytest
 
 from jaxsplat_mouse import losses, photometric_pallas
 from jaxsplat_mouse.photometric import photometric
+from tests.cuda_lowering import lower_for_cuda
 
 # One strip and a part of the next in both directions, at 1 and 3 channels.
 SHAPES = [(40, 30, 3), (20, 150, 1)]
@@ -101,12 +102,7 @@ def test_lowers_for_cuda_without_a_gpu(masked):
   x, y, seen = jax.eval_shape(lambda: _images((512, 512, 3), 6))
   run = jax.value_and_grad(functools.partial(_loss, implementation="pallas"), has_aux=True)
   args = (x, y, seen) if masked else (x, y, None)
-  try:
-    text = jax.jit(run).trace(*args).lower(lowering_platforms=("cuda",)).as_text()
-  except RuntimeError as error:
-    if "No supported GPU" not in str(error):
-      raise
-    pytest.skip(f"this JAX lowers for CUDA only where there is a GPU: {error}")
+  text = lower_for_cuda(jax.jit(run).trace(*args))
   assert text.count("custom_call @__gpu$xla.gpu.triton") == 2 or text.count("triton") >= 2
 
 

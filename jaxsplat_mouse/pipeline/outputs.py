@@ -108,8 +108,12 @@ def compile_ahead(ahead: Ahead, scene: Scene, gaussians: Gaussians, settings: Se
     build = functools.partial(compile_render, gaussians, cameras)
     ahead.start(("render", size, len(gaussians.means)), build)
   if settings.report.quality:
-    key = ("quality", np.shape(scene.alphas))
-    ahead.start(key, functools.partial(_compile_scores, scene))
+    ahead.start(scores_program(scene), functools.partial(_compile_scores, scene))
+
+
+def scores_program(scene: Scene) -> tuple:
+  """Under which `compile_ahead` has the program of a scene's scores compiled: its writer waits."""
+  return ("quality", np.shape(scene.alphas))
 
 
 def _compile_scores(scene: Scene) -> None:

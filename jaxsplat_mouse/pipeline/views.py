@@ -17,6 +17,7 @@ from absl import logging
 
 from jaxsplat_mouse import density
 from jaxsplat_mouse.cameras import Cameras
+from jaxsplat_mouse.dataset import straight_levels
 from jaxsplat_mouse.gaussians import Gaussians
 from jaxsplat_mouse.render import RenderOutput, default_capacity, render_views
 from jaxsplat_mouse.scene import Scene
@@ -130,11 +131,7 @@ def _encode(rgb: jax.Array, alpha: jax.Array) -> tuple[jax.Array, jax.Array]:
 
   A fifth of the bytes of floats go to the host.
   """
-  level = jnp.clip(alpha, 0.0, 1.0) * 255.0 + 0.5
-  visible = level >= 1.0
-  straight = rgb / jnp.where(visible, alpha, 1.0)[..., None]
-  color = jnp.where(visible[..., None], jnp.clip(straight, 0.0, 1.0) * 255.0 + 0.5, 0.0)
-  rgba = jnp.concatenate([color, level[..., None]], -1).astype(jnp.uint8)
+  rgba = straight_levels(rgb, alpha, jnp).astype(jnp.uint8)
   return rgba, jnp.isfinite(rgb).all() & jnp.isfinite(alpha).all()
 
 

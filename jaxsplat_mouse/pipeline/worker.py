@@ -6,7 +6,6 @@ The same worker runs in the process of a local run and, several times over, on a
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -226,10 +225,13 @@ class Worker:
     except Exception as error:  # stays with its scene
       self._events.failed(saved.name, error)
       return
-    write = functools.partial(outputs.write_outputs, self._workdir, self._settings)
-    job = lambda: write(saved, scene, recording, rendered)
+
+    def write() -> SceneRecord:
+      self._ahead.wait(outputs.scores_program(scene))
+      return outputs.write_outputs(self._workdir, self._settings, saved, scene, recording, rendered)
+
     with self._timing.stage("hand over"):  # waits where more is rendered than can be written
-      self._writers.submit(saved.name, job, rendered.nbytes + scene_bytes(scene))
+      self._writers.submit(saved.name, write, rendered.nbytes + scene_bytes(scene))
 
   def flush(self) -> None:
     """Waits until everything that was rendered is written."""
@@ -237,8 +239,10 @@ class Worker:
 
   def close(self) -> None:
     """As `flush`, and takes no more work."""
-    self._ahead.close()
-    self._writers.finish()
+    try:
+      self._writers.finish()
+    finally:  # not before: writers wait for what is being compiled
+      self._ahead.close()
 
 
 def prepared_scenes(read: Read) -> list[Prepared]:
