@@ -270,10 +270,8 @@ def _sum_kernel(
   """Adds up the rows of a few splats, in the order of their slots."""
   num_splats, width = total.shape
   rank = pl.program_id(0) * _SPLATS + lax.broadcasted_iota(jnp.int32, (_SPLATS, 1), 0)
-  exists = rank < num_splats
-  splat = plt.load(order.at[rank], mask=exists, other=0)
-  first = plt.load(first_slots.at[rank], mask=exists, other=0)
-  count = plt.load(slot_counts.at[rank], mask=exists, other=0)
+  rank = jnp.minimum(rank, num_splats - 1)  # the last one again rather than none
+  splat, first, count = order[rank], first_slots[rank], slot_counts[rank]
   column = lax.broadcasted_iota(jnp.int32, (1, ROW), 1)
 
   def add(batch: jax.Array, sums: jax.Array) -> jax.Array:
@@ -287,4 +285,4 @@ def _sum_kernel(
 
   batches = pl.cdiv(jnp.max(count), _BATCH)
   sums = lax.fori_loop(0, batches, add, jnp.zeros((_SPLATS, ROW), jnp.float32))
-  plt.store(total.at[splat, column], sums, mask=exists & (column < width))
+  plt.store(total.at[splat, column], sums, mask=column < width)

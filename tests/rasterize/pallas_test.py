@@ -185,6 +185,7 @@ def test_a_vmap_of_the_pullback_alone_equals_a_loop(implementation):
   want = jax.jit(jax.vmap(once))(bundle, weights)
   got = jax.jit(jax.vmap(several))(bundle, weights)
   scale = float(jnp.abs(want).max())
+  assert np.isfinite(scale) and scale > 0
   for k, factor in enumerate(factors):
     np.testing.assert_allclose(got[:, k], factor * want, atol=1e-5 * scale)
 
