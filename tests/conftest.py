@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import pathlib
 
@@ -48,6 +49,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
   if reason is not None:
     for item in marked:
       item.add_marker(pytest.mark.skip(reason=reason))
+
+
+# Of the 65,530 memory mappings that Linux gives a process by default. Compiled programs keep theirs,
+# and XLA ends the process where it gets no more.
+_MOST_MAPPINGS = 20_000
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+  if nextitem is None or nextitem.path == item.path:
+    return
+  maps = pathlib.Path("/proc/self/maps")
+  if maps.is_file() and len(maps.read_text().splitlines()) > _MOST_MAPPINGS:
+    import jax
+
+    jax.clear_caches()
+    gc.collect()
 
 
 @pytest.fixture(scope="session")
