@@ -51,8 +51,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
       item.add_marker(pytest.mark.skip(reason=reason))
 
 
-# Of the 65,530 memory mappings that Linux gives a process by default. Compiled programs keep theirs,
-# and XLA ends the process where it gets no more.
+# Of the 65,530 memory mappings that Linux gives a process by default. Compiled programs keep
+# theirs, and XLA crashes where it gets no more.
 _MOST_MAPPINGS = 20_000
 
 
