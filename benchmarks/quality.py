@@ -176,7 +176,7 @@ def fit_trials(
     state = new
   jax.block_until_ready(state)
   seconds = time.monotonic() - started
-  done = [fit.unstack((state.gaussians, state.alive), i) for i in range(len(trials))]
+  done = [fit.unstack((state.result, state.alive), i) for i in range(len(trials))]
   return [drop_invisible(*one) for one in done], seconds
 
 

@@ -40,6 +40,7 @@ def set_plain_recipe(config: ConfigDict) -> None:
   fit.relocate_every = 0
   fit.geometry_from = 0.0
   fit.dropout = 0.0
+  fit.average_from = 1.0
   fit.min_scale = 0.0
   fit.max_scale = 1e3
   fit.max_anisotropy = 1e3

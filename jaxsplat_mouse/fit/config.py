@@ -45,6 +45,8 @@ class Config:
     noise: strength of the exploration noise, times the current position rate.
     relocate_every: steps between relocations of dead Gaussians; 0 never.
     relocate_until: fraction of the iterations after which nothing is relocated.
+    average_from: fraction of the iterations after which the splats are averaged over the steps;
+      that mean is the result. 1 takes the last step's.
     min_opacity: a Gaussian at or below it is dead.
     min_scale: smallest standard deviation of a disc along its axes, and of an ellipsoid along its
       two larger ones, in pixels at the scene's origin. The screen's low-pass shows a splat however
@@ -98,6 +100,7 @@ class Config:
   noise: float = 2.5e5
   relocate_every: int = 50
   relocate_until: float = 0.85
+  average_from: float = 0.85
   min_opacity: float = 0.005
   min_scale: float = 0.7
   max_scale: float = 0.3

@@ -43,6 +43,8 @@ class FitState:
     opt_state: Adam's moments.
     overflow: () int32, most intersections that ever found no room in one view.
     adjustments: what the views differ in from their calibration; None where that is not fitted.
+    average: (N,) mean of the Gaussians over the last steps (Polyak and Juditsky 1992), themselves
+      before these; None where nothing is averaged.
   """
 
   step: jax.Array
@@ -52,6 +54,12 @@ class FitState:
   opt_state: Any
   overflow: jax.Array
   adjustments: AdjustmentState | None = None
+  average: Gaussians | None = None
+
+  @property
+  def result(self) -> Gaussians:
+    """(N,) what the fit gives: steadier than where its last, random step happened to end."""
+    return self.gaussians if self.average is None else self.average
 
 
 def init(
@@ -66,7 +74,7 @@ def init(
     gaussians: (N,) to start from.
     seed: of every random number.
     num_views: V, padding included; with `config`, for what is fitted of the views themselves.
-    config: how to fit; needed where it adjusts views.
+    config: how to fit; needed where it adjusts views or averages.
   """
   return FitState(
     step=jnp.zeros((), jnp.int32),
@@ -76,6 +84,7 @@ def init(
     opt_state=optimizer.init(gaussians),
     overflow=jnp.zeros((), jnp.int32),
     adjustments=adjustments.init(num_views, config) if config else None,
+    average=gaussians if config and config.average_from < 1 else None,
   )
 
 
@@ -122,8 +131,19 @@ def step(
     opt_state=opt_state,
     overflow=jnp.maximum(state.overflow, metrics["overflow"]),
     adjustments=_adjust(state, problem, by_view, config),
+    average=_average(state, gaussians, config),
   )
   return state, metrics
+
+
+def _average(state: FitState, gaussians: Gaussians, config: Config) -> Gaussians | None:
+  """The mean over the last steps with one more, given the state before it."""
+  if state.average is None:
+    return None
+  count = state.step + 1 - int(config.average_from * config.iterations)
+  weight = 1.0 / jnp.maximum(count, 1).astype(jnp.float32)
+  mix = lambda mean, now: jnp.where(count <= 1, now, mean + weight * (now - mean))
+  return jax.tree.map(mix, state.average, gaussians)
 
 
 def _press(gaussians: Gaussians, alive: jax.Array, pressed: jax.Array, config: Config) -> Gaussians:
@@ -243,7 +263,7 @@ def fit_scenes(scenes: list[Scene], config: Config, seed: int = 0) -> list[Fit]:
     state, metrics, config = _advance(state, batch, config, part)
     records.append(np.asarray(metrics["loss"]))
   record = np.concatenate(records, -1)
-  shown = jax.tree.map(np.asarray, jax.vmap(mask)(state.gaussians, state.alive))
+  shown = jax.tree.map(np.asarray, jax.vmap(mask)(state.result, state.alive))
   return [Fit(gaussians=unstack(shown, i), losses=record[i]) for i in range(len(scenes))]
 
 

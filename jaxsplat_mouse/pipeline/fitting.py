@@ -164,9 +164,9 @@ class _Loop:
       groups.append(_Group(*jax.device_put(part, devices[len(groups) % len(devices)])))
     return groups
 
-  def _gather(self) -> FitState:
-    """The state of the whole batch on the host."""
-    parts = jax.device_get([group.state for group in self._groups])
+  def _gather(self, part: Callable[[FitState], Any] = lambda state: state) -> Any:
+    """The state of the whole batch on the host, or a part of it."""
+    parts = jax.device_get([part(group.state) for group in self._groups])
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
 
   def compile_ahead(self, chunks: Sequence[fit.Stage]) -> None:
@@ -267,9 +267,9 @@ class _Loop:
   def result(self, seconds: float) -> Fitted:
     """The visible splats of every scene that came through."""
     gaussians: list[Gaussians | None] = []
-    state = self._gather()
+    shown = self._gather(lambda state: (state.result, state.alive))
     for i in range(len(self._batch)):
-      one = jax.tree.map(lambda leaf, i=i: leaf[i], (state.gaussians, state.alive))
+      one = jax.tree.map(lambda leaf, i=i: leaf[i], shown)
       if i not in self.failures and not _all_finite(one[0]):
         self.failures[i] = "some Gaussians are not finite"
       gaussians.append(None if i in self.failures else self._shown(i, *one))

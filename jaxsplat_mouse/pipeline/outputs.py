@@ -19,11 +19,13 @@ from jaxsplat_mouse.pipeline.fits import SavedFit, render_key
 from jaxsplat_mouse.pipeline.quality import compile_scores, quality_scores, sampling
 from jaxsplat_mouse.pipeline.settings import Settings
 from jaxsplat_mouse.pipeline.views import (
+  Renders,
   compile_render,
+  fetch_orbit,
   render_groups,
-  render_in_parts,
-  render_orbit,
   select,
+  start_maps,
+  start_orbit,
 )
 from jaxsplat_mouse.pipeline.workdir import Workdir
 from jaxsplat_mouse.scene import Scene
@@ -35,7 +37,7 @@ MAPS = ("rgb", "alpha", "depth", "normal")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Rendered:
-  """What the device makes of one fit, on the host.
+  """What the device made of one fit, on the host.
 
   Attributes:
     orbit: uint8 RGBA (V, S, S, 4), the images of the dataset.
@@ -60,6 +62,48 @@ class Rendered:
     return sum(array.nbytes for array in (self.orbit, *maps, *self.truth_rgba))
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Rendering:
+  """What the device was given to render of one fit.
+
+  Attributes:
+    scene: its views in the canonical frame.
+    orbit: the images of the dataset and maps of them.
+    orbit_step: views of the orbit from one map to the next.
+    inputs: `MAPS` at the cameras of the photographs.
+    truth: held-out views, where they are scored at once.
+    truth_rgba: the fit at their cameras, uint8.
+    seconds: wall time until now.
+  """
+
+  scene: Scene
+  orbit: Renders
+  orbit_step: int
+  inputs: Renders
+  truth: Truth | None
+  truth_rgba: list[np.ndarray]
+  seconds: float
+
+  @property
+  def nbytes(self) -> int:
+    """Memory of the device, and soon of the host."""
+    held = self.orbit.nbytes + self.inputs.nbytes
+    return held + sum(array.nbytes for array in self.truth_rgba)
+
+  def fetch(self) -> Rendered:
+    """Waits for the device and brings everything to the host; once."""
+    started = time.monotonic()
+    orbit, orbit_maps = fetch_orbit(self.orbit, self.orbit_step)
+    return Rendered(
+      orbit=orbit,
+      orbit_maps=orbit_maps,
+      inputs=fetch_inputs(self.inputs, self.scene),
+      truth=self.truth,
+      truth_rgba=self.truth_rgba,
+      seconds=self.seconds + time.monotonic() - started,
+    )
+
+
 def scene_bytes(scene: Scene) -> int:
   """Host memory of a scene's views."""
   return int(np.asarray(scene.images).nbytes + np.asarray(scene.alphas).nbytes)
@@ -67,8 +111,8 @@ def scene_bytes(scene: Scene) -> int:
 
 def render_fit(
   saved: SavedFit, scene: Scene, settings: Settings, ahead: Ahead | None = None
-) -> Rendered:
-  """Renders all that is written of a fit; the part that takes the device.
+) -> Rendering:
+  """Gives the device all that is written of a fit to render.
 
   Args:
     saved: the fit.
@@ -83,11 +127,12 @@ def render_fit(
   if saved.source.folder is None:
     truth = sources.read_truth(saved.source, scene, num_views=_TRUTH_VIEWS)
   cameras = _orbit(settings)
-  orbit, orbit_maps = render_orbit(saved.gaussians, cameras, *sampling(cameras))
-  return Rendered(
-    orbit=orbit,
-    orbit_maps=orbit_maps,
-    inputs=render_inputs(saved, scene),
+  stride, step = sampling(cameras)
+  return Rendering(
+    scene=scene,
+    orbit=start_orbit(saved.gaussians, cameras, stride),
+    orbit_step=step,
+    inputs=start_maps(saved.gaussians, real_cameras(scene), MAPS),
     truth=truth,
     truth_rgba=render_truth(saved, truth) if truth else [],
     seconds=time.monotonic() - started,
@@ -108,7 +153,7 @@ def compile_ahead(ahead: Ahead, scene: Scene, gaussians: Gaussians, settings: Se
     build = functools.partial(compile_render, gaussians, cameras)
     ahead.start(("render", size, len(gaussians.means)), build)
   if settings.report.quality:
-    ahead.start(scores_program(scene), functools.partial(_compile_scores, scene))
+    ahead.start(scores_program(scene), functools.partial(_compile_scores, scene, _orbit(settings)))
 
 
 def scores_program(scene: Scene) -> tuple:
@@ -116,9 +161,9 @@ def scores_program(scene: Scene) -> tuple:
   return ("quality", np.shape(scene.alphas))
 
 
-def _compile_scores(scene: Scene) -> None:
+def _compile_scores(scene: Scene, cameras: Cameras) -> None:
   with device.on_host():  # as `_quality` calls it
-    compile_scores(scene)
+    compile_scores(scene, cameras)
 
 
 def _wait(ahead: Ahead, scene: Scene, settings: Settings) -> None:
@@ -155,7 +200,7 @@ def write_outputs(
     saved: the fit.
     scene: its views in the canonical frame.
     recording: that it belongs to.
-    rendered: what `render_fit` gave.
+    rendered: what came of `render_fit`.
 
   Returns:
     the scene's line for the manifest, which is not written here.
@@ -210,10 +255,10 @@ def _folder_bytes(folder: pathlib.Path) -> int:
   return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def render_inputs(saved: SavedFit, scene: Scene) -> dict[str, np.ndarray]:
+def fetch_inputs(renders: Renders, scene: Scene) -> dict[str, np.ndarray]:
   """`MAPS` of a fit at the cameras of its own photographs, empty outside what they saw."""
   real = np.asarray(scene.view_mask)
-  parts = list(render_in_parts(saved.gaussians, real_cameras(scene), MAPS))
+  parts = list(renders)
   maps = {name: np.concatenate([part[name] for part in parts]) for name in MAPS}
   outside = ~observed_pixels(scene)[real]
   maps["rgb"] = np.where(outside[..., None], 0, maps["rgb"])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import collections
 import os
 import pathlib
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Generic, TypeVar
@@ -68,6 +69,33 @@ def host_memory() -> int:
     return min(total, int(limit))
   except (OSError, ValueError):  # no container, or one without a limit
     return total
+
+
+class Fetchers:
+  """Brings what an accelerator was given to do to the host, in a few threads."""
+
+  def __init__(self, threads: int, most: int):
+    """Takes how many threads, and how many results at most the device holds at a time."""
+    self._threads = ThreadPoolExecutor(threads, "fetcher")
+    self._room = threading.BoundedSemaphore(most)
+
+  def submit(self, give: Callable[[], Item], take: Callable[[Item], Result]) -> Future[Result]:
+    """Runs `give` here, once there is room on the device, and `take` on what it gave in a thread.
+
+    What `give` raises is raised here, what `take` raises is kept in the future.
+    """
+    self._room.acquire()
+    try:
+      future = self._threads.submit(take, give())
+    except BaseException:
+      self._room.release()
+      raise
+    future.add_done_callback(lambda _: self._room.release())
+    return future
+
+  def close(self) -> None:
+    """Ends the threads, once everything is fetched."""
+    self._threads.shutdown()
 
 
 class Writers(Generic[Result]):

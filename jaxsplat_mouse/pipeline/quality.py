@@ -59,9 +59,17 @@ def quality_scores(
   return {name: round(float(value), 4) for name, value in scores.items()}
 
 
-def compile_scores(scene: Scene) -> None:
-  """Compiles the coarse hull, which is most of what the scores of such a scene wait for."""
-  carve_hull.lower(_photographed(scene), _HULL).compile()
+def compile_scores(scene: Scene, cameras: Cameras) -> None:
+  """Compiles the coarse hull, which is most of what the scores of such a scene wait for.
+
+  Args:
+    scene: its photographs in the canonical frame.
+    cameras: (V,) of one size, as `quality_scores` takes them.
+  """
+  stride, step = sampling(cameras)
+  shape = (-(-len(cameras) // step), -(-cameras.height // stride), -(-cameras.width // stride))
+  coarse = _strided(cameras, stride, step, shape[1:])
+  _against_hull.lower(_photographed(scene), jnp.zeros(shape), coarse).compile()
 
 
 def _photographed(scene: Scene) -> Scene:
@@ -84,17 +92,24 @@ def _strided(cameras: Cameras, stride: int, step: int, shape: tuple[int, ...]) -
 
 
 def _hull_scores(scene: Scene, alpha: np.ndarray, cameras: Cameras) -> dict[str, float]:
-  hull = carve_hull(_photographed(scene), _HULL)
-  if not bool(hull.shared & hull.consistent):
-    return {}
+  solid, scores = jax.device_get(_against_hull(_photographed(scene), jnp.asarray(alpha), cameras))
+  return scores if solid else {}
+
+
+@jax.jit
+def _against_hull(
+  scene: Scene, alpha: jax.Array, cameras: Cameras
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+  """() bool whether there is a hull, and the scores that it gives coverage (K, S, S) of cameras."""
+  hull = carve_hull(scene, _HULL)
   silhouettes = jnp.round(hull_alpha(hull, cameras) * 255.0).astype(jnp.uint8)
   margin = jnp.full(len(silhouettes), float(_MARGIN))
-  outside = np.asarray(dilate(silhouettes, margin, margin)) < 13
-  inside = np.asarray(dilate(255 - silhouettes, margin, margin)) < 13
-  return {
-    "quality_coverage": float((np.asarray(hull.visibility) > _SEEN).mean()),
-    "quality_floaters": float((alpha * outside).sum() / max(alpha.sum(), 1.0)),
-    "quality_holes": float(((1.0 - alpha) * inside).sum() / max(inside.sum(), 1)),
+  outside = dilate(silhouettes, margin, margin) < 13
+  inside = dilate(255 - silhouettes, margin, margin) < 13
+  return hull.shared & hull.consistent, {
+    "quality_coverage": (hull.visibility > _SEEN).mean(),
+    "quality_floaters": (alpha * outside).sum() / jnp.maximum(alpha.sum(), 1.0),
+    "quality_holes": ((1.0 - alpha) * inside).sum() / jnp.maximum(inside.sum(), 1),
   }
 
 

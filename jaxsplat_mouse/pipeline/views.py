@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -72,6 +73,75 @@ def _render(gaussians: Gaussians, cameras: Cameras, capacity: int) -> RenderOutp
   return render_views(gaussians, cameras, capacity=capacity)
 
 
+class Renders:
+  """Renders of V cameras over black, on their way to the host a part of the cameras at a time.
+
+  An accelerator is given all of them at once and nothing waits before they are asked for. On a CPU,
+  whose memory and cores are the host's own, a part is rendered when it is asked for.
+  """
+
+  def __init__(self, gaussians: Gaussians, cameras: Cameras, reduce: Callable[[RenderOutput], Any]):
+    """Starts.
+
+    Args:
+      gaussians: (N,).
+      cameras: (V,) of one image size.
+      reduce: what of a render travels to the host, a pytree of arrays (V, ...).
+    """
+    self._gaussians = jax.device_put(pad_gaussians(gaussians))
+    self._cameras, self._reduce = cameras, reduce
+    self._capacity = default_capacity(len(self._gaussians.means))
+    self._at_once = _at_once(cameras)
+    self._started: dict[int, tuple[Any, jax.Array]] = {}
+    if jax.default_backend() != "cpu":
+      self._started = {first: self._start(first) for first in self._firsts()}
+
+  @property
+  def nbytes(self) -> int:
+    """Device memory of what is on its way."""
+    return sum(leaf.nbytes for leaf in jax.tree.leaves(self._started))
+
+  def _firsts(self) -> range:
+    return range(0, len(self._cameras), self._at_once)
+
+  def _start(self, first: int) -> tuple[Any, jax.Array]:
+    """What is wanted of a part's renders, and how many splat-tile pairs found no room."""
+    index = np.minimum(np.arange(first, first + self._at_once), len(self._cameras) - 1)
+    output = _render(self._gaussians, select(self._cameras, index), self._capacity)
+    wanted, count = self._reduce(output), len(self._cameras) - first
+    if count < self._at_once:  # What only fills up the program's cameras need not travel.
+      wanted = jax.tree.map(lambda leaf: leaf[:count], wanted)
+    return wanted, output.overflow.max()
+
+  def __iter__(self) -> Iterator[Any]:
+    """Yields what is wanted of consecutive cameras, as NumPy.
+
+    What found no room is rendered again with twice the room, and logged.
+    """
+    for first in self._firsts():
+      known = first in self._started
+      wanted, overflow = self._started.pop(first) if known else self._start(first)
+      for _ in range(_MAX_DOUBLINGS):
+        dropped = int(overflow)
+        if dropped == 0:
+          break
+        self._capacity *= 2
+        logging.info(
+          "%d splat-tile pairs found no room; capacity is now %d", dropped, self._capacity
+        )
+        wanted, overflow = self._start(first)
+      else:
+        logging.warning("%d splat-tile pairs left out of a render", int(overflow))
+      yield jax.tree.map(np.asarray, wanted)
+
+
+def start_maps(gaussians: Gaussians, cameras: Cameras, fields: Sequence[str]) -> Renders:
+  """Renders of which `fields` of `RenderOutput` are brought to the host, by name."""
+  return Renders(
+    gaussians, cameras, lambda output: {name: getattr(output, name) for name in fields}
+  )
+
+
 def render_in_parts(
   gaussians: Gaussians, cameras: Cameras, fields: Sequence[str] = ("rgb", "alpha")
 ) -> Iterator[dict[str, np.ndarray]]:
@@ -85,32 +155,7 @@ def render_in_parts(
   Yields:
     those fields of consecutive cameras, (n, H, W, ...).
   """
-  for output, count in _render_parts(gaussians, cameras):
-    # Cut on the device: what only fills up the program's cameras need not travel.
-    yield {name: np.asarray(getattr(output, name)[:count]) for name in fields}
-
-
-def _render_parts(gaussians: Gaussians, cameras: Cameras) -> Iterator[tuple[RenderOutput, int]]:
-  """Renders on the device and how many of their cameras count.
-
-  What finds no room is rendered again with twice the room, and logged.
-  """
-  padded = jax.device_put(pad_gaussians(gaussians))
-  capacity = default_capacity(len(padded.means))
-  at_once = _at_once(cameras)
-  for start in range(0, len(cameras), at_once):
-    index = np.minimum(np.arange(start, start + at_once), len(cameras) - 1)
-    part = select(cameras, index)
-    for _ in range(_MAX_DOUBLINGS):
-      output = _render(padded, part, capacity)
-      dropped = int(np.max(output.overflow))
-      if dropped == 0:
-        break
-      capacity *= 2
-      logging.info("%d splat-tile pairs found no room; capacity is now %d", dropped, capacity)
-    else:
-      logging.warning("%d splat-tile pairs left out of a render", dropped)
-    yield output, min(at_once, len(cameras) - start)
+  yield from start_maps(gaussians, cameras, fields)
 
 
 def _at_once(cameras: Cameras) -> int:
@@ -127,19 +172,24 @@ def compile_render(gaussians: Gaussians, cameras: Cameras) -> None:
 
 @jax.jit
 def _encode(rgb: jax.Array, alpha: jax.Array) -> tuple[jax.Array, jax.Array]:
-  """`dataset.to_rgba8` on the device, (..., 4) uint8, and () bool whether all is finite.
+  """`dataset.to_rgba8` on the device: (V, H, W, 4) uint8, and (V,) bool whether all is finite.
 
   A fifth of the bytes of floats go to the host.
   """
   rgba = straight_levels(rgb, alpha, jnp).astype(jnp.uint8)
-  return rgba, jnp.isfinite(rgb).all() & jnp.isfinite(alpha).all()
+  return rgba, jnp.isfinite(rgb).all((1, 2, 3)) & jnp.isfinite(alpha).all((1, 2))
 
 
-def _encoded(output: RenderOutput, count: int) -> np.ndarray:
-  rgba, finite = _encode(output.rgb, output.alpha)
-  if not bool(finite):
+@functools.partial(jax.jit, static_argnames="stride")
+def _thin(output: RenderOutput, stride: int) -> dict[str, jax.Array]:
+  """`ORBIT_MAPS` of every `stride`-th pixel."""
+  return {name: getattr(output, name)[:, ::stride, ::stride] for name in ORBIT_MAPS}
+
+
+def _checked(rgba: np.ndarray, finite: np.ndarray) -> np.ndarray:
+  if not finite.all():
     raise ValueError("renders with values that are not finite cannot be stored as 8-bit images")
-  return np.asarray(rgba[:count])
+  return rgba
 
 
 def render_rgba(gaussians: Gaussians, cameras: Cameras) -> np.ndarray:
@@ -148,18 +198,24 @@ def render_rgba(gaussians: Gaussians, cameras: Cameras) -> np.ndarray:
   Raises:
     ValueError: the renders are not finite.
   """
-  return np.concatenate([_encoded(*part) for part in _render_parts(gaussians, cameras)])
+  parts = Renders(gaussians, cameras, lambda output: _encode(output.rgb, output.alpha))
+  return np.concatenate([_checked(*part) for part in parts])
 
 
-def render_orbit(
-  gaussians: Gaussians, cameras: Cameras, stride: int, step: int
-) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+def start_orbit(gaussians: Gaussians, cameras: Cameras, stride: int) -> Renders:
+  """Renders as `fetch_orbit` takes them, of V cameras of one size; see there for `stride`."""
+  return Renders(
+    gaussians,
+    cameras,
+    lambda output: (_encode(output.rgb, output.alpha), _thin(output, stride)),
+  )
+
+
+def fetch_orbit(renders: Renders, step: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
   """Straight 8-bit RGBA (V, H, W, 4), and a few small maps for scores.
 
   Args:
-    gaussians: (N,).
-    cameras: (V,) of one image size.
-    stride: pixels of a view from one of a map to the next.
+    renders: as `start_orbit` gave them with the pixels of a view from one of a map to the next.
     step: views from one map to the next.
 
   Returns:
@@ -169,14 +225,9 @@ def render_orbit(
   Raises:
     ValueError: the renders are not finite.
   """
-  images, maps, start = [], [], 0
-  for output, count in _render_parts(gaussians, cameras):
-    images.append(_encoded(output, count))
-    some = np.s_[-start % step : count : step, ::stride, ::stride]
-    maps.append({name: np.asarray(getattr(output, name)[some]) for name in ORBIT_MAPS})
-    start += count
-  joined = {name: np.concatenate([part[name] for part in maps]) for name in ORBIT_MAPS}
-  return np.concatenate(images), joined
+  parts = list(renders)
+  maps = {name: np.concatenate([part[name] for _, part in parts])[::step] for name in ORBIT_MAPS}
+  return np.concatenate([_checked(*images) for images, _ in parts]), maps
 
 
 def render_groups(

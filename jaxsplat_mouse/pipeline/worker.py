@@ -9,7 +9,7 @@ import dataclasses
 import json
 import os
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Protocol
 
 import numpy as np
@@ -22,8 +22,8 @@ from jaxsplat_mouse.pipeline.ahead import Ahead
 from jaxsplat_mouse.pipeline.batches import Plan
 from jaxsplat_mouse.pipeline.fits import SavedFit
 from jaxsplat_mouse.pipeline.fitting import FitError, Fitted, Fitter
-from jaxsplat_mouse.pipeline.outputs import scene_bytes
-from jaxsplat_mouse.pipeline.overlap import Writers, read_all
+from jaxsplat_mouse.pipeline.outputs import Rendered, Rendering, scene_bytes
+from jaxsplat_mouse.pipeline.overlap import Fetchers, Writers, read_all
 from jaxsplat_mouse.pipeline.prepare import Prepared, prepare, read_canonical
 from jaxsplat_mouse.pipeline.progress import Progress
 from jaxsplat_mouse.pipeline.settings import Settings
@@ -35,6 +35,8 @@ from jaxsplat_mouse.sources import Source
 
 Read = dict[str, Prepared | Exception]
 _SAVED_AT_ONCE = 16  # mostly waiting for the disk
+_FETCHED_AT_ONCE = 3
+_ON_DEVICE = 24  # fits whose renders, some 0.1 GB each, wait on an accelerator to be fetched
 
 
 class Events(Protocol):
@@ -81,9 +83,11 @@ class Worker:
     self._warm_fitter = Fitter(warmed, settings.checkpoint, stop, self._ahead)
     self._timing = Timing(workdir.timing_file)
     self._writers: Writers[SceneRecord] = Writers(events.written)
+    self._savers = ThreadPoolExecutor(_SAVED_AT_ONCE, "saver")
     self.scales: Mapping[str, float] = {}
-    # On a CPU reading ahead would take the cores that the fit is using.
+    # On a CPU whatever ran beside the fit would take the cores that it is using.
     on_cpu = device.describe()["platform"] == "cpu"
+    self._fetchers = None if on_cpu else Fetchers(_FETCHED_AT_ONCE, _ON_DEVICE)
     # Beside an accelerator the hulls are carved on the CPU, each on about one core.
     self.reader_threads = 1 if on_cpu else max(2, min(32, (os.cpu_count() or 1) - 2))
 
@@ -138,15 +142,20 @@ class Worker:
         self._events.failed(one.source.name, error)
       return
     scenes = {p.source.name: p.scene for p in prepared}
-    for fit in saved:
-      self._stop.check()
-      self._finish(fit, scenes[fit.name])
+    try:
+      for fit, saving in saved:
+        self._stop.check()
+        self._finish(fit, scenes[fit.name], saving)
+    finally:  # a run that stops here renders the rest from what is saved
+      with self._timing.stage("save"):
+        wait([saving for _, saving in saved])
+      batches.end(plan)
     self._timing.end_batch(len(prepared))
 
   def _fit(
     self, plan: Plan, prepared: Sequence[Prepared], shape: tuple[int, int], fitter: Fitter
-  ) -> list[SavedFit]:
-    """Fits a batch and saves what came of it; scenes that failed are told."""
+  ) -> list[tuple[SavedFit, Future[None]]]:
+    """Fits a batch and begins to save what came of it; scenes that failed are told."""
     names = [p.source.name for p in prepared]
     batches.begin(plan, prepared, shape)
     checkpoints = plan.checkpoints()
@@ -159,36 +168,30 @@ class Worker:
       self._events.fitting(iteration, metrics)
 
     try:
-      batch = batches.stack(prepared, shape)
+      with self._timing.stage("stack"):
+        batch = batches.stack(prepared, shape)
       with self._timing.stage("fit"):
         fitted = fitter.fit(batch, checkpoints, on_chunk)
     finally:
       checkpoints.close()
       self._progress.end_fit()
-    with self._timing.stage("save"):
-      saved = self._save_all(prepared, fitted)
-    batches.end(plan)
-    return saved
-
-  def _save_all(self, prepared: Sequence[Prepared], fitted: Fitted) -> list[SavedFit]:
-    """Writes a batch's fits side by side, as the device waits meanwhile; failed ones are told."""
     saved = []
-    with ThreadPoolExecutor(min(len(prepared), _SAVED_AT_ONCE), "saver") as threads:
-      jobs = [threads.submit(self._save, one, fitted, i) for i, one in enumerate(prepared)]
-    for one, job in zip(prepared, jobs, strict=True):
+    for i, one in enumerate(prepared):
       try:
-        saved.append(job.result())
-      except (FitError, OSError, ValueError) as error:
+        fit = self._as_saved(one, fitted, i)
+      except FitError as error:
         self._events.failed(one.source.name, error)
+      else:
+        saved.append((fit, self._savers.submit(fits.save_fit, self._workdir, fit)))
     return saved
 
-  def _save(self, one: Prepared, fitted: Fitted, index: int) -> SavedFit:
-    """Writes one scene's fit into `fits/`; raises FitError where there is none."""
+  def _as_saved(self, one: Prepared, fitted: Fitted, index: int) -> SavedFit:
+    """One scene's fit as it goes into `fits/`; raises FitError where there is none."""
     gaussians = fitted.gaussians[index]
     if gaussians is None:
       raise FitError(fitted.failures[index])
     share = fitted.seconds / len(fitted.gaussians)
-    saved = SavedFit(
+    return SavedFit(
       name=one.source.name,
       source=one.source,
       digest=one.digest,
@@ -202,8 +205,6 @@ class Worker:
         "seconds": {"prepare": one.seconds, "fit": share},
       },
     )
-    fits.save_fit(self._workdir, saved)
-    return saved
 
   def render_again(self, name: str) -> None:
     """Renders a scene from the fit that was saved before."""
@@ -215,23 +216,42 @@ class Worker:
       return
     self._finish(saved, scene)
 
-  def _finish(self, saved: SavedFit, scene: Scene) -> None:
-    """Renders a fit here, and has it written into the dataset beside what comes next."""
+  def _finish(self, saved: SavedFit, scene: Scene, saving: Future[None] | None = None) -> None:
+    """Renders a fit here, and has it written into the dataset once it is saved."""
     self._progress.stage(f"rendering {saved.name}")
     recording = self._sources[saved.name].recording
     try:
       with self._timing.stage("render"):
-        rendered = outputs.render_fit(saved, scene, self._settings, self._ahead)
+        rendered, size = self._render(saved, scene)
     except Exception as error:  # stays with its scene
       self._events.failed(saved.name, error)
       return
 
     def write() -> SceneRecord:
+      if saving:
+        saving.result()
       self._ahead.wait(outputs.scores_program(scene))
-      return outputs.write_outputs(self._workdir, self._settings, saved, scene, recording, rendered)
+      return outputs.write_outputs(
+        self._workdir, self._settings, saved, scene, recording, rendered.result()
+      )
 
     with self._timing.stage("hand over"):  # waits where more is rendered than can be written
-      self._writers.submit(saved.name, write, rendered.nbytes + scene_bytes(scene))
+      self._writers.submit(saved.name, write, size + scene_bytes(scene))
+
+  def _render(self, saved: SavedFit, scene: Scene) -> tuple[Future[Rendered], int]:
+    """Renders a fit, and about how many bytes that takes; an accelerator is not waited for."""
+    if self._fetchers is None:
+      now: Future[Rendered] = Future()
+      now.set_result(outputs.render_fit(saved, scene, self._settings, self._ahead).fetch())
+      return now, now.result().nbytes
+    sizes = []
+
+    def give() -> Rendering:
+      rendering = outputs.render_fit(saved, scene, self._settings, self._ahead)
+      sizes.append(rendering.nbytes)
+      return rendering
+
+    return self._fetchers.submit(give, Rendering.fetch), sizes[0]
 
   def flush(self) -> None:
     """Waits until everything that was rendered is written."""
@@ -241,7 +261,10 @@ class Worker:
     """As `flush`, and takes no more work."""
     try:
       self._writers.finish()
-    finally:  # not before: writers wait for what is being compiled
+    finally:  # not before: writers wait for what is saved, fetched and compiled
+      self._savers.shutdown()
+      if self._fetchers:
+        self._fetchers.close()
       self._ahead.close()
 
 

@@ -31,6 +31,9 @@ from jaxsplat_mouse.rasterize.pallas_tiles import ROW, Tiles, at_row, group_size
 
 _SPLATS = 16  # splats per program when rows are summed
 _BATCH = 2  # rows of each that are loaded together
+# Lanes that share a column of a tile, forward and backward, without geometry and with.
+_FORWARD_SPLIT = {False: 1, True: 1}
+_BACKWARD_SPLIT = {False: 1, True: 1}
 RESIDUALS_OF_BATCH = True  # see `base`: slots are numbered through all images
 
 
@@ -66,9 +69,10 @@ def composite(bundle: Bundle, lists: TileLists, options: Options) -> tuple[Chann
     jax.ShapeDtypeStruct((images, blend.num_channels(options.geometry) - 1, *size), jnp.float32),
     jax.ShapeDtypeStruct(lists.lengths.shape, jnp.int32),
   )
+  split = _FORWARD_SPLIT[options.geometry]
   colors, others, walked = _launch(
-    functools.partial(_forward_kernel, options=options),
-    pl.cdiv(options.num_tiles, group_size(options)),
+    functools.partial(_forward_kernel, options=options, split=split),
+    pl.cdiv(options.num_tiles, group_size(options, split)),
     (_busiest_first(lists.lengths), lists.starts, lists.lengths, bundle.reference[:, None]),
     (lists.slots.reshape(-1), lists.ranks.reshape(-1), _by_depth(bundle, lists, options)),
     outputs,
@@ -110,9 +114,10 @@ def gradient_rows(
   inputs = _busiest_first(walked), lists.starts, walked, bundle.reference[:, None]
   whole = lists.slots.reshape(-1), lists.ranks.reshape(-1), _by_depth(bundle, lists, options)
   planes = (*channels, *gradient)
+  split = _BACKWARD_SPLIT[options.geometry]
   return _launch(
-    functools.partial(_backward_kernel, options=options),
-    pl.cdiv(options.num_tiles, group_size(options)),
+    functools.partial(_backward_kernel, options=options, split=split),
+    pl.cdiv(options.num_tiles, group_size(options, split)),
     (*inputs, *planes),
     (*whole, written),
     (jax.ShapeDtypeStruct((written.size, ROW), jnp.float32), written),
@@ -193,12 +198,11 @@ def _launch(
   )(*inputs, *whole)
 
 
-def _forward_kernel(*refs: Any, options: Options) -> None:
+def _forward_kernel(*refs: Any, options: Options, split: int) -> None:
   """Composites the tiles of one program."""
   order, starts, lengths, reference, slots, ranks, features, colors, others, walked = refs
-  tiles = Tiles(options, order, starts, lengths, slots, ranks, features)
-  inverse = reference[0]
-  rows = range(options.tile_size)
+  tiles = Tiles(options, order, starts, lengths, slots, ranks, features, split)
+  inverse, rows = reference[0], tiles.rows
 
   def step(_: jax.Array, __: jax.Array, feature: blend.Values, state: Any) -> Any:
     splat = pallas_blend.Splat(feature, tiles.x, inverse, options)
@@ -215,13 +219,13 @@ def _forward_kernel(*refs: Any, options: Options) -> None:
   plt.store(walked.at[tiles.tile], looked_at, mask=tiles.exists)
 
 
-def _backward_kernel(*refs: Any, options: Options) -> None:
+def _backward_kernel(*refs: Any, options: Options, split: int) -> None:
   """Writes every splat's sums over each of the program's tiles to the slot of that pair."""
   order, starts, lengths, reference, colors, others, d_colors, d_others = refs[:8]
   slots, ranks, features, _, sums, written = refs[8:]
-  tiles = Tiles(options, order, starts, lengths, slots, ranks, features)
-  inverse = reference[0]
-  count, rows = blend.num_channels(options.geometry), range(options.tile_size)
+  tiles = Tiles(options, order, starts, lengths, slots, ranks, features, split)
+  inverse, rows = reference[0], tiles.rows
+  count = blend.num_channels(options.geometry)
 
   def load(row: int, first: Any, second: Any, channels: int) -> blend.Values:
     return tuple(
@@ -246,14 +250,14 @@ def _backward_kernel(*refs: Any, options: Options) -> None:
 def _store_row(
   rows: Any, written: Any, slot: jax.Array, parts: blend.Values, present: jax.Array, tiles: Tiles
 ) -> None:
-  """Adds up each part over a tile's columns and writes the sums to the first of a row's columns."""
-  side, interpret = tiles.options.tile_size, tiles.options.interpret
+  """Adds up each part over a tile's lanes and writes the sums to the first of a row's columns."""
+  lanes, interpret = tiles.lanes, tiles.options.interpret
   if interpret:  # The interpreter's masked stores write old values back: not over another's row.
     slot = jnp.where(present, slot, rows.shape[0] - 1)
   row = at_row(slot, rows.shape[0])
-  for k in range(0, len(parts), side):
-    some = parts[k : k + side]
-    total = sum_lanes(some, tiles.lane, side, interpret)
+  for k in range(0, len(parts), lanes):
+    some = parts[k : k + lanes]
+    total = sum_lanes(some, tiles.lane, lanes, interpret)
     mask = present & (tiles.lane < len(some))
     plt.store(rows.at[row, k + tiles.lane], total, mask=mask)
   plt.store(written.at[row], jnp.ones_like(slot, jnp.int8), mask=present)

@@ -1,8 +1,9 @@
 """How a program of the Pallas kernels sees its tiles: their pixels, and a walk along their lists.
 
-One program is one warp with a few tiles. A lane has one column of one tile, columns fastest; a
-block is (32,), one element per lane, and a tile's rows are separate blocks. So sums over rows stay
-in a register, a row of pixels is adjacent in memory, and the lanes of a tile are neighbours.
+One program is one warp with a few tiles. A lane has one column of one tile, or a part of one,
+columns fastest; a block is (32,), one element per lane, and the rows of a part are separate blocks.
+So sums over rows stay in a register, a row of pixels is adjacent in memory, and the lanes of a tile
+are neighbours. Fewer rows a lane need fewer registers, so more warps hide each other's waiting.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ ROW = 16  # floats of a splat or of its sums, padded: 64-byte rows, addressed wi
 _CHUNK = 8  # splats between two looks at whether every ray has ended
 
 
-def group_size(options: Options) -> int:
-  """Tiles per program."""
-  return WARP // options.tile_size
+def group_size(options: Options, split: int) -> int:
+  """Tiles per program, whose columns `split` lanes share."""
+  return WARP // (options.tile_size * split)
 
 
 def at_row(row: jax.Array, count: int) -> jax.Array:
@@ -42,7 +43,9 @@ class Tiles:
   """The tiles of one program.
 
   Attributes:
-    lane: (32,) the column within the tile.
+    lanes: of a tile.
+    lane: (32,) the number of each among those of its tile.
+    rows: of pixels that a lane has.
     tile: (32,) tile number, one past the last where there is none.
     exists: (32,) whether there is one.
     x: (32,) pixel centres.
@@ -58,6 +61,7 @@ class Tiles:
     slots: Any,
     ranks: Any,
     features: Any,
+    split: int,
   ) -> None:
     """Finds the tiles.
 
@@ -69,36 +73,38 @@ class Tiles:
       slots: (I M,) the lists of all images, see `pallas_binning.TileLists`.
       ranks: (I M,) splats of the slots.
       features: (I N, 16) splats of all images, nearest first.
+      split: lanes that share a column.
     """
     self.options, self._slots, self._ranks, self._features = options, slots, ranks, features
     self._first_splat = pl.program_id(1) * (features.shape[0] // pl.num_programs(1))
     side = options.tile_size
+    self.lanes, self.rows = side * split, range(side // split)
     lane = lax.iota(jnp.int32, WARP)
-    self.lane = lane % side
-    place = pl.program_id(0) * group_size(options) + lane // side
+    self.lane = lane % self.lanes
+    place = pl.program_id(0) * group_size(options, split) + lane // self.lanes
     self.tile = plt.load(order.at[place], mask=place < options.num_tiles, other=options.num_tiles)
     self.exists = self.tile < options.num_tiles
     start = plt.load(starts.at[self.tile], mask=self.exists, other=0)
     self.length = plt.load(lengths.at[self.tile], mask=self.exists, other=0)
     self._start, self._last = start, jnp.maximum(start + self.length - 1, 0)
-    self._column = self.tile % options.tiles_wide * side + self.lane
-    self._top = self.tile // options.tiles_wide * side
+    self._column = self.tile % options.tiles_wide * side + self.lane % side
+    self._top = self.tile // options.tiles_wide * side + self.lane // side * len(self.rows)
     self.x = self._column.astype(jnp.float32) + 0.5
 
   def y(self, row: int) -> jax.Array:
-    """Pixel centres of a row of the tiles (32,)."""
+    """Pixel centres of a row of the lanes' parts (32,)."""
     return self._top.astype(jnp.float32) + (row + 0.5)
 
   def _inside(self, row: int) -> jax.Array:
     return (self._column < self.options.width) & (self._top + row < self.options.height)
 
   def load(self, image: Any, channel: int, row: int) -> jax.Array:
-    """A row of the tiles in one channel of an image (C, H, W)."""
+    """A row of the lanes' parts in one channel of an image (C, H, W)."""
     place = image.at[channel, self._top + row, self._column]
     return plt.load(place, mask=self._inside(row), other=0.0)
 
   def store(self, image: Any, channel: int, row: int, value: jax.Array) -> None:
-    """Writes a row of the tiles in one channel of an image (C, H, W)."""
+    """Writes a row of the lanes' parts in one channel of an image (C, H, W)."""
     plt.store(image.at[channel, self._top + row, self._column], value, mask=self._inside(row))
 
   def fresh_rays(self, row: int) -> jax.Array:
@@ -170,7 +176,7 @@ class Tiles:
     for ray in rays[1:]:
       brightest = jnp.maximum(brightest, ray)
     mask = 1
-    while mask < self.options.tile_size:
+    while mask < self.lanes:
       other = exchange(brightest, mask, self.options.interpret)
       brightest, mask = jnp.maximum(brightest, other), 2 * mask
     return brightest > 0
