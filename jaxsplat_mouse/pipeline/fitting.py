@@ -231,7 +231,8 @@ class _Loop:
     for first in range(0, len(self._groups), together):
       for group in self._groups[first : first + together]:
         self._fitter._ahead.wait(self._program(group, resolution, steps))
-        state, metrics = fit.run_chunk(group.state, group.scenes, self._config, resolution, steps)
+        with jax.transfer_guard("disallow"):
+          state, metrics = fit.run_chunk(group.state, group.scenes, self._config, resolution, steps)
         states.append(state)
         records.append(metrics)
       # Not more than one group on a device: their temporaries would not fit together.

@@ -29,11 +29,11 @@ from jaxsplat_mouse.rasterize.pallas_binning import TileLists, bin_splats
 from jaxsplat_mouse.rasterize.pallas_binning import fits as fits
 from jaxsplat_mouse.rasterize.pallas_tiles import ROW, Tiles, at_row, group_size
 
-_SPLATS = 16  # splats per program when rows are summed
-_BATCH = 2  # rows of each that are loaded together
-# Lanes that share a column of a tile, forward and backward, without geometry and with.
-_FORWARD_SPLIT = {False: 1, True: 1}
-_BACKWARD_SPLIT = {False: 1, True: 1}
+_SPLIT = 2  # lanes that share a column of a tile
+# Where rows are summed, of ellipsoids and of discs: splats per program, and rows of each that are
+# loaded together.
+_SPLATS = {False: 32, True: 16}
+_BATCH = {False: 2, True: 1}
 RESIDUALS_OF_BATCH = True  # see `base`: slots are numbered through all images
 
 
@@ -69,10 +69,9 @@ def composite(bundle: Bundle, lists: TileLists, options: Options) -> tuple[Chann
     jax.ShapeDtypeStruct((images, blend.num_channels(options.geometry) - 1, *size), jnp.float32),
     jax.ShapeDtypeStruct(lists.lengths.shape, jnp.int32),
   )
-  split = _FORWARD_SPLIT[options.geometry]
   colors, others, walked = _launch(
-    functools.partial(_forward_kernel, options=options, split=split),
-    pl.cdiv(options.num_tiles, group_size(options, split)),
+    functools.partial(_forward_kernel, options=options),
+    pl.cdiv(options.num_tiles, group_size(options, _SPLIT)),
     (_busiest_first(lists.lengths), lists.starts, lists.lengths, bundle.reference[:, None]),
     (lists.slots.reshape(-1), lists.ranks.reshape(-1), _by_depth(bundle, lists, options)),
     outputs,
@@ -114,10 +113,9 @@ def gradient_rows(
   inputs = _busiest_first(walked), lists.starts, walked, bundle.reference[:, None]
   whole = lists.slots.reshape(-1), lists.ranks.reshape(-1), _by_depth(bundle, lists, options)
   planes = (*channels, *gradient)
-  split = _BACKWARD_SPLIT[options.geometry]
   return _launch(
-    functools.partial(_backward_kernel, options=options, split=split),
-    pl.cdiv(options.num_tiles, group_size(options, split)),
+    functools.partial(_backward_kernel, options=options),
+    pl.cdiv(options.num_tiles, group_size(options, _SPLIT)),
     (*inputs, *planes),
     (*whole, written),
     (jax.ShapeDtypeStruct((written.size, ROW), jnp.float32), written),
@@ -131,9 +129,10 @@ def sum_rows(
   rows: jax.Array, written: jax.Array, lists: TileLists, width: int, options: Options
 ) -> jax.Array:
   """Adds up each splat's rows: (I, N, width) sums over all of its pixels."""
+  splats = _SPLATS[options.flat]
   return _launch(
-    _sum_kernel,
-    pl.cdiv(lists.order.shape[1], _SPLATS),
+    functools.partial(_sum_kernel, splats=splats, batch=_BATCH[options.flat]),
+    pl.cdiv(lists.order.shape[1], splats),
     (lists.order, lists.first_slots, lists.slot_counts),
     (rows, written),
     jax.ShapeDtypeStruct((*lists.order.shape, width), jnp.float32),
@@ -198,10 +197,10 @@ def _launch(
   )(*inputs, *whole)
 
 
-def _forward_kernel(*refs: Any, options: Options, split: int) -> None:
+def _forward_kernel(*refs: Any, options: Options) -> None:
   """Composites the tiles of one program."""
   order, starts, lengths, reference, slots, ranks, features, colors, others, walked = refs
-  tiles = Tiles(options, order, starts, lengths, slots, ranks, features, split)
+  tiles = Tiles(options, order, starts, lengths, slots, ranks, features, _SPLIT)
   inverse, rows = reference[0], tiles.rows
 
   def step(_: jax.Array, __: jax.Array, feature: blend.Values, state: Any) -> Any:
@@ -219,11 +218,11 @@ def _forward_kernel(*refs: Any, options: Options, split: int) -> None:
   plt.store(walked.at[tiles.tile], looked_at, mask=tiles.exists)
 
 
-def _backward_kernel(*refs: Any, options: Options, split: int) -> None:
+def _backward_kernel(*refs: Any, options: Options) -> None:
   """Writes every splat's sums over each of the program's tiles to the slot of that pair."""
   order, starts, lengths, reference, colors, others, d_colors, d_others = refs[:8]
   slots, ranks, features, _, sums, written = refs[8:]
-  tiles = Tiles(options, order, starts, lengths, slots, ranks, features, split)
+  tiles = Tiles(options, order, starts, lengths, slots, ranks, features, _SPLIT)
   inverse, rows = reference[0], tiles.rows
   count = blend.num_channels(options.geometry)
 
@@ -270,23 +269,26 @@ def _sum_kernel(
   rows: Any,
   written: Any,
   total: Any,
+  *,
+  splats: int,
+  batch: int,
 ) -> None:
   """Adds up the rows of a few splats, in the order of their slots."""
   num_splats, width = total.shape
-  rank = pl.program_id(0) * _SPLATS + lax.broadcasted_iota(jnp.int32, (_SPLATS, 1), 0)
+  rank = pl.program_id(0) * splats + lax.broadcasted_iota(jnp.int32, (splats, 1), 0)
   rank = jnp.minimum(rank, num_splats - 1)  # the last one again rather than none
   splat, first, count = order[rank], first_slots[rank], slot_counts[rank]
   column = lax.broadcasted_iota(jnp.int32, (1, ROW), 1)
 
-  def add(batch: jax.Array, sums: jax.Array) -> jax.Array:
-    for k in range(_BATCH):
-      number = batch * _BATCH + k
+  def add(step: jax.Array, sums: jax.Array) -> jax.Array:
+    for k in range(batch):
+      number = step * batch + k
       row = at_row(first + number, rows.shape[0])
       known = plt.load(written.at[row], mask=number < count, other=0) > 0
       mask = known & (column < width)
       sums = sums + plt.load(rows.at[row, column], mask=mask, other=0.0)
     return sums
 
-  batches = pl.cdiv(jnp.max(count), _BATCH)
-  sums = lax.fori_loop(0, batches, add, jnp.zeros((_SPLATS, ROW), jnp.float32))
+  steps = pl.cdiv(jnp.max(count), batch)
+  sums = lax.fori_loop(0, steps, add, jnp.zeros((splats, ROW), jnp.float32))
   plt.store(total.at[splat, column], sums, mask=column < width)

@@ -22,7 +22,7 @@ from jaxsplat_mouse.rasterize import binning
 from jaxsplat_mouse.rasterize.base import Bundle, Options
 
 _SPLATS = 8  # per program
-_TILES = 8  # of each of them, tested side by side
+_TILES = 4  # of each of them, tested side by side
 _BOUNDS = 16  # floats of a row of bounds
 _NOWHERE = 0xFFFF  # tile of an entry that is none
 

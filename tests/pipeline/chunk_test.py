@@ -120,5 +120,17 @@ def test_a_chunk_calls_nothing_on_the_host(batch):
   assert _host_calls(jax.jit(chatty).lower(state).as_text())
 
 
+def test_an_upload_within_a_chunk_is_refused(batch, monkeypatch):
+  """The transfer guard is on: what a chunk needs lies on the device before it begins."""
+  run = fit.run_chunk
+
+  def uploading(state, *args):
+    return run(dataclasses.replace(state, step=state.step + np.zeros(2, np.int32)), *args)
+
+  monkeypatch.setattr(fit, "run_chunk", uploading)
+  with pytest.raises(jax.errors.JaxRuntimeError, match="Disallowed host-to-device"):
+    _fit(_fitter(), batch)
+
+
 def _host_calls(text: str) -> list[str]:
   return [word for word in ("callback", "infeed", "outfeed", "send", "recv") if word in text]

@@ -115,7 +115,7 @@ def test_stopped_in_a_fit_it_goes_on_bit_for_bit(
   run_chunk, done = fit.run_chunk, []
 
   def interrupted(state: fit.FitState, *args: Any) -> Any:
-    done.append(int(state.step[0]))
+    done.append(int(jax.device_get(state.step)[0]))
     if done[-1] + 5 == moment and done.count(done[-1]) == 1:
       os.kill(os.getpid(), number)
     return run_chunk(state, *args)
@@ -222,8 +222,8 @@ def test_out_of_memory_halves_the_batch_and_keeps_the_work(
   run_chunk, calls = fit.run_chunk, []
 
   def short_of_memory(state: fit.FitState, *args: Any) -> Any:
-    calls.append((int(state.step[0]), len(state.step)))
-    if len(state.step) == 2 and int(state.step[0]) >= 10:
+    calls.append((int(jax.device_get(state.step)[0]), len(state.step)))
+    if len(state.step) == 2 and int(jax.device_get(state.step)[0]) >= 10:
       raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes.")
     return run_chunk(state, *args)
 
