@@ -7,7 +7,7 @@ CONFIG ?= configs/2dgs.py
 # make demo ARGS="--workdir=DIR --config.KEY=VALUE" passes flags on; EXTRAS=cuda12 installs a GPU's jax.
 ARGS ?=
 EXTRAS ?=
-PYTEST_ARGS ?= -n 2 -m "not slow and not gpu"
+PYTEST_ARGS ?= -n 2 --dist=loadfile -m "not slow and not gpu"
 
 comma := ,
 # One stamp for each set of extras, so that asking for another set installs it.

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+import importlib.metadata
 import os
 import pathlib
+from collections.abc import Generator
 
 import pytest
 
@@ -20,6 +22,13 @@ def _set_environment() -> None:
   os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".pytest_cache" / "jax"))
   os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
   os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+  if os.environ["JAX_PLATFORMS"] == "cpu":
+    # Most tests compile for longer than they compute. As a user has it: XLA_FLAGS= make test
+    flags = ["--xla_backend_optimization_level=1"]
+    if importlib.metadata.version("jaxlib").startswith("0.10."):
+      # A later version ends the process at this flag.
+      flags.append("--xla_cpu_use_fusion_emitters=false")
+    os.environ.setdefault("XLA_FLAGS", " ".join(flags))
   if "PYTEST_XDIST_WORKER" in os.environ:
     # XLA's CPU client sizes its thread pool by NPROC; each worker takes its share of the cores, or
     # they would spend their time waiting for each other.
@@ -66,6 +75,20 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
 
     jax.clear_caches()
     gc.collect()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+  """Compiles for tests marked `unoptimized` in the least time, however long that then runs."""
+  if os.environ["JAX_PLATFORMS"] != "cpu" or not any(item.iter_markers("unoptimized")):
+    return (yield)
+  import jax
+
+  jax.config.update("jax_disable_most_optimizations", True)
+  try:
+    return (yield)
+  finally:
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,8 @@ from jaxsplat_mouse import gaussians as gs
 from jaxsplat_mouse.render import render
 from tests.splat_fixtures import random_gaussians
 
+pytestmark = pytest.mark.unoptimized
+
 
 @pytest.mark.parametrize("copies", [1, 2, 5])
 def test_split_keeps_the_integral_of_a_ray(copies):

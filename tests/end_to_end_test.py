@@ -61,6 +61,7 @@ def test_the_built_in_mouse_becomes_a_dataset(model: str, tmp_path: pathlib.Path
   assert len(frames["frames"]) == 32
 
 
+@pytest.mark.unoptimized
 def test_the_python_api_of_the_readme(tmp_path: pathlib.Path) -> None:
   scene = jm.load_scene(write_mouse(tmp_path / "scene", 0))
   config = jm.FitConfig(

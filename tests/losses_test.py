@@ -11,6 +11,8 @@ import skimage.metrics
 
 from jaxsplat_mouse import cameras, losses
 
+pytestmark = pytest.mark.unoptimized
+
 
 @pytest.fixture(scope="module")
 def images():

@@ -52,7 +52,7 @@ print(len(results(workdir / "two")), "files")
 
 def test_two_devices_do_what_one_does(mice: pathlib.Path, tmp_path: pathlib.Path) -> None:
   """A batch of two on two devices is the same as one scene after the other on one, bit for bit."""
-  two = "--xla_force_host_platform_device_count=2"
+  two = "--xla_force_host_platform_device_count=2 " + os.environ.get("XLA_FLAGS", "")
   done = subprocess.run(
     [sys.executable, "-c", TWO_DEVICES, str(mice), str(tmp_path)],
     cwd=ROOT,

@@ -13,6 +13,8 @@ import pytest
 from jaxsplat_mouse.render import render
 from tests.splat_fixtures import odd_cameras, random_gaussians
 
+pytestmark = pytest.mark.unoptimized
+
 
 def _break(gaussians, seed: int):
   """Zero quaternions, points at and behind the camera, vanishing and huge sizes, opacity 0, 1."""

@@ -18,6 +18,8 @@ from jaxsplat_mouse.render import render
 from tests.golden.probe import assert_gradients_match, load, probe
 from tests.rasterize import dense_oracle
 
+pytestmark = pytest.mark.unoptimized
+
 FIELDS = ("means", "log_scales", "quats", "logit_opacities", "sh")
 OUTPUTS = ("rgb", "alpha", "depth", "median_depth", "normal", "distortion")
 SALTS = dict(rgb=6, alpha=7, depth=8, normal=9, median_depth=12, distortion=13)

@@ -16,6 +16,8 @@ from jaxsplat_mouse.rasterize.base import Bundle, Options
 from tests.cuda_lowering import lower_for_cuda
 from tests.splat_fixtures import odd_cameras, random_gaussians
 
+pytestmark = pytest.mark.unoptimized
+
 MODELS = [(False, False), (False, True), (True, False), (True, True)]
 each_model = pytest.mark.parametrize("flat, geometry", MODELS)
 
