@@ -23,6 +23,7 @@ import os
 import pathlib
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -63,6 +64,7 @@ SIZES: dict[str, tuple[int, int, dict[str, Any]]] = {
   ),
 }
 _GROWTH, _CHUNK = 1.5, 250
+_SCORED_AT_ONCE = 8
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -200,14 +202,11 @@ def run(
     for start in range(0, len(work), batch):
       part = work[start : start + batch]
       fits, seconds = fit_trials([t for t, _ in part], [s for _, s in part], recipe)
-      for (trial, seed), gaussians in zip(part, fits, strict=True):
-        yield {
-          "recipe": recipe.name,
-          "scene": trial.name,
-          "seed": seed,
-          "seconds": seconds / len(part),
-          **score(trial, gaussians),
-        }
+      with ThreadPoolExecutor(_SCORED_AT_ONCE) as threads:
+        scores = threads.map(score, [trial for trial, _ in part], fits)
+        for (trial, seed), values in zip(part, scores, strict=True):
+          one = {"recipe": recipe.name, "scene": trial.name, "seed": seed}
+          yield {**one, "seconds": seconds / len(part), **values}
 
 
 def make_table(rows: Sequence[dict[str, Any]]) -> str:

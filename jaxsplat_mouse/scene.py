@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -135,16 +136,19 @@ def silhouette_boxes(scene: Scene, threshold: float = 0.02) -> np.ndarray:
   """Pixel boxes (V, 4) x0 y0 x1 y1 around alpha > threshold; the centre pixel of an empty view."""
   boxes = np.zeros((len(scene.alphas), 4), np.int64)
   for i, alpha in enumerate(scene.alphas):
-    rows, columns = np.nonzero(np.asarray(alpha) > threshold)
+    shown = np.asarray(alpha) > threshold
+    rows, columns = np.flatnonzero(shown.any(1)), np.flatnonzero(shown.any(0))
     if len(rows) == 0:
       height, width = alpha.shape
       boxes[i] = (width // 2, height // 2, width // 2 + 1, height // 2 + 1)
     else:
-      boxes[i] = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
+      boxes[i] = (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)
   return boxes
 
 
-def crop_shape(scenes: list[Scene], margin: float = 0.06, multiple: int = 32) -> tuple[int, int]:
+def crop_shape(
+  scenes: Sequence[Scene], margin: float = 0.06, multiple: int = 32
+) -> tuple[int, int]:
   """One (height, width) that holds every view's silhouette with a margin, in steps of `multiple`.
 
   Steps keep the number of distinct shapes, and so of compilations, small.
@@ -199,13 +203,15 @@ def pad_views(scene: Scene, num_views: int) -> Scene:
     raise ValueError(
       f"pad_views: the scene has {len(scene.view_mask)} views, more than {num_views}"
     )
+  if missing == 0:
+    return scene
   repeat = lambda x: np.concatenate([np.asarray(x), np.repeat(np.asarray(x)[:1], missing, 0)])
   padded = jax.tree.map(repeat, dataclasses.replace(scene, hull_views=None))
   padded.view_mask[len(scene.view_mask) :] = False
   return dataclasses.replace(padded, hull_views=scene.hull_views)
 
 
-def stack_scenes(scenes: list[Scene]) -> Scene:
+def stack_scenes(scenes: Sequence[Scene]) -> Scene:
   """Stacks scenes of one image shape into a batch (B, V, ...), padding view counts."""
   views = max(len(scene.view_mask) for scene in scenes)
   return jax.tree.map(lambda *x: np.stack(x), *[pad_views(scene, views) for scene in scenes])

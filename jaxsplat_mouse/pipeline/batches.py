@@ -13,6 +13,7 @@ import json
 import pathlib
 import shutil
 from collections.abc import Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import numpy as np
@@ -21,13 +22,14 @@ from absl import logging
 from jaxsplat_mouse.checkpoint import Checkpoints
 from jaxsplat_mouse.io import atomic
 from jaxsplat_mouse.pipeline.fitting import Batch
-from jaxsplat_mouse.pipeline.prepare import Prepared
+from jaxsplat_mouse.pipeline.prepare import Loaded, Prepared
 from jaxsplat_mouse.pipeline.workdir import Workdir
-from jaxsplat_mouse.scene import crop_shape, crop_views, stack_scenes
+from jaxsplat_mouse.scene import Scene, crop_shape, crop_views, stack_scenes
 
 _BATCH_FILE = "batch.json"
 _SHAPES_FILE = "shapes.json"
 _FINE, _COARSE = 32, 64  # steps of crop sides, pixels
+_CROPPED_AT_ONCE = 4  # copying lets other threads run
 _MOST_WASTE = 1.7  # pixels of a crop over those needed, up to which an earlier shape will do
 
 
@@ -79,27 +81,26 @@ def _folder_name(names: Sequence[str]) -> str:
   return hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
 
 
-def is_unchanged(plan: Plan, prepared: Sequence[Prepared]) -> bool:
+def is_unchanged(plan: Plan, scenes: Sequence[Loaded | Prepared]) -> bool:
   """Whether the scenes of a batch that was begun are still what they were."""
-  return plan.digests == {p.source.name: p.digest for p in prepared}
+  return plan.digests == {one.source.name: one.digest for one in scenes}
 
 
-def choose_shape(workdir: Workdir, prepared: Sequence[Prepared], alone: bool) -> tuple[int, int]:
+def choose_shape(workdir: Workdir, scenes: Sequence[Scene], alone: bool) -> tuple[int, int]:
   """Height and width of a new batch's crops: those of an earlier batch where they will do.
 
   Every shape is compiled once, which costs more than some empty pixels.
 
   Args:
     workdir: remembers the shapes.
-    prepared: the batch.
+    scenes: the batch, in any frames.
     alone: the run has no other batch; then the crops are as tight as they can be.
   """
-  return pick_shape(workdir, *needed_shapes(prepared), alone)
+  return pick_shape(workdir, *needed_shapes(scenes), alone)
 
 
-def needed_shapes(prepared: Sequence[Prepared]) -> tuple[tuple[int, int], tuple[int, int]]:
+def needed_shapes(scenes: Sequence[Scene]) -> tuple[tuple[int, int], tuple[int, int]]:
   """The least crops that a batch needs, in small and in large steps."""
-  scenes = [p.scene for p in prepared]
   return crop_shape(scenes, multiple=_FINE), crop_shape(scenes, multiple=_COARSE)
 
 
@@ -139,9 +140,11 @@ def end(plan: Plan) -> None:
 
 def stack(prepared: Sequence[Prepared], shape: tuple[int, int] | None = None) -> Batch:
   """Crops scenes around their silhouettes, by default tightly, and stacks them."""
-  shape = shape or crop_shape([p.scene for p in prepared], multiple=_FINE)
+  size = shape or crop_shape([p.scene for p in prepared], multiple=_FINE)
+  with ThreadPoolExecutor(_CROPPED_AT_ONCE, "cropper") as threads:
+    crops = list(threads.map(lambda one: crop_views(one.scene, size), prepared))
   return Batch(
-    scenes=stack_scenes([crop_views(p.scene, shape) for p in prepared]),
+    scenes=stack_scenes(crops),
     gaussians=jax.tree.map(lambda *leaves: np.stack(leaves), *[p.gaussians for p in prepared]),
     seeds=np.array([p.seed for p in prepared], np.uint32),
   )

@@ -77,6 +77,11 @@ def describe() -> dict[str, Any]:
   }
 
 
+def is_accelerator() -> bool:
+  """Whether the default device works beside the host, and not with its cores and memory."""
+  return jax.default_backend() != "cpu"
+
+
 def on_host() -> contextlib.AbstractContextManager[Any]:
   """Computes in this thread on the CPU, where JAX has one, while the accelerator is busy.
 

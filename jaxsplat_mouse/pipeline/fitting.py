@@ -21,6 +21,7 @@ from jaxsplat_mouse import fit
 from jaxsplat_mouse.checkpoint import CheckpointError, Checkpoints
 from jaxsplat_mouse.fit import FitState
 from jaxsplat_mouse.gaussians import Gaussians
+from jaxsplat_mouse.pipeline import device
 from jaxsplat_mouse.pipeline.ahead import Ahead
 from jaxsplat_mouse.pipeline.settings import CheckpointSettings
 from jaxsplat_mouse.pipeline.stopping import StopRequest
@@ -29,6 +30,8 @@ from jaxsplat_mouse.scene import Scene
 
 _MORE_ROOM = 1.5
 _MAX_GROWTHS = 6
+_STEPS = 50
+_STEPS_ON_ACCELERATORS = 250
 
 OnChunk = Callable[[int, Mapping[str, np.ndarray]], None]
 
@@ -109,7 +112,7 @@ class Fitter:
     """
     started = time.monotonic()
     loop = _Loop(self, batch, checkpoints)
-    chunks = fit.chunks(self._config, self._settings.steps)
+    chunks = fit.chunks(self._config, self._settings.steps or _default_steps())
     chunks = [chunk for chunk in chunks if chunk.last > loop.iteration]
     loop.compile_ahead(chunks)
     for chunk in chunks:
@@ -121,6 +124,11 @@ class Fitter:
         loop.save()
         self._stop.check()
     return loop.result(time.monotonic() - started)
+
+
+def _default_steps() -> int:
+  """Steps of a chunk: a few seconds, beside which what the host does between two is little."""
+  return _STEPS_ON_ACCELERATORS if device.is_accelerator() else _STEPS
 
 
 @dataclasses.dataclass
@@ -139,7 +147,8 @@ class _Loop:
     self._config = fitter._config
     views = batch.scenes.view_mask.shape[1]
     init = functools.partial(fit.init, num_views=views, config=self._config)
-    state = jax.tree.map(np.asarray, jax.vmap(init)(batch.gaussians, batch.seeds))
+    with device.on_host():  # from where it goes to all devices
+      state = jax.tree.map(np.asarray, jax.vmap(init)(batch.gaussians, batch.seeds))
     # The room for splats is saved too, so that a resumed fit runs the very same program.
     start = {"state": state, "tile_entries": np.array(self._config.tile_entries, np.float64)}
     restored = checkpoints.restore(start) if checkpoints else None

@@ -8,23 +8,25 @@ import pathlib
 import time
 from collections.abc import Mapping, Sequence
 
+import jax
 import numpy as np
 
 from jaxsplat_mouse import dataset, metrics, sources
 from jaxsplat_mouse.cameras import Cameras, generate_camera_poses
 from jaxsplat_mouse.gaussians import Gaussians, model_name
-from jaxsplat_mouse.pipeline import device, pictures, turntable
+from jaxsplat_mouse.pipeline import pictures, turntable
 from jaxsplat_mouse.pipeline.ahead import Ahead
 from jaxsplat_mouse.pipeline.fits import SavedFit, render_key
-from jaxsplat_mouse.pipeline.quality import compile_scores, quality_scores, sampling
+from jaxsplat_mouse.pipeline.quality import compile_judge, judge_hull, quality_scores, sampling
 from jaxsplat_mouse.pipeline.settings import Settings
 from jaxsplat_mouse.pipeline.views import (
   Renders,
   compile_render,
+  fetch_inputs,
   fetch_orbit,
   render_groups,
   select,
-  start_maps,
+  start_inputs,
   start_orbit,
 )
 from jaxsplat_mouse.pipeline.workdir import Workdir
@@ -32,7 +34,6 @@ from jaxsplat_mouse.scene import Scene
 from jaxsplat_mouse.sources import Truth
 
 _TRUTH_VIEWS = 8  # of the built-in mice, whose truth is made while one waits
-MAPS = ("rgb", "alpha", "depth", "normal")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,7 +43,8 @@ class Rendered:
   Attributes:
     orbit: uint8 RGBA (V, S, S, 4), the images of the dataset.
     orbit_maps: `rgb`, `alpha`, `depth` of some of their pixels, for `quality_scores`.
-    inputs: `MAPS` at the cameras of the photographs, (V, H, W, ...), empty outside what they saw.
+    inputs: `INPUT_MAPS` at the cameras of the photographs, empty outside what they saw.
+    hull: what `judge_hull` gave, where scores are wanted.
     truth: held-out views, where they are scored at once.
     truth_rgba: the fit at their cameras, uint8.
     seconds: wall time.
@@ -51,6 +53,7 @@ class Rendered:
   orbit: np.ndarray
   orbit_maps: dict[str, np.ndarray]
   inputs: dict[str, np.ndarray]
+  hull: dict[str, np.ndarray] | None
   truth: Truth | None
   truth_rgba: list[np.ndarray]
   seconds: float
@@ -70,7 +73,8 @@ class Rendering:
     scene: its views in the canonical frame.
     orbit: the images of the dataset and maps of them.
     orbit_step: views of the orbit from one map to the next.
-    inputs: `MAPS` at the cameras of the photographs.
+    inputs: maps at the cameras of the photographs.
+    hull: what `judge_hull` gave, where scores are wanted.
     truth: held-out views, where they are scored at once.
     truth_rgba: the fit at their cameras, uint8.
     seconds: wall time until now.
@@ -80,6 +84,7 @@ class Rendering:
   orbit: Renders
   orbit_step: int
   inputs: Renders
+  hull: dict[str, jax.Array] | None
   truth: Truth | None
   truth_rgba: list[np.ndarray]
   seconds: float
@@ -97,7 +102,8 @@ class Rendering:
     return Rendered(
       orbit=orbit,
       orbit_maps=orbit_maps,
-      inputs=fetch_inputs(self.inputs, self.scene),
+      inputs=_observed(fetch_inputs(self.inputs), self.scene),
+      hull=jax.device_get(self.hull),
       truth=self.truth,
       truth_rgba=self.truth_rgba,
       seconds=self.seconds + time.monotonic() - started,
@@ -132,7 +138,8 @@ def render_fit(
     scene=scene,
     orbit=start_orbit(saved.gaussians, cameras, stride),
     orbit_step=step,
-    inputs=start_maps(saved.gaussians, real_cameras(scene), MAPS),
+    inputs=start_inputs(saved.gaussians, real_cameras(scene)),
+    hull=judge_hull(scene, cameras) if settings.report.quality else None,
     truth=truth,
     truth_rgba=render_truth(saved, truth) if truth else [],
     seconds=time.monotonic() - started,
@@ -153,17 +160,12 @@ def compile_ahead(ahead: Ahead, scene: Scene, gaussians: Gaussians, settings: Se
     build = functools.partial(compile_render, gaussians, cameras)
     ahead.start(("render", size, len(gaussians.means)), build)
   if settings.report.quality:
-    ahead.start(scores_program(scene), functools.partial(_compile_scores, scene, _orbit(settings)))
+    build = functools.partial(compile_judge, scene, _orbit(settings))
+    ahead.start(_judge_program(scene), build)
 
 
-def scores_program(scene: Scene) -> tuple:
-  """Under which `compile_ahead` has the program of a scene's scores compiled: its writer waits."""
-  return ("quality", np.shape(scene.alphas))
-
-
-def _compile_scores(scene: Scene, cameras: Cameras) -> None:
-  with device.on_host():  # as `_quality` calls it
-    compile_scores(scene, cameras)
+def _judge_program(scene: Scene) -> tuple:
+  return ("judge", np.shape(scene.alphas))
 
 
 def _wait(ahead: Ahead, scene: Scene, settings: Settings) -> None:
@@ -171,13 +173,14 @@ def _wait(ahead: Ahead, scene: Scene, settings: Settings) -> None:
   count = settings.fit.num_gaussians
   for c in (real_cameras(scene), _orbit(settings)):
     ahead.wait(("render", (c.width, c.height), count))
+  ahead.wait(_judge_program(scene))
 
 
 def _quality(rendered: Rendered, scene: Scene, settings: Settings) -> dict[str, float]:
   if not settings.report.quality:
     return {}
-  with device.on_host():
-    return quality_scores(scene, rendered.inputs, rendered.orbit_maps, _orbit(settings))
+  inputs = {"alpha": _alpha(rendered.inputs), "depth": rendered.inputs["depth"]}
+  return quality_scores(scene, inputs, rendered.orbit_maps, _orbit(settings), rendered.hull)
 
 
 def _orbit(settings: Settings) -> Cameras:
@@ -255,15 +258,14 @@ def _folder_bytes(folder: pathlib.Path) -> int:
   return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def fetch_inputs(renders: Renders, scene: Scene) -> dict[str, np.ndarray]:
-  """`MAPS` of a fit at the cameras of its own photographs, empty outside what they saw."""
-  real = np.asarray(scene.view_mask)
-  parts = list(renders)
-  maps = {name: np.concatenate([part[name] for part in parts]) for name in MAPS}
-  outside = ~observed_pixels(scene)[real]
-  maps["rgb"] = np.where(outside[..., None], 0, maps["rgb"])
-  maps["alpha"] = np.where(outside, 0, maps["alpha"])
-  return maps
+def _observed(maps: dict[str, np.ndarray], scene: Scene) -> dict[str, np.ndarray]:
+  """`INPUT_MAPS`, empty outside what the photographs saw."""
+  outside = ~observed_pixels(scene)[np.asarray(scene.view_mask)]
+  return {**maps, "rgba": np.where(outside[..., None], np.uint8(0), maps["rgba"])}
+
+
+def _alpha(maps: Mapping[str, np.ndarray]) -> np.ndarray:
+  return maps["rgba"][..., 3] / np.float32(255)
 
 
 def observed_pixels(scene: Scene) -> np.ndarray:
@@ -288,7 +290,7 @@ def real_cameras(scene: Scene) -> Cameras:
 
 def score_inputs(maps: Mapping[str, np.ndarray], scene: Scene) -> dict[str, float]:
   """`input_*` metrics: how well a fit shows the photographs it was made from."""
-  rendered = dataset.to_rgba8(maps["rgb"], maps["alpha"]) / np.float32(255)
+  rendered = maps["rgba"] / np.float32(255)
   rows = [metrics.compare_view(a, b) for a, b in zip(rendered, own_rgba(scene), strict=True)]
   return {f"input_{name}": value for name, value in metrics.average(rows).items()}
 

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from absl import logging
 
-from jaxsplat_mouse import dataset
 from jaxsplat_mouse.cameras import Cameras
 from jaxsplat_mouse.io import atomic
 from jaxsplat_mouse.pipeline import contact_sheet
@@ -30,17 +29,17 @@ def make_rows(
   Args:
     photographs: straight RGBA (V, H, W, 4) in [0, 1].
     cameras: (V,) of them.
-    maps: `rgb`, `alpha`, `depth`, `normal` of the fit there, (V, H, W, ...).
+    maps: `rgba` (uint8), `depth`, `normal` of the fit there, (V, H, W, ...).
     orbit: uint8 RGBA (n, S, S, 4) of the dataset.
   """
   count = len(photographs)
   picked = np.unique(np.linspace(0, count - 1, min(count, _MOST_VIEWS)).round().astype(int))
-  rendered = dataset.to_rgba8(maps["rgb"], maps["alpha"])
+  rendered = maps["rgba"]
   views: dict[str, list[np.ndarray]] = {"photograph": [], "render": [], "depth": [], "normal": []}
   for i in picked:
-    x0, y0, x1, y1 = contact_sheet.animal_box([photographs[i, ..., 3], maps["alpha"][i]])
+    x0, y0, x1, y1 = contact_sheet.animal_box([photographs[i, ..., 3], rendered[i, ..., 3] / 255.0])
     cut = np.s_[y0:y1, x0:x1]
-    alpha, depth = maps["alpha"][i][cut], maps["depth"][i][cut]
+    alpha, depth = rendered[i][cut][..., 3] / np.float32(255), maps["depth"][i][cut]
     pose = np.asarray(cameras.world_to_camera)[i]
     views["photograph"].append(contact_sheet.on_white(photographs[i][cut]))
     views["render"].append(contact_sheet.on_white(rendered[i][cut]))

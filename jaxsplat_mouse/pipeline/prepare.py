@@ -13,12 +13,22 @@ import numpy as np
 from jaxsplat_mouse import canonical, fit, sources
 from jaxsplat_mouse.errors import InputError
 from jaxsplat_mouse.gaussians import Gaussians
-from jaxsplat_mouse.pipeline import device
 from jaxsplat_mouse.pipeline.ahead import Ahead
 from jaxsplat_mouse.pipeline.settings import Settings
 from jaxsplat_mouse.scene import Scene, Similarity, transform_scene
 from jaxsplat_mouse.sources import Source
 from jaxsplat_mouse.visual_hull import HullConfig, build_hull, carve_hull, hull_extent
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Loaded:
+  """A scene on the host as it was read; attributes as in `Prepared`, in the input's frame."""
+
+  source: Source
+  digest: str
+  scene: Scene
+  warnings: tuple[str, ...]
+  seconds: float
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -46,55 +56,73 @@ class Prepared:
   seconds: float
 
 
-def prepare(
-  source: Source, settings: Settings, scale: float | None = None, ahead: Ahead | None = None
-) -> Prepared:
-  """Reads a scene, moves it into the canonical frame and carves its hull.
-
-  Args:
-    source: the scene.
-    settings: of the run.
-    scale: canonical units per input unit, where a recording shares one.
-    ahead: compiles the hull's program while the scene is being measured.
+def load(source: Source) -> Loaded:
+  """Reads a scene; takes no device.
 
   Raises:
-    InputError: the scene cannot be read, or its silhouettes admit no solid.
+    InputError: the scene cannot be read.
   """
   started = time.monotonic()
   digest = sources.digest(source)
   scene, warnings = sources.read_source(source)
+  seconds = time.monotonic() - started
+  return Loaded(source=source, digest=digest, scene=scene, warnings=warnings, seconds=seconds)
+
+
+def prepare(
+  loaded: Loaded, settings: Settings, scale: float | None = None, ahead: Ahead | None = None
+) -> Prepared:
+  """Moves a scene into the canonical frame and carves its hull, on the default device.
+
+  On an accelerator a hull takes a hundredth of the time, if it need not wait behind a fit's chunk:
+  its steps depend on its data, and each waits for what the device was given before.
+
+  Args:
+    loaded: the scene.
+    settings: of the run.
+    scale: canonical units per input unit, where a recording shares one.
+    ahead: who was given `compile_ahead`.
+
+  Raises:
+    InputError: the silhouettes admit no solid.
+  """
+  started = time.monotonic()
+  source = loaded.source
   seed = scene_seed(settings.seed, source.name)
-  program = ("hull", np.shape(scene.alphas))
-  if ahead and settings.fit.initialization != "random":
-    ahead.start(program, functools.partial(_compile_hull, scene, settings.hull))
   try:
     scene, similarity = canonical.canonicalize(
-      scene,
+      loaded.scene,
       normalize=settings.data.normalize,
       radius=settings.data.radius,
       up=settings.data.up,
       scale=scale,
     )
     if ahead:
-      ahead.wait(program)
+      ahead.wait(_hull_program(scene))
     scene, gaussians = start_fit(scene, settings, seed)
   except ValueError as error:
     raise InputError(str(source), "", str(error)) from None
   return Prepared(
     source=source,
-    digest=digest,
+    digest=loaded.digest,
     scene=scene,
     similarity=similarity,
     gaussians=gaussians,
     seed=seed,
-    warnings=warnings,
-    seconds=time.monotonic() - started,
+    warnings=loaded.warnings,
+    seconds=loaded.seconds + time.monotonic() - started,
   )
 
 
-def _compile_hull(scene: Scene, config: HullConfig) -> None:
-  with device.on_host():  # as the worker calls it
-    carve_hull.lower(scene, config).compile()
+def compile_ahead(ahead: Ahead, scene: Scene, settings: Settings) -> None:
+  """Has the program compiled that carves such a scene's hull."""
+  if settings.fit.initialization != "random":
+    build = lambda: carve_hull.lower(scene, settings.hull).compile()
+    ahead.start(_hull_program(scene), build)
+
+
+def _hull_program(scene: Scene) -> tuple:
+  return ("hull", np.shape(scene.alphas))
 
 
 def read_canonical(source: Source, similarity: Similarity) -> Scene:

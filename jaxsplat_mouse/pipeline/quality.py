@@ -1,9 +1,8 @@
 """How far a fit can be trusted where nobody looked: scores without held-out views.
 
-They cost one coarse hull and arithmetic on some of the views that are rendered anyway, none of it
-on the accelerator. So every scene gets them into its manifest line, and a training set can drop its
-worst scenes by rule. Leaving a camera out (`evaluate`) measures the same thing properly, at the
-price of a fit per camera.
+They cost one coarse hull and arithmetic on some of the views that are rendered anyway. So every
+scene gets them into its manifest line, and a training set can drop its worst scenes by rule.
+Leaving a camera out (`evaluate`) measures the same properly, at the price of a fit per camera.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from jaxsplat_mouse import metrics
 from jaxsplat_mouse.cameras import Cameras
@@ -40,6 +40,7 @@ def quality_scores(
   inputs: Mapping[str, np.ndarray],
   orbit: Mapping[str, np.ndarray],
   cameras: Cameras,
+  hull: Mapping[str, ArrayLike] | None = None,
 ) -> dict[str, float]:
   """`SCORES` of one fit; those that are not defined are left out.
 
@@ -49,27 +50,29 @@ def quality_scores(
     orbit: `rgb` (K, S, S, 3) over black, `alpha` and `depth` (K, S, S): every n-th pixel of every
       m-th view of `cameras`, n and m as `sampling` gives them.
     cameras: (V,) that took no photograph.
+    hull: what `judge_hull` gave for the scene and the cameras, where it was called before.
   """
-  stride, step = sampling(cameras)
-  coarse = _strided(cameras, stride, step, orbit["alpha"].shape[1:])
-  scores = _hull_scores(scene, orbit["alpha"], coarse)
-  agreement = _agreement(scene, inputs, orbit, coarse)
+  judged = jax.device_get(judge_hull(scene, cameras) if hull is None else hull)
+  scores = _hull_scores(judged, orbit["alpha"])
+  agreement = _agreement(scene, inputs, orbit, _strided(cameras))
   if np.isfinite(agreement):
     scores["quality_agreement"] = agreement
   return {name: round(float(value), 4) for name, value in scores.items()}
 
 
-def compile_scores(scene: Scene, cameras: Cameras) -> None:
-  """Compiles the coarse hull, which is most of what the scores of such a scene wait for.
+def judge_hull(scene: Scene, cameras: Cameras) -> dict[str, jax.Array]:
+  """What a scene's coarse hull says of new views, on the default device, for `quality_scores`.
 
   Args:
     scene: its photographs in the canonical frame.
-    cameras: (V,) of one size, as `quality_scores` takes them.
+    cameras: (V,) of one size.
   """
-  stride, step = sampling(cameras)
-  shape = (-(-len(cameras) // step), -(-cameras.height // stride), -(-cameras.width // stride))
-  coarse = _strided(cameras, stride, step, shape[1:])
-  _against_hull.lower(_photographed(scene), jnp.zeros(shape), coarse).compile()
+  return _judge_hull(_photographed(scene), _strided(cameras))
+
+
+def compile_judge(scene: Scene, cameras: Cameras) -> None:
+  """Compiles what `judge_hull` runs for such a scene."""
+  _judge_hull.lower(_photographed(scene), _strided(cameras)).compile()
 
 
 def _photographed(scene: Scene) -> Scene:
@@ -82,34 +85,40 @@ def sampling(cameras: Cameras) -> tuple[int, int]:
   return max(cameras.width // _SIZE, 1), -(-len(cameras) // _VIEWS)
 
 
-def _strided(cameras: Cameras, stride: int, step: int, shape: tuple[int, ...]) -> Cameras:
-  """Every `step`-th camera, with every `stride`-th of its pixels."""
+def _strided(cameras: Cameras) -> Cameras:
+  """Those of the cameras, and of their pixels, that `sampling` takes."""
+  stride, step = sampling(cameras)
   intrinsics = np.asarray(cameras.intrinsics)[::step] / np.float32(stride)
   # Pixel i of the coarse grid stands for pixel i * stride, whose centre is at i * stride + 0.5.
   intrinsics[:, 2:] += 0.5 - 0.5 / stride
   poses = np.asarray(cameras.world_to_camera)[::step]
-  return Cameras(world_to_camera=poses, intrinsics=intrinsics, width=shape[1], height=shape[0])
-
-
-def _hull_scores(scene: Scene, alpha: np.ndarray, cameras: Cameras) -> dict[str, float]:
-  solid, scores = jax.device_get(_against_hull(_photographed(scene), jnp.asarray(alpha), cameras))
-  return scores if solid else {}
+  width, height = (-(-size // stride) for size in (cameras.width, cameras.height))
+  return Cameras(world_to_camera=poses, intrinsics=intrinsics, width=width, height=height)
 
 
 @jax.jit
-def _against_hull(
-  scene: Scene, alpha: jax.Array, cameras: Cameras
-) -> tuple[jax.Array, dict[str, jax.Array]]:
-  """() bool whether there is a hull, and the scores that it gives coverage (K, S, S) of cameras."""
+def _judge_hull(scene: Scene, cameras: Cameras) -> dict[str, jax.Array]:
+  """Whether there is a hull, how much of it was seen, and what is surely outside and inside it."""
   hull = carve_hull(scene, _HULL)
   silhouettes = jnp.round(hull_alpha(hull, cameras) * 255.0).astype(jnp.uint8)
   margin = jnp.full(len(silhouettes), float(_MARGIN))
-  outside = dilate(silhouettes, margin, margin) < 13
-  inside = dilate(255 - silhouettes, margin, margin) < 13
-  return hull.shared & hull.consistent, {
-    "quality_coverage": (hull.visibility > _SEEN).mean(),
-    "quality_floaters": (alpha * outside).sum() / jnp.maximum(alpha.sum(), 1.0),
-    "quality_holes": ((1.0 - alpha) * inside).sum() / jnp.maximum(inside.sum(), 1),
+  return {
+    "solid": hull.shared & hull.consistent,
+    "coverage": (hull.visibility > _SEEN).mean(),
+    "outside": dilate(silhouettes, margin, margin) < 13,
+    "inside": dilate(255 - silhouettes, margin, margin) < 13,
+  }
+
+
+def _hull_scores(hull: Mapping[str, np.ndarray], alpha: np.ndarray) -> dict[str, float]:
+  """Scores of coverage (K, S, S) in new views."""
+  if not hull["solid"]:
+    return {}
+  outside, inside = hull["outside"], hull["inside"]
+  return {
+    "quality_coverage": float(hull["coverage"]),
+    "quality_floaters": float((alpha * outside).sum() / max(alpha.sum(), 1.0)),
+    "quality_holes": float(((1.0 - alpha) * inside).sum() / max(inside.sum(), 1)),
   }
 
 

@@ -24,7 +24,7 @@ from jaxsplat_mouse.pipeline.progress import Progress
 from jaxsplat_mouse.pipeline.settings import Settings
 from jaxsplat_mouse.pipeline.stopping import Stopped, StopRequest
 from jaxsplat_mouse.pipeline.workdir import Workdir
-from jaxsplat_mouse.pipeline.worker import Read, Worker, prepared_scenes
+from jaxsplat_mouse.pipeline.worker import Read, Worker, loaded_scenes
 from jaxsplat_mouse.sources import Source
 
 Shapes = tuple[tuple[int, int], tuple[int, int]]
@@ -113,8 +113,8 @@ class RemoteWorker:
     """Reads a batch ahead; the crops that it needs, None where none of its scenes can be read."""
     self._meet(scenes)
     read = self._read[plan.folder.name] = self._worker.read(plan)
-    prepared = prepared_scenes(read)
-    return batches.needed_shapes(prepared) if prepared else None
+    found = [one.scene for one in loaded_scenes(read)]
+    return batches.needed_shapes(found) if found else None
 
   def fit(self, plan: Plan, scenes: Scenes) -> list[Outcome]:
     """Does a batch, read before or not; a stopped one tells only what was finished."""

@@ -93,7 +93,12 @@ class BatchSettings:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CheckpointSettings:
-  """When a fit can stop, and how often it is saved."""
+  """When a fit can stop, and how often it is saved.
+
+  Attributes:
+    steps: between two moments at which it can; 0 for about three seconds' worth.
+    seconds: at least, between two savings.
+  """
 
   steps: int
   seconds: float
@@ -254,7 +259,7 @@ def _check_values(settings: Settings) -> None:
     ("dataset.val_fraction", settings.dataset.val_fraction, 0, 0.9),
     ("dataset.png_level", settings.dataset.png_level, 0, 9),
     ("execution.workers", settings.execution.workers, 0, 100_000),
-    ("checkpoint.steps", settings.checkpoint.steps, 1, 1_000_000),
+    ("checkpoint.steps", settings.checkpoint.steps, 0, 1_000_000),
     ("checkpoint.seconds", settings.checkpoint.seconds, 0, 1e9),
   ]
   if settings.batch.scenes is not None:

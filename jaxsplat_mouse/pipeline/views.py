@@ -20,6 +20,7 @@ from jaxsplat_mouse import density
 from jaxsplat_mouse.cameras import Cameras
 from jaxsplat_mouse.dataset import straight_levels
 from jaxsplat_mouse.gaussians import Gaussians
+from jaxsplat_mouse.pipeline import device
 from jaxsplat_mouse.render import RenderOutput, default_capacity, render_views
 from jaxsplat_mouse.scene import Scene
 from jaxsplat_mouse.visual_hull import allowed_points
@@ -29,6 +30,7 @@ _BUCKET = 4096
 _PIXELS_AT_ONCE = {"cpu": 1 << 20}
 _PIXELS_ON_ACCELERATORS = 1 << 23
 ORBIT_MAPS = ("rgb", "alpha", "depth")
+INPUT_MAPS = ("rgba", "depth", "normal")
 _INVISIBLE = -30.0  # logit of an opacity that no renderer shows
 _MOST_AT_ONCE = 32
 _MAX_DOUBLINGS = 6
@@ -93,7 +95,7 @@ class Renders:
     self._capacity = default_capacity(len(self._gaussians.means))
     self._at_once = _at_once(cameras)
     self._started: dict[int, tuple[Any, jax.Array]] = {}
-    if jax.default_backend() != "cpu":
+    if device.is_accelerator():
       self._started = {first: self._start(first) for first in self._firsts()}
 
   @property
@@ -135,13 +137,6 @@ class Renders:
       yield jax.tree.map(np.asarray, wanted)
 
 
-def start_maps(gaussians: Gaussians, cameras: Cameras, fields: Sequence[str]) -> Renders:
-  """Renders of which `fields` of `RenderOutput` are brought to the host, by name."""
-  return Renders(
-    gaussians, cameras, lambda output: {name: getattr(output, name) for name in fields}
-  )
-
-
 def render_in_parts(
   gaussians: Gaussians, cameras: Cameras, fields: Sequence[str] = ("rgb", "alpha")
 ) -> Iterator[dict[str, np.ndarray]]:
@@ -155,7 +150,9 @@ def render_in_parts(
   Yields:
     those fields of consecutive cameras, (n, H, W, ...).
   """
-  yield from start_maps(gaussians, cameras, fields)
+  yield from Renders(
+    gaussians, cameras, lambda output: {name: getattr(output, name) for name in fields}
+  )
 
 
 def _at_once(cameras: Cameras) -> int:
@@ -184,6 +181,31 @@ def _encode(rgb: jax.Array, alpha: jax.Array) -> tuple[jax.Array, jax.Array]:
 def _thin(output: RenderOutput, stride: int) -> dict[str, jax.Array]:
   """`ORBIT_MAPS` of every `stride`-th pixel."""
   return {name: getattr(output, name)[:, ::stride, ::stride] for name in ORBIT_MAPS}
+
+
+@jax.jit
+def _input_maps(output: RenderOutput) -> dict[str, jax.Array]:
+  """`INPUT_MAPS`, small: for scores and pictures."""
+  rgba, finite = _encode(output.rgb, output.alpha)
+  normal = output.normal.astype(jnp.float16)
+  return {"rgba": rgba, "finite": finite, "depth": output.depth, "normal": normal}
+
+
+def start_inputs(gaussians: Gaussians, cameras: Cameras) -> Renders:
+  """Renders as `fetch_inputs` takes them, of V cameras of one size."""
+  return Renders(gaussians, cameras, _input_maps)
+
+
+def fetch_inputs(renders: Renders) -> dict[str, np.ndarray]:
+  """`INPUT_MAPS` (V, H, W, ...): straight 8-bit RGBA, depth, and normals in half precision.
+
+  Raises:
+    ValueError: the renders are not finite.
+  """
+  parts = list(renders)
+  maps = {name: np.concatenate([part[name] for part in parts]) for name in (*INPUT_MAPS, "finite")}
+  _checked(maps["rgba"], maps.pop("finite"))
+  return maps
 
 
 def _checked(rgba: np.ndarray, finite: np.ndarray) -> np.ndarray:

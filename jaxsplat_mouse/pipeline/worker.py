@@ -24,7 +24,14 @@ from jaxsplat_mouse.pipeline.fits import SavedFit
 from jaxsplat_mouse.pipeline.fitting import FitError, Fitted, Fitter
 from jaxsplat_mouse.pipeline.outputs import Rendered, Rendering, scene_bytes
 from jaxsplat_mouse.pipeline.overlap import Fetchers, Writers, read_all
-from jaxsplat_mouse.pipeline.prepare import Prepared, prepare, read_canonical
+from jaxsplat_mouse.pipeline.prepare import (
+  Loaded,
+  Prepared,
+  compile_ahead,
+  load,
+  prepare,
+  read_canonical,
+)
 from jaxsplat_mouse.pipeline.progress import Progress
 from jaxsplat_mouse.pipeline.settings import Settings
 from jaxsplat_mouse.pipeline.stopping import StopRequest
@@ -33,7 +40,7 @@ from jaxsplat_mouse.pipeline.workdir import Workdir
 from jaxsplat_mouse.scene import Scene
 from jaxsplat_mouse.sources import Source
 
-Read = dict[str, Prepared | Exception]
+Read = dict[str, Loaded | Exception]
 _SAVED_AT_ONCE = 16  # mostly waiting for the disk
 _FETCHED_AT_ONCE = 3
 _ON_DEVICE = 24  # fits whose renders, some 0.1 GB each, wait on an accelerator to be fetched
@@ -86,10 +93,9 @@ class Worker:
     self._savers = ThreadPoolExecutor(_SAVED_AT_ONCE, "saver")
     self.scales: Mapping[str, float] = {}
     # On a CPU whatever ran beside the fit would take the cores that it is using.
-    on_cpu = device.describe()["platform"] == "cpu"
-    self._fetchers = None if on_cpu else Fetchers(_FETCHED_AT_ONCE, _ON_DEVICE)
-    # Beside an accelerator the hulls are carved on the CPU, each on about one core.
-    self.reader_threads = 1 if on_cpu else max(2, min(32, (os.cpu_count() or 1) - 2))
+    beside = device.is_accelerator()
+    self._fetchers = Fetchers(_FETCHED_AT_ONCE, _ON_DEVICE) if beside else None
+    self.reader_threads = max(2, min(32, (os.cpu_count() or 1) - 2)) if beside else 1
 
   def scale(self, name: str) -> float | None:
     """Canonical units per input unit of a scene, where its recording shares one."""
@@ -100,13 +106,14 @@ class Worker:
     found = read_all(plan.names, self._read_scene, self.reader_threads)
     return {name: one for name, one in found if one is not None}
 
-  def _read_scene(self, name: str) -> Prepared | Exception | None:
+  def _read_scene(self, name: str) -> Loaded | Exception | None:
     if self._stop.requested:
       return None
     self._progress.stage(f"reading {name}")
     try:
-      with device.on_host():
-        return prepare(self._sources[name], self._settings, self.scale(name), self._ahead)
+      loaded = load(self._sources[name])
+      compile_ahead(self._ahead, loaded.scene, self._settings)
+      return loaded
     except Exception as error:  # stays with its scene
       return error
 
@@ -121,19 +128,22 @@ class Worker:
     Raises:
       Stopped: a signal came.
     """
-    for name, one in read.items():
-      if isinstance(one, Exception):
-        self._events.failed(name, one)
-    prepared = prepared_scenes(read)
-    if plan.digests and not batches.is_unchanged(plan, prepared):
+    for name, found in read.items():
+      if isinstance(found, Exception):
+        self._events.failed(name, found)
+    loaded = loaded_scenes(read)
+    if plan.digests and not batches.is_unchanged(plan, loaded):
       logging.warning("a half-finished batch is begun again: its scenes have changed")
       batches.end(plan)
       plan = dataclasses.replace(plan, digests={}, shape=None)
+    if not loaded:
+      return
+    shape = plan.shape or batches.choose_shape(self._workdir, [one.scene for one in loaded], alone)
+    prepared = self._prepare_all(loaded)
     if not prepared:
       return
     first = prepared[0]
     outputs.compile_ahead(self._ahead, first.scene, first.gaussians, self._settings)
-    shape = plan.shape or batches.choose_shape(self._workdir, prepared, alone)
     prepared, short = warm.start(self._workdir, self._settings, self._sources, prepared)
     try:
       saved = self._fit(plan, prepared, shape, self._warm_fitter if short else self._fitter)
@@ -151,6 +161,19 @@ class Worker:
         wait([saving for _, saving in saved])
       batches.end(plan)
     self._timing.end_batch(len(prepared))
+
+  def _prepare_all(self, loaded: Sequence[Loaded]) -> list[Prepared]:
+    """What the fits of a batch start from; scenes without a hull are told."""
+    prepared = []
+    for scene in loaded:
+      name = scene.source.name
+      self._progress.stage(f"carving {name}")
+      try:
+        with self._timing.stage("hull"):
+          prepared.append(prepare(scene, self._settings, self.scale(name), self._ahead))
+      except Exception as error:  # stays with its scene
+        self._events.failed(name, error)
+    return prepared
 
   def _fit(
     self, plan: Plan, prepared: Sequence[Prepared], shape: tuple[int, int], fitter: Fitter
@@ -230,7 +253,6 @@ class Worker:
     def write() -> SceneRecord:
       if saving:
         saving.result()
-      self._ahead.wait(outputs.scores_program(scene))
       return outputs.write_outputs(
         self._workdir, self._settings, saved, scene, recording, rendered.result()
       )
@@ -268,9 +290,9 @@ class Worker:
       self._ahead.close()
 
 
-def prepared_scenes(read: Read) -> list[Prepared]:
+def loaded_scenes(read: Read) -> list[Loaded]:
   """Those that could be read."""
-  return [one for one in read.values() if isinstance(one, Prepared)]
+  return [one for one in read.values() if isinstance(one, Loaded)]
 
 
 def append_metrics(

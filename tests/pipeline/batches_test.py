@@ -87,7 +87,7 @@ def test_what_cannot_be_taken_up_is_deleted(workdir: Workdir) -> None:
 
 def test_shapes_are_used_again_where_they_will_do(workdir: Workdir) -> None:
   choose = lambda height, width: batches.choose_shape(
-    workdir, [prepared("a", height, width)], alone=False
+    workdir, [prepared("a", height, width).scene], alone=False
   )
   first = choose(150, 200)
   assert first == (192, 256)
@@ -99,10 +99,10 @@ def test_shapes_are_used_again_where_they_will_do(workdir: Workdir) -> None:
 
 
 def test_a_single_batch_is_cropped_tightly(workdir: Workdir) -> None:
-  assert batches.choose_shape(workdir, [prepared("a", 150, 200)], alone=True) == (192, 256)
+  assert batches.choose_shape(workdir, [prepared("a", 150, 200).scene], alone=True) == (192, 256)
   other = Workdir(workdir.path.parent / "other")
   other.make()
-  assert batches.choose_shape(other, [prepared("a", 110, 130)], alone=True) == (128, 160)
+  assert batches.choose_shape(other, [prepared("a", 110, 130).scene], alone=True) == (128, 160)
 
 
 def test_stacked_scenes_have_one_shape(workdir: Workdir) -> None:

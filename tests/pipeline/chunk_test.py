@@ -92,17 +92,12 @@ def test_later_programs_are_compiled_beside_the_first(batch, caplog):
 
 def test_crops_come_in_few_sizes():
   """Scenes whose silhouettes differ by some pixels share the shape, and so the program."""
-  found = {batches.needed_shapes([_Scene(_mouse(seed))]) for seed in range(4)}
+  found = {batches.needed_shapes([_mouse(seed)]) for seed in range(4)}
   (fine, coarse), *others = found
   assert not others
   assert all(side % 32 == 0 for side in fine) and all(side % 64 == 0 for side in coarse)
   exact = {crop_shape([_mouse(seed)], multiple=1) for seed in range(4)}
   assert len(exact) > 1
-
-
-@dataclasses.dataclass(frozen=True)
-class _Scene:
-  scene: object
 
 
 def test_a_chunk_calls_nothing_on_the_host(batch):

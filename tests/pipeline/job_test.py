@@ -18,7 +18,7 @@ import pytest
 from jaxsplat_mouse import dataset, fit, pipeline
 from jaxsplat_mouse.errors import InputError
 from jaxsplat_mouse.io import ply
-from jaxsplat_mouse.pipeline import fitting, outputs, worker
+from jaxsplat_mouse.pipeline import device, fitting, outputs, worker
 from jaxsplat_mouse.pipeline import prepare as prepare_module
 from jaxsplat_mouse.pipeline.workdir import Workdir
 from jaxsplat_mouse.scene import Similarity
@@ -97,8 +97,27 @@ def test_a_run_is_the_same_every_time(
   assert results(tmp_path / "w") == undisturbed
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-@pytest.mark.parametrize("moment", [5, 15])
+def test_beside_an_accelerator_the_output_is_the_same(
+  mice: pathlib.Path,
+  undisturbed: dict[str, str],
+  tmp_path: pathlib.Path,
+  monkeypatch: Monkeypatch,
+) -> None:
+  """Renders that are fetched in threads, and scenes that are read ahead, change no byte."""
+  monkeypatch.setattr(device, "is_accelerator", lambda: True)
+  assert pipeline.run(tiny_config(str(mice)), tmp_path / "w") == 0
+  assert results(tmp_path / "w") == undisturbed
+
+
+@pytest.mark.parametrize(
+  ("number", "status", "moment"),
+  [
+    (signal.SIGINT, 130, 5),
+    (signal.SIGTERM, 143, 15),
+    pytest.param(signal.SIGINT, 130, 15, marks=pytest.mark.slow),
+    pytest.param(signal.SIGTERM, 143, 5, marks=pytest.mark.slow),
+  ],
+)
 def test_stopped_in_a_fit_it_goes_on_bit_for_bit(
   mice: pathlib.Path,
   undisturbed: dict[str, str],
@@ -195,9 +214,9 @@ def test_nan_in_one_scene_of_a_batch_stays_there(
 ) -> None:
   prepare = prepare_module.prepare
 
-  def poisoned(source: Any, *args: Any) -> Any:
-    one = prepare(source, *args)
-    if source.name != "mouse_0":
+  def poisoned(loaded: Any, *args: Any) -> Any:
+    one = prepare(loaded, *args)
+    if loaded.source.name != "mouse_0":
       return one
     colors = np.full_like(one.gaussians.sh, np.nan)
     return dataclasses.replace(one, gaussians=dataclasses.replace(one.gaussians, sh=colors))
@@ -257,7 +276,7 @@ def test_splats_without_room_are_fitted_again_with_more(
     state, metrics = run_chunk(state, scenes, config, *args)
     room.append(config.tile_entries)
     if config.tile_entries < 10:
-      state = dataclasses.replace(state, overflow=state.overflow + 7)
+      state = dataclasses.replace(state, overflow=state.step)  # nothing may be uploaded here
     return state, metrics
 
   monkeypatch.setattr(fit, "run_chunk", crowded)
