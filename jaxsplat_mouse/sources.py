@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import os
 import pathlib
 import re
@@ -149,8 +150,8 @@ def _free_name(candidates: list[str], taken: set[str]) -> str:
   """The first candidate, made fit for a folder, that is not taken; numbered where all are."""
   clean = [re.sub(r"[^A-Za-z0-9_.+=-]", "_", c)[:120] for c in candidates]
   clean = [c if re.match(r"[A-Za-z0-9_]", c) else f"_{c}" for c in clean]
-  numbered = (f"{clean[-1]}_{i}" for i in range(2, 1_000_000))
-  return next(c for c in [*clean, *numbered] if c not in taken)
+  numbered = (f"{clean[-1]}_{i}" for i in itertools.count(2))
+  return next(c for c in itertools.chain(clean, numbered) if c not in taken)
 
 
 def digest(source: Source) -> str:

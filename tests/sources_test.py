@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pathlib
 import shutil
+import time
 
 import numpy as np
 import pytest
@@ -81,6 +82,15 @@ def test_a_scene_without_its_camera_file_is_seen_and_told(tmp_path: pathlib.Path
   assert [s.name for s in found] == ["a", "b"]
   with pytest.raises(InputError, match=r"b/opencv_cameras\.json"):
     sources.read_source(found[1])
+
+
+def test_thousands_of_scenes_are_found_at_once(tmp_path: pathlib.Path) -> None:
+  for i in range(2000):
+    (tmp_path / f"scene_{i:04d}" / "images").mkdir(parents=True)
+  started = time.monotonic()
+  found = sources.find_sources(tmp_path)
+  assert time.monotonic() - started < 20  # milliseconds each would be too many already
+  assert [s.name for s in found] == [f"scene_{i:04d}" for i in range(2000)]
 
 
 def test_a_list_file_and_a_scene_listed_twice(

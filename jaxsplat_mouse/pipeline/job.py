@@ -17,6 +17,7 @@ from jaxsplat_mouse.errors import InputError
 from jaxsplat_mouse.io.training_yaml import check_list_path
 from jaxsplat_mouse.pipeline import batches, dataset_card, engines, report, turntable, warm
 from jaxsplat_mouse.pipeline.ledger import Ledger
+from jaxsplat_mouse.pipeline.overlap import host_cores
 from jaxsplat_mouse.pipeline.progress import (
   Progress,
   format_metric,
@@ -126,7 +127,7 @@ class _Job:
       {mine[name].recording for name in todo},
       self._measuring,
       self._engine.measure,
-      threads=os.cpu_count() or 1,
+      threads=host_cores(),
     )
     plans = batches.begun(self._workdir, todo)
     taken = {name for plan in plans for name in plan.names}

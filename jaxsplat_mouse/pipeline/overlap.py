@@ -61,6 +61,13 @@ def read_all(
     yield from zip(items, readers.map(read, items), strict=True)
 
 
+def host_cores() -> int:
+  """Cores that this process may use: a batch system may give it a share of the machine's."""
+  if hasattr(os, "sched_getaffinity"):
+    return len(os.sched_getaffinity(0))
+  return os.cpu_count() or 1
+
+
 def host_memory() -> int:
   """Bytes of memory that this process may use: the machine's, or its container's."""
   total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -111,10 +118,10 @@ class Writers(Generic[Result]):
 
     Args:
       done: called in the thread of `submit` and `finish` with each job's name and outcome.
-      threads: by default all of the machine's but two, at least 1 and at most 32.
+      threads: by default as many as there are cores but two, at least 1 and at most 32.
       most_bytes: of all jobs on their way; by default an eighth of the memory, at most 16 GiB.
     """
-    count = threads or max(1, min(32, (os.cpu_count() or 1) - 2))
+    count = threads or max(1, min(32, host_cores() - 2))
     self._done, self._least = done, count + 1
     self._most_bytes = most_bytes or min(host_memory() // 8, 16 << 30)
     self._bytes = 0

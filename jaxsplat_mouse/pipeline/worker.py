@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Protocol
@@ -23,7 +22,7 @@ from jaxsplat_mouse.pipeline.batches import Plan
 from jaxsplat_mouse.pipeline.fits import SavedFit
 from jaxsplat_mouse.pipeline.fitting import FitError, Fitted, Fitter
 from jaxsplat_mouse.pipeline.outputs import Rendered, Rendering, scene_bytes
-from jaxsplat_mouse.pipeline.overlap import Fetchers, Writers, read_all
+from jaxsplat_mouse.pipeline.overlap import Fetchers, Writers, host_cores, read_all
 from jaxsplat_mouse.pipeline.prepare import (
   Loaded,
   Prepared,
@@ -95,7 +94,7 @@ class Worker:
     # On a CPU whatever ran beside the fit would take the cores that it is using.
     beside = device.is_accelerator()
     self._fetchers = Fetchers(_FETCHED_AT_ONCE, _ON_DEVICE) if beside else None
-    self.reader_threads = max(2, min(32, (os.cpu_count() or 1) - 2)) if beside else 1
+    self.reader_threads = max(2, min(32, host_cores() - 2)) if beside else 1
 
   def scale(self, name: str) -> float | None:
     """Canonical units per input unit of a scene, where its recording shares one."""
