@@ -33,7 +33,7 @@ test: lint
 	$(RUN) -m pytest $(PYTEST_ARGS)
 
 test-slow: $(TEST_INSTALLED)
-	$(RUN) -m pytest -n 2 -m "slow and not gpu"
+	XLA_FLAGS= $(RUN) -m pytest -n 2 -m "slow and not gpu"
 
 test-gpu: $(TEST_INSTALLED)
 	JAX_PLATFORMS=cuda,cpu $(RUN) -m pytest -m gpu

@@ -9,6 +9,8 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from jaxsplat_mouse import cameras, scene
+from jaxsplat_mouse.fit import objective
+from jaxsplat_mouse.visual_hull.views import quantize
 
 _SIMILARITY = scene.Similarity(
   scale=0.013,
@@ -97,3 +99,22 @@ def test_stacking_pads_view_counts():
   np.testing.assert_array_equal(batch.view_mask, [[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]])
   with pytest.raises(ValueError, match="5 views"):
     scene.pad_views(_scene(5), 4)
+
+
+def test_eight_bit_levels_lose_nothing_of_an_eight_bit_photograph():
+  random = np.random.default_rng(0)
+  float32 = lambda shape: random.integers(0, 256, shape).astype(np.float32) / np.float32(255)
+  one = dataclasses.replace(_scene(), images=float32((3, 20, 30, 3)), alphas=float32((3, 20, 30)))
+  levels = scene.to_levels(one)
+  assert levels.images.dtype == levels.alphas.dtype == np.uint8
+  np.testing.assert_array_equal(scene.unit(levels.images), one.images)
+  np.testing.assert_array_equal(scene.unit(levels.alphas), one.alphas)
+  np.testing.assert_array_equal(scene.silhouette_boxes(levels), scene.silhouette_boxes(one))
+  cut, expected = scene.crop_views(levels, (9, 12)), scene.crop_views(one, (9, 12))
+  assert cut.images.dtype == np.uint8
+  np.testing.assert_array_equal(scene.unit(cut.images), expected.images)
+  views, same = objective.views_at(levels, 1), objective.views_at(one, 1)
+  # XLA divides by a constant as it likes: to a unit in the last place.
+  np.testing.assert_allclose(views.colors, same.colors, rtol=3e-7)
+  np.testing.assert_allclose(views.alphas, same.alphas, rtol=3e-7)
+  np.testing.assert_array_equal(quantize(levels.alphas), quantize(one.alphas))

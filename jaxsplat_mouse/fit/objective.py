@@ -16,7 +16,7 @@ from jaxsplat_mouse.fit.config import Config
 from jaxsplat_mouse.gaussians import Gaussians
 from jaxsplat_mouse.photometric import photometric
 from jaxsplat_mouse.render import RenderOutput, render
-from jaxsplat_mouse.scene import HullViews, Scene
+from jaxsplat_mouse.scene import HullViews, Scene, unit
 
 
 @jax.tree_util.register_dataclass
@@ -45,7 +45,8 @@ def views_at(scene: Scene, resolution: int, mask_tolerance: int = 0) -> Views:
   Pixels that no camera saw, that other views contradict, or that lie within `mask_tolerance` of a
   silhouette's outline are not observed.
   """
-  colors = jnp.asarray(scene.images) * jnp.asarray(scene.alphas)[..., None]
+  alphas = unit(jnp.asarray(scene.alphas))
+  colors = unit(jnp.asarray(scene.images)) * alphas[..., None]
   height, width = scene.alphas.shape[1:]
   x = jnp.arange(width) + 0.5
   y = jnp.arange(height) + 0.5
@@ -58,11 +59,9 @@ def views_at(scene: Scene, resolution: int, mask_tolerance: int = 0) -> Views:
   if scene.doubted is not None:
     observed *= ~jnp.asarray(scene.doubted)
   if mask_tolerance > 0:
-    observed *= ~_outline(jnp.asarray(scene.alphas), mask_tolerance)
+    observed *= ~_outline(alphas, mask_tolerance)
   if resolution == 1:
-    return Views(
-      cameras=scene.cameras, colors=colors, alphas=jnp.asarray(scene.alphas), observed=observed
-    )
+    return Views(cameras=scene.cameras, colors=colors, alphas=alphas, observed=observed)
   high, wide = height // resolution, width // resolution
 
   def pool(a: jax.Array) -> jax.Array:
@@ -78,7 +77,7 @@ def views_at(scene: Scene, resolution: int, mask_tolerance: int = 0) -> Views:
   return Views(
     cameras=cameras,
     colors=pool(colors),
-    alphas=pool(scene.alphas),
+    alphas=pool(alphas),
     observed=(pool(observed) > 0.999).astype(jnp.float32),
   )
 

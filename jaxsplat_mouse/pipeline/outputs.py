@@ -30,7 +30,7 @@ from jaxsplat_mouse.pipeline.views import (
   start_orbit,
 )
 from jaxsplat_mouse.pipeline.workdir import Workdir
-from jaxsplat_mouse.scene import Scene
+from jaxsplat_mouse.scene import Scene, unit
 from jaxsplat_mouse.sources import Truth
 
 _TRUTH_VIEWS = 8  # of the built-in mice, whose truth is made while one waits
@@ -279,8 +279,8 @@ def observed_pixels(scene: Scene) -> np.ndarray:
 def own_rgba(scene: Scene) -> np.ndarray:
   """The photographs as straight RGBA (V, H, W, 4)."""
   real = np.asarray(scene.view_mask)
-  alphas = np.asarray(scene.alphas)[real]
-  return np.concatenate([np.asarray(scene.images)[real], alphas[..., None]], -1)
+  images, alphas = np.asarray(scene.images)[real], np.asarray(scene.alphas)[real]
+  return unit(np.concatenate([images, alphas[..., None]], -1))
 
 
 def real_cameras(scene: Scene) -> Cameras:

@@ -15,7 +15,7 @@ from jaxsplat_mouse.errors import InputError
 from jaxsplat_mouse.gaussians import Gaussians
 from jaxsplat_mouse.pipeline.ahead import Ahead
 from jaxsplat_mouse.pipeline.settings import Settings
-from jaxsplat_mouse.scene import Scene, Similarity, transform_scene
+from jaxsplat_mouse.scene import Scene, Similarity, to_levels, transform_scene
 from jaxsplat_mouse.sources import Source
 from jaxsplat_mouse.visual_hull import HullConfig, build_hull, carve_hull, hull_extent
 
@@ -65,6 +65,7 @@ def load(source: Source) -> Loaded:
   started = time.monotonic()
   digest = sources.digest(source)
   scene, warnings = sources.read_source(source)
+  scene = to_levels(scene)
   seconds = time.monotonic() - started
   return Loaded(source=source, digest=digest, scene=scene, warnings=warnings, seconds=seconds)
 
@@ -131,7 +132,7 @@ def read_canonical(source: Source, similarity: Similarity) -> Scene:
   Raises:
     InputError: the scene cannot be read.
   """
-  return transform_scene(sources.read_source(source)[0], similarity)
+  return transform_scene(to_levels(sources.read_source(source)[0]), similarity)
 
 
 def start_fit(scene: Scene, settings: Settings, seed: int) -> tuple[Scene, Gaussians]:
@@ -165,7 +166,7 @@ def measure_radius(source: Source, config: HullConfig) -> float:
   Raises:
     InputError: the scene cannot be read, or has no hull.
   """
-  scene, _ = sources.read_source(source)
+  scene = load(source).scene
   try:
     return hull_extent(scene, config)[1]
   except ValueError as error:

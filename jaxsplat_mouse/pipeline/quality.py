@@ -17,7 +17,7 @@ from jax.typing import ArrayLike
 
 from jaxsplat_mouse import metrics
 from jaxsplat_mouse.cameras import Cameras
-from jaxsplat_mouse.scene import Scene
+from jaxsplat_mouse.scene import Scene, unit
 from jaxsplat_mouse.visual_hull import HullConfig, carve_hull, dilate, hull_alpha
 
 # What each score means, best value first.
@@ -145,9 +145,9 @@ def _agreement(
     column, line = np.where(known, column, 0), np.where(known, line, 0)
     shown = np.asarray(inputs["depth"])[row, line, column]
     known &= np.asarray(inputs["alpha"])[row, line, column] > 0.5
-    known &= np.asarray(scene.alphas)[view, line, column] > 0.9
+    known &= unit(np.asarray(scene.alphas)[view, line, column]) > 0.9
     known &= np.abs(shown - depth) < _SAME_DEPTH * depth
-    off = np.asarray(scene.images)[view, line, column] - colors
+    off = unit(np.asarray(scene.images)[view, line, column]) - colors
     total += float((off[known] ** 2).mean(-1).sum())
     count += int(known.sum())
   return metrics.to_decibel(total / count) if count else float("nan")

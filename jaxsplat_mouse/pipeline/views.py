@@ -71,8 +71,17 @@ def _credible(gaussians: Gaussians, shown: jax.Array, scene: Scene) -> jax.Array
 
 
 @functools.partial(jax.jit, static_argnames="capacity")
-def _render(gaussians: Gaussians, cameras: Cameras, capacity: int) -> RenderOutput:
-  return render_views(gaussians, cameras, capacity=capacity)
+def _render(
+  gaussians: Gaussians, cameras: Cameras, capacity: int
+) -> tuple[RenderOutput, jax.Array]:
+  """Renders, and () how many splat-tile pairs of a view found no room."""
+  output = render_views(gaussians, cameras, capacity=capacity)
+  return output, output.overflow.max()
+
+
+@functools.partial(jax.jit, static_argnames="count")
+def _first_views(output: RenderOutput, count: int) -> RenderOutput:
+  return jax.tree.map(lambda leaf: leaf[:count], output)
 
 
 class Renders:
@@ -107,13 +116,14 @@ class Renders:
     return range(0, len(self._cameras), self._at_once)
 
   def _start(self, first: int) -> tuple[Any, jax.Array]:
-    """What is wanted of a part's renders, and how many splat-tile pairs found no room."""
+    """What is wanted of a part's renders, and `_render`'s overflow."""
     index = np.minimum(np.arange(first, first + self._at_once), len(self._cameras) - 1)
-    output = _render(self._gaussians, select(self._cameras, index), self._capacity)
-    wanted, count = self._reduce(output), len(self._cameras) - first
+    part = select(self._cameras, index)
+    output, overflow = _render(self._gaussians, part, self._capacity)
+    count = len(self._cameras) - first
     if count < self._at_once:  # What only fills up the program's cameras need not travel.
-      wanted = jax.tree.map(lambda leaf: leaf[:count], wanted)
-    return wanted, output.overflow.max()
+      output = _first_views(output, count)
+    return self._reduce(output), overflow
 
   def __iter__(self) -> Iterator[Any]:
     """Yields what is wanted of consecutive cameras, as NumPy.

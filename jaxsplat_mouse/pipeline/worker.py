@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Protocol
@@ -42,6 +43,10 @@ from jaxsplat_mouse.sources import Source
 Read = dict[str, Loaded | Exception]
 _SAVED_AT_ONCE = 16  # mostly waiting for the disk
 _FETCHED_AT_ONCE = 3
+_MOST_READERS = 8  # decoding images is soon done
+# Beside an accelerator a thread that wants to go on waits at most so long for each of the others:
+# with Python's 5 ms the one that drives the device would wait longer than it works.
+_SWITCH_SECONDS = 0.0005
 _ON_DEVICE = 24  # fits whose renders, some 0.1 GB each, wait on an accelerator to be fetched
 
 
@@ -94,7 +99,9 @@ class Worker:
     # On a CPU whatever ran beside the fit would take the cores that it is using.
     beside = device.is_accelerator()
     self._fetchers = Fetchers(_FETCHED_AT_ONCE, _ON_DEVICE) if beside else None
-    self.reader_threads = max(2, min(32, host_cores() - 2)) if beside else 1
+    self.reader_threads = max(2, min(_MOST_READERS, host_cores() // 2)) if beside else 1
+    if beside:
+      sys.setswitchinterval(_SWITCH_SECONDS)
 
   def scale(self, name: str) -> float | None:
     """Canonical units per input unit of a scene, where its recording shares one."""

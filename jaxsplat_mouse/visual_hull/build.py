@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsplat_mouse.scene import Scene
+from jaxsplat_mouse.scene import Scene, unit
 from jaxsplat_mouse.visual_hull.bounds import find_bounds
 from jaxsplat_mouse.visual_hull.carve import carve, tighten
 from jaxsplat_mouse.visual_hull.color import point_colors
@@ -47,7 +47,7 @@ def carve_hull(scene: Scene, config: HullConfig = DEFAULT_CONFIG) -> Hull:
   carved = _carve_scene(scene, config)
   grid = (carved.values, carved.origin, carved.voxel_size)
   points, normals, area = surface_points(carved.views, *grid, config.num_points)
-  images = jnp.asarray(scene.images)
+  images = unit(jnp.asarray(scene.images))
   colors, visibility = point_colors(carved.photographed, images, *grid, points, normals)
   centroid, radius = volume_moments(*grid)
   return Hull(

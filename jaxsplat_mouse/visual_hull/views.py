@@ -67,7 +67,9 @@ def make_views(
 
 
 def quantize(alphas: jax.Array) -> jax.Array:
-  """Alphas in [0, 1] as uint8 coverage."""
+  """Alphas in [0, 1] as uint8 coverage; those that are uint8 already as they are."""
+  if alphas.dtype == jnp.uint8:
+    return alphas
   return jnp.round(jnp.clip(alphas, 0.0, 1.0) * 255.0).astype(jnp.uint8)
 
 

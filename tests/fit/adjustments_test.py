@@ -78,7 +78,10 @@ def _fit_views(fitted, changed, config):
 
 def test_exposures_are_found_up_to_what_all_views_share(mouse, fitted):
   gains = pm.exposure_gains(4, seed=1, spread=0.2)
-  config = dataclasses.replace(_FROZEN, exposure=True, exposure_rate=0.02)
+  # Long and hardly pulled back: an error of .03 is left, however XLA compiles it.
+  config = dataclasses.replace(
+    _FROZEN, exposure=True, exposure_rate=0.02, exposure_weight=0.01, iterations=120
+  )
   state = _fit_views(fitted, pm.apply_exposure(mouse, gains), config)
   plain = _fit_views(fitted, mouse, config)
   seen = mouse.images[mouse.alphas > 0.9].mean(0)
@@ -138,8 +141,9 @@ def test_adjusted_cameras_stay_rigid_and_zero_changes_nothing():
 
 def test_off_is_no_part_of_the_state(fitted):
   one = jax.tree.map(lambda a: a[0], fitted)
-  assert fit.init(one, 0, 4, _BASE).adjustments is None
-  assert len(jax.tree.leaves(fit.init(one, 0, 4, _BASE))) == len(jax.tree.leaves(fit.init(one)))
+  off = dataclasses.replace(_BASE, average_from=1.0)
+  assert fit.init(one, 0, 4, off).adjustments is None
+  assert len(jax.tree.leaves(fit.init(one, 0, 4, off))) == len(jax.tree.leaves(fit.init(one)))
 
 
 def test_pixels_in_doubt_and_along_the_outline_are_not_fitted_to(mouse):
