@@ -120,24 +120,18 @@ def decay_opacity(gaussians: G, factor: jax.Array | float) -> G:
 
 
 def limit_shape(
-  gaussians: G,
-  min_scale: jax.Array | float,
-  max_scale: float,
-  max_anisotropy: float,
-  max_thickness: float = 1.0,
+  gaussians: G, min_scale: jax.Array | float, max_scale: float, max_anisotropy: float
 ) -> G:
   """Keeps the two largest deviations at `min_scale` or more, all at `max_scale` or less.
 
   The largest is at most `max_anisotropy` times the next: needles, which flip between views, cannot
-  form. For discs these two are all there are; an ellipsoid may be as flat as it likes, and is at
-  most `max_thickness` times as thick as it is wide.
+  form. For discs these two are all there are; an ellipsoid may be as flat as it likes.
 
   Args:
     gaussians: (N,).
     min_scale: world units; 0 sets no limit.
     max_scale: world units.
     max_anisotropy: ratio.
-    max_thickness: ratio of the smallest deviation to the next.
   """
   logs = jnp.minimum(gaussians.log_scales, np.log(max_scale))
   floor = jnp.log(jnp.maximum(min_scale, 1e-12))
@@ -147,10 +141,7 @@ def limit_shape(
     smallest = jnp.arange(3) == jnp.argmin(logs, -1, keepdims=True)
     logs = jnp.where(smallest, logs, jnp.maximum(logs, floor))
   ordered = jnp.sort(logs, -1)
-  middle = ordered[..., -2:-1]
-  logs = jnp.minimum(logs, middle + np.log(max_anisotropy))
-  if max_thickness < 1 and not isinstance(gaussians, Gaussians2D):
-    logs = jnp.where(smallest, jnp.minimum(logs, middle + np.log(max_thickness)), logs)
+  logs = jnp.minimum(logs, ordered[..., -2:-1] + np.log(max_anisotropy))
   return dataclasses.replace(gaussians, log_scales=logs)
 
 

@@ -54,8 +54,6 @@ class Config:
       the views.
     max_scale: largest standard deviation.
     max_anisotropy: largest ratio of the two largest axes.
-    max_thickness: largest ratio of an ellipsoid's smallest axis to the next: flat ones follow the
-      surface, and do not stand out in views from elsewhere.
     random_background: draw a background colour per view and step; white otherwise.
     resolutions: downsampling of the views, one stage each, coarse to fine.
     stages: fractions of the iterations at which the second and later stages begin.
@@ -107,7 +105,6 @@ class Config:
   min_scale: float = 0.7
   max_scale: float = 0.3
   max_anisotropy: float = 10.0
-  max_thickness: float = 1.0
   random_background: bool = True
   resolutions: tuple[int, ...] = (2, 1)
   stages: tuple[float, ...] = (0.5,)

@@ -122,11 +122,7 @@ def step(
     rate = optimizer.position_rate(config.rates, state.step, config.iterations)
     gaussians = density.explore(gaussians, noise_key, config.noise * rate)
   gaussians = density.limit_shape(
-    gaussians,
-    config.min_scale * problem.footprint,
-    config.max_scale,
-    config.max_anisotropy,
-    config.max_thickness,
+    gaussians, config.min_scale * problem.footprint, config.max_scale, config.max_anisotropy
   )
   state = dataclasses.replace(
     state,
