@@ -44,8 +44,8 @@ Read = dict[str, Loaded | Exception]
 _SAVED_AT_ONCE = 16  # mostly waiting for the disk
 _FETCHED_AT_ONCE = 3
 _MOST_READERS = 8  # decoding images is soon done
-# Beside an accelerator a thread that wants to go on waits at most so long for each of the others:
-# with Python's 5 ms the one that drives the device would wait longer than it works.
+# Beside an accelerator, where one thread drives it and many read and write: how long one of them
+# keeps the interpreter from the others. Python's own 5 ms are long against a call to the device.
 _SWITCH_SECONDS = 0.0005
 _ON_DEVICE = 24  # fits whose renders, some 0.1 GB each, wait on an accelerator to be fetched
 

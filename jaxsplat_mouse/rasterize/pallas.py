@@ -22,14 +22,14 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plt
 
-from jaxsplat_mouse.pallas_math import sum_lanes
+from jaxsplat_mouse.pallas_math import WARP, sum_lanes
 from jaxsplat_mouse.rasterize import blend, pallas_blend
 from jaxsplat_mouse.rasterize.base import Bundle, Channels, Options
 from jaxsplat_mouse.rasterize.pallas_binning import TileLists, bin_splats
 from jaxsplat_mouse.rasterize.pallas_binning import fits as fits
 from jaxsplat_mouse.rasterize.pallas_tiles import ROW, Tiles, at_row, group_size
 
-_SPLIT = 2  # lanes that share a column of a tile
+_SPLIT = 2  # lanes that share a column of a tile, where there are enough
 # Where rows are summed, of ellipsoids and of discs: splats per program, and rows of each that are
 # loaded together.
 _SPLATS = {False: 32, True: 16}
@@ -61,6 +61,11 @@ def forward(bundle: Bundle, options: Options) -> tuple[Channels, Residuals, jax.
   return channels, Residuals(lists=lists, walked=walked, number=number), lists.overflow
 
 
+def _split(options: Options) -> int:
+  """Lanes that share a column: no more than a warp has for a tile, or than the column has rows."""
+  return min(_SPLIT, WARP // options.tile_size, options.tile_size)
+
+
 def composite(bundle: Bundle, lists: TileLists, options: Options) -> tuple[Channels, jax.Array]:
   """Channels of images whose tile lists are known, and `Residuals.walked`."""
   images, size = len(lists.lengths), (options.height, options.width)
@@ -71,7 +76,7 @@ def composite(bundle: Bundle, lists: TileLists, options: Options) -> tuple[Chann
   )
   colors, others, walked = _launch(
     functools.partial(_forward_kernel, options=options),
-    pl.cdiv(options.num_tiles, group_size(options, _SPLIT)),
+    pl.cdiv(options.num_tiles, group_size(options, _split(options))),
     (_busiest_first(lists.lengths), lists.starts, lists.lengths, bundle.reference[:, None]),
     (lists.slots.reshape(-1), lists.ranks.reshape(-1), _by_depth(bundle, lists, options)),
     outputs,
@@ -115,7 +120,7 @@ def gradient_rows(
   planes = (*channels, *gradient)
   return _launch(
     functools.partial(_backward_kernel, options=options),
-    pl.cdiv(options.num_tiles, group_size(options, _SPLIT)),
+    pl.cdiv(options.num_tiles, group_size(options, _split(options))),
     (*inputs, *planes),
     (*whole, written),
     (jax.ShapeDtypeStruct((written.size, ROW), jnp.float32), written),
@@ -200,7 +205,7 @@ def _launch(
 def _forward_kernel(*refs: Any, options: Options) -> None:
   """Composites the tiles of one program."""
   order, starts, lengths, reference, slots, ranks, features, colors, others, walked = refs
-  tiles = Tiles(options, order, starts, lengths, slots, ranks, features, _SPLIT)
+  tiles = Tiles(options, order, starts, lengths, slots, ranks, features, _split(options))
   inverse, rows = reference[0], tiles.rows
 
   def step(_: jax.Array, __: jax.Array, feature: blend.Values, state: Any) -> Any:
@@ -222,7 +227,7 @@ def _backward_kernel(*refs: Any, options: Options) -> None:
   """Writes every splat's sums over each of the program's tiles to the slot of that pair."""
   order, starts, lengths, reference, colors, others, d_colors, d_others = refs[:8]
   slots, ranks, features, _, sums, written = refs[8:]
-  tiles = Tiles(options, order, starts, lengths, slots, ranks, features, _SPLIT)
+  tiles = Tiles(options, order, starts, lengths, slots, ranks, features, _split(options))
   inverse, rows = reference[0], tiles.rows
   count = blend.num_channels(options.geometry)
 

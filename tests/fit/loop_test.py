@@ -11,6 +11,7 @@ import pytest
 
 from jaxsplat_mouse import cameras, fit, scene
 from jaxsplat_mouse import procedural_mouse as pm
+from jaxsplat_mouse.fit import loop
 
 _CONFIG = fit.Config(
   model="3dgs",
@@ -126,3 +127,18 @@ def test_fit_scenes_finds_room_by_itself():
     assert found.losses.shape == (10,)
     np.testing.assert_allclose(found.losses, wanted.losses, rtol=1e-3)
     assert found.gaussians.means.shape == (300, 3)
+
+
+def test_the_result_is_the_mean_of_the_last_steps():
+  config = dataclasses.replace(_CONFIG, iterations=10, average_from=0.6)
+  path = [fit.random_gaussians(_CONFIG, jax.random.key(i)) for i in range(11)]
+  state = fit.init(path[0], config=config)
+  for step in range(10):
+    average = loop._average(state, path[step + 1], config)
+    state = dataclasses.replace(state, step=state.step + 1, average=average)
+    if step < 6:
+      np.testing.assert_array_equal(state.result.means, path[step + 1].means)
+  mean = np.mean([g.means for g in path[7:]], 0)
+  np.testing.assert_allclose(state.result.means, mean, atol=1e-6)
+  off = fit.init(path[0], config=dataclasses.replace(config, average_from=1.0))
+  assert off.average is None and off.result is path[0]

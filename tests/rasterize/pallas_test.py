@@ -105,6 +105,15 @@ def test_other_tile_sizes(tile_size):
   _agree(gradient, want_gradient, 1e-4)
 
 
+@pytest.mark.parametrize("tile_size", [1, 32])
+def test_the_smallest_and_largest_tiles_lower(tile_size):
+  """A column of one row, and tiles that take a whole warp, cannot be shared by lanes."""
+  options = _options(False, False, tile_size=tile_size)
+  bundle = jax.eval_shape(lambda: _bundle(options, 1, 40, 0.1))
+  traced = jax.jit(lambda b: pallas.forward(b, options)[0]).trace(bundle)
+  assert lower_for_cuda(traced).count("triton") >= 3
+
+
 def test_splats_without_intersections_get_no_gradient():
   options = _options(False, False, interpret=True, capacity=64, tile_size=4)
   bundle, weights = _bundle(options, images=1), _weights(options, images=1)
