@@ -35,7 +35,8 @@ _LEGEND = (
    "camera, in its colour, sees its own middle. Lines should pass close by the dot."),
 )  # fmt: skip
 _STYLE = """
-  body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 90rem; color: #222; }
+  body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 90rem;
+    padding: 0 1.5rem; color: #222; }
   table { border-collapse: collapse; } td, th { padding: .2rem .8rem; text-align: right; }
   td:first-child, th:first-child { text-align: left; } img { max-width: 100%; }
   .bad { color: #a22; font-weight: 600; } dt { font-weight: 600; }
