@@ -60,6 +60,7 @@ SIZES: dict[str, tuple[int, int, dict[str, Any]]] = {
       "fit.hull_size": 32,
       "fit.resolutions": (1,),
       "fit.stages": (),
+      "fit.geometry_from": 0.0,
     },
   ),
 }
@@ -171,7 +172,7 @@ def fit_trials(
   started = time.monotonic()
   for part in fit.chunks(config, _CHUNK):
     while True:
-      new, _ = fit.run_chunk(state, batch, config, part.resolution, part.last - part.first)
+      new, _ = fit.run_chunk(state, batch, config, *part.program)
       if int(np.max(new.overflow)) == 0:
         break
       config = dataclasses.replace(config, tile_entries=config.tile_entries * _GROWTH)

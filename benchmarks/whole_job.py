@@ -39,6 +39,7 @@ TINY = (
   "--config.fit.relocate_every=5",
   "--config.fit.resolutions=(1,)",
   "--config.fit.stages=()",
+  "--config.fit.geometry_from=0.0",
   "--config.render.num_views=4",
   "--config.render.image_size=32",
   "--config.checkpoint.steps=5",

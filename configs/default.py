@@ -109,5 +109,6 @@ def shrink(config: ConfigDict) -> None:
   # At this size compiling a second stage takes longer than its smaller images save.
   config.fit.resolutions = (1,)
   config.fit.stages = ()
+  config.fit.geometry_from = 0.0
   config.render.image_size = 256
   config.report.quality = False

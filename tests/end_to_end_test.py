@@ -31,6 +31,7 @@ def small_config(model: str):
   config.fit.relocate_every = 20
   config.fit.resolutions = (1,)
   config.fit.stages = ()
+  config.fit.geometry_from = 0.0
   config.render.image_size = SIZE
   config.checkpoint.steps = 20
   return config

@@ -31,6 +31,7 @@ def tiny_config(data_input: str = "") -> ConfigDict:
   config.fit.relocate_every = 5
   config.fit.resolutions = (1,)
   config.fit.stages = ()
+  config.fit.geometry_from = 0.0
   config.render.num_views = 4
   config.render.image_size = 32
   config.batch.scenes = "2"

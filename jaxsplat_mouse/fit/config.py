@@ -35,7 +35,8 @@ class Config:
     hull_size: their side in pixels.
     depth_weight: of the depth distortion (discs).
     normal_weight: of the disagreement of normals with the depth's own (discs).
-    geometry_from: fraction of the iterations after which these two act.
+    geometry_from: fraction of the iterations after which these two act; before it no geometry is
+      rendered.
     opacity_weight: of the mean opacity: faint splats vanish.
     scale_weight: of the mean standard deviation.
     spare: splats whose opacity matters less than this to the views of a step (its gradient) feel
@@ -91,7 +92,7 @@ class Config:
   hull_size: int = 128
   depth_weight: float = 0.1
   normal_weight: float = 0.05
-  geometry_from: float = 0.3
+  geometry_from: float = 0.5
   opacity_weight: float = 0.1
   scale_weight: float = 1.0
   spare: float = 0.0
@@ -164,20 +165,36 @@ class Stage:
     first: its first step.
     last: one past its last step.
     resolution: downsampling of the views.
+    geometry: whether depth and normals are rendered and have losses.
   """
 
   first: int
   last: int
   resolution: int
+  geometry: bool
+
+  @property
+  def program(self) -> tuple[int, int, bool]:
+    """What `run_chunk` has to know of it: resolution, number of steps, geometry."""
+    return (self.resolution, self.last - self.first, self.geometry)
 
 
 def stages(config: Config) -> list[Stage]:
   """The stages of a fit, cut at whole relocation periods, without empty ones."""
   period = max(config.relocate_every, 1)
-  cuts = [round(f * config.iterations / period) * period for f in config.stages]
-  edges = [0, *cuts, config.iterations]
+  cut = lambda fraction: round(fraction * config.iterations / period) * period
+  edges = [0, *map(cut, config.stages), config.iterations]
   spans = zip(edges[:-1], edges[1:], config.resolutions, strict=True)
-  return [Stage(first=a, last=b, resolution=r) for a, b, r in spans if b > a]
+  geometry_from = cut(config.geometry_from) if config.model == "2dgs" else config.iterations
+  return [
+    Stage(first=a, last=b, resolution=resolution, geometry=geometry)
+    for first, last, resolution in spans
+    for a, b, geometry in (
+      (first, min(last, geometry_from), False),
+      (max(first, geometry_from), last, True),
+    )
+    if b > a
+  ]
 
 
 def chunks(config: Config, longest: int) -> list[Stage]:
@@ -185,7 +202,7 @@ def chunks(config: Config, longest: int) -> list[Stage]:
   period = max(config.relocate_every, 1)
   size = max(longest // period, 1) * period
   return [
-    Stage(first=a, last=min(a + size, stage.last), resolution=stage.resolution)
+    dataclasses.replace(stage, first=a, last=min(a + size, stage.last))
     for stage in stages(config)
     for a in range(stage.first, stage.last, size)
   ]

@@ -89,9 +89,9 @@ def init(
 
 
 def step(
-  state: FitState, problem: Problem, config: Config
+  state: FitState, problem: Problem, config: Config, geometry: bool
 ) -> tuple[FitState, dict[str, jax.Array]]:
-  """One optimisation step of one scene."""
+  """One optimisation step of one scene; `geometry` as in `Stage`."""
   key = jax.random.fold_in(jax.random.key(state.seed), state.step)
   view_key, background_key, noise_key, drop_key = jax.random.split(key, 4)
   hull_key = jax.random.fold_in(key, 4)
@@ -104,7 +104,7 @@ def step(
     backgrounds = jnp.ones((views.alphas.shape[0], 3))
     if config.random_background:
       backgrounds = jax.random.uniform(background_key, backgrounds.shape)
-    total, parts = loss(gaussians, shown, state.step, views, backgrounds, problem.area, config)
+    total, parts = loss(gaussians, shown, views, backgrounds, problem.area, config, geometry)
     hull = hull_loss(gaussians, shown, problem.hull_views, hull_key, config)
     return total + hull, {**parts, "loss": total + hull}
 
@@ -181,13 +181,13 @@ def _relocate(state: FitState, config: Config) -> FitState:
 
 
 def _scene_chunk(
-  state: FitState, scene: Scene, config: Config, resolution: int, num_steps: int
+  state: FitState, scene: Scene, config: Config, resolution: int, num_steps: int, geometry: bool
 ) -> tuple[FitState, dict[str, jax.Array]]:
   """`num_steps` steps of one scene, with a relocation after every whole period."""
   problem = problem_at(scene, resolution, config.mask_tolerance)
 
   def one(state: FitState, _: None) -> tuple[FitState, dict[str, jax.Array]]:
-    return step(state, problem, config)
+    return step(state, problem, config, geometry)
 
   def period(state: FitState, _: None) -> tuple[FitState, dict[str, jax.Array]]:
     state, metrics = jax.lax.scan(one, state, None, config.relocate_every)
@@ -204,9 +204,14 @@ def _scene_chunk(
   return state, metrics
 
 
-@functools.partial(jax.jit, static_argnums=(2, 3, 4))
+@functools.partial(jax.jit, static_argnums=(2, 3, 4, 5))
 def run_chunk(
-  state: FitState, scenes: Scene, config: Config, resolution: int, num_steps: int
+  state: FitState,
+  scenes: Scene,
+  config: Config,
+  resolution: int,
+  num_steps: int,
+  geometry: bool,
 ) -> tuple[FitState, dict[str, jax.Array]]:
   """Steps a batch of scenes together.
 
@@ -217,11 +222,15 @@ def run_chunk(
     resolution: downsampling of the views, that of the stage.
     num_steps: steps to take; a chunk that starts and ends on whole relocation periods does
       the same as several chunks in a row.
+    geometry: whether depth and normals have losses, that of the stage.
 
   Returns:
     the state, and metrics (B, num_steps) by name.
   """
-  run = functools.partial(_scene_chunk, config=config, resolution=resolution, num_steps=num_steps)
+
+  def run(state: FitState, scene: Scene) -> tuple[FitState, dict[str, jax.Array]]:
+    return _scene_chunk(state, scene, config, resolution, num_steps, geometry)
+
   return jax.vmap(run)(state, scenes)
 
 
@@ -272,7 +281,7 @@ def _advance(
 ) -> tuple[FitState, dict[str, jax.Array], Config]:
   """One chunk, again with more room for as long as splats do not find any."""
   while True:
-    after, metrics = run_chunk(state, scenes, config, part.resolution, part.last - part.first)
+    after, metrics = run_chunk(state, scenes, config, *part.program)
     if int(after.overflow.max()) == 0:
       return after, metrics, config
     config = dataclasses.replace(config, tile_entries=1.5 * config.tile_entries)

@@ -133,7 +133,7 @@ def adjusted(views: Views, adjustments: Adjustments | None) -> Views:
 
 
 def _view_loss(
-  output: RenderOutput, target: Views, background: jax.Array, config: Config
+  output: RenderOutput, target: Views, background: jax.Array, config: Config, geometry: bool
 ) -> dict[str, jax.Array]:
   """Per-pixel mean losses of one view, unweighted."""
   wanted = target.colors + (1.0 - target.alphas)[..., None] * background
@@ -143,7 +143,7 @@ def _view_loss(
     parts["l1"], parts["ssim"] = photometric(shown, wanted, target.observed)
   else:
     parts["l1"] = losses.l1(shown, wanted, target.observed)
-  if config.model == "2dgs":
+  if geometry:
     parts["distortion"] = losses.distortion(output.distortion, target.observed)
     parts["normal"] = losses.normal_consistency(
       output.normal, output.depth, output.alpha, target.cameras, target.observed
@@ -164,22 +164,22 @@ def expose_over(
 def loss(
   gaussians: Gaussians,
   alive: jax.Array,
-  step: jax.Array,
   views: Views,
   backgrounds: jax.Array,
   area: jax.Array,
   config: Config,
+  geometry: bool,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
   """How far N Gaussians are from the given views, and the parts of that for the record.
 
   Args:
     gaussians: (N,).
     alive: (N,) bool, slots in use.
-    step: () steps done.
     views: (V,) targets.
     backgrounds: (V, 3) colours behind render and photograph alike.
     area: () pixels of a view over the mean pixels of its silhouette.
     config: weights.
+    geometry: whether depth and normals count.
   """
   shown = gs.mask(gaussians, alive)
   capacity = int(config.tile_entries * config.num_gaussians)
@@ -189,11 +189,11 @@ def loss(
       shown,
       view.cameras,
       background=background,
-      geometry=config.model == "2dgs",
+      geometry=geometry,
       capacity=max(capacity, 64),
       alpha_max=config.alpha_max,
     )
-    return _view_loss(output, view, background, config), output.overflow
+    return _view_loss(output, view, background, config, geometry), output.overflow
 
   parts, overflow = jax.vmap(one)(views, backgrounds)
   real = (views.observed.max((1, 2)) > 0).astype(jnp.float32)
@@ -202,10 +202,8 @@ def loss(
   if config.ssim_weight > 0:
     image += config.ssim_weight * (1.0 - parts["ssim"])
   total = image + config.mask_weight * parts["mask"]
-  if config.model == "2dgs":
-    on = (step >= config.geometry_from * config.iterations).astype(jnp.float32)
-    total += on * config.depth_weight * parts["distortion"]
-    total += on * config.normal_weight * parts["normal"]
+  if geometry:
+    total += config.depth_weight * parts["distortion"] + config.normal_weight * parts["normal"]
   total = total * area
   return total, {**parts, "loss": total, "overflow": overflow.max()}
 

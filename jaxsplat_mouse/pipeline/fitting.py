@@ -33,6 +33,7 @@ _MAX_GROWTHS = 6
 _STEPS = 50
 _STEPS_ON_ACCELERATORS = 250
 
+_Program = tuple[int, int, bool]  # see `fit.Stage.program`
 OnChunk = Callable[[int, Mapping[str, np.ndarray]], None]
 
 
@@ -180,25 +181,28 @@ class _Loop:
 
   def compile_ahead(self, chunks: Sequence[fit.Stage]) -> None:
     """Has all programs of a fit compiled but the very first, which this thread is about to run."""
-    programs = [(c.resolution, c.last - max(c.first, self.iteration)) for c in chunks]
+    programs = dict.fromkeys(self._program(chunk) for chunk in chunks)
     together = self._groups[: len(jax.local_devices())]
-    todo = [(group, *program) for program in dict.fromkeys(programs) for group in together]
-    for group, resolution, steps in todo[1:]:
-      args = (group.state, group.scenes, self._config, resolution, steps)
+    todo = [(group, program) for program in programs for group in together]
+    for group, program in todo[1:]:
+      args = (group.state, group.scenes, self._config, *program)
       build = lambda args=args: fit.run_chunk.lower(*args).compile()
-      self._fitter._ahead.start(self._program(group, resolution, steps), build)
+      self._fitter._ahead.start(self._compiled(group, program), build)
 
-  def _program(self, group: _Group, resolution: int, steps: int) -> tuple:
+  def _program(self, chunk: fit.Stage) -> _Program:
+    """What is left to do of a chunk."""
+    return dataclasses.replace(chunk, first=max(chunk.first, self.iteration)).program
+
+  def _compiled(self, group: _Group, program: _Program) -> tuple:
     """What tells the compiled programs of chunks apart."""
     (device,) = group.state.step.devices()
     shapes = tuple(leaf.shape for leaf in jax.tree.leaves((group.state, group.scenes)))
-    return (self._config, resolution, steps, device.id, shapes)
+    return (self._config, program, device.id, shapes)
 
   def advance(self, chunk: fit.Stage) -> dict[str, np.ndarray]:
     """Runs to the end of a chunk; the last step's metrics (B,)."""
-    steps = chunk.last - self.iteration
     for _ in range(_MAX_GROWTHS):
-      states, metrics = self._run(chunk.resolution, steps)
+      states, metrics = self._run(self._program(chunk))
       dropped = max(int(jax.device_get(state.overflow).max()) for state in states)
       if dropped == 0:
         break
@@ -224,24 +228,24 @@ class _Loop:
       self.failures.setdefault(int(i), reason)
     self._losses = losses
 
-  def _run(self, resolution: int, steps: int) -> tuple[list[FitState], dict[str, np.ndarray]]:
+  def _run(self, program: _Program) -> tuple[list[FitState], dict[str, np.ndarray]]:
     """One chunk of every group, from its state as it stands; all devices work at once."""
     while True:
       try:
-        return self._try(resolution, steps)
+        return self._try(program)
       except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
           raise
       self._halve()
 
-  def _try(self, resolution: int, steps: int) -> tuple[list[FitState], dict[str, np.ndarray]]:
+  def _try(self, program: _Program) -> tuple[list[FitState], dict[str, np.ndarray]]:
     states, records = [], []
     together = len(jax.local_devices())
     for first in range(0, len(self._groups), together):
       for group in self._groups[first : first + together]:
-        self._fitter._ahead.wait(self._program(group, resolution, steps))
+        self._fitter._ahead.wait(self._compiled(group, program))
         with jax.transfer_guard("disallow"):
-          state, metrics = fit.run_chunk(group.state, group.scenes, self._config, resolution, steps)
+          state, metrics = fit.run_chunk(group.state, group.scenes, self._config, *program)
         states.append(state)
         records.append(metrics)
       # Not more than one group on a device: their temporaries would not fit together.

@@ -55,7 +55,7 @@ def _stack(one: scene.Scene) -> scene.Scene:
 
 
 def _run(state, batch, config):
-  return fit.run_chunk(state, batch, config, 1, config.iterations)[0]
+  return fit.run_chunk(state, batch, config, 1, config.iterations, False)[0]
 
 
 @pytest.fixture(scope="module")

@@ -28,7 +28,7 @@ def test_fur_has_no_rim(coat):
   seeds = jnp.zeros(1, jnp.uint32)
   batch, gaussians = fit.start_batch(batch, seeds, _CONFIG)
   state = jax.vmap(lambda g, s: fit.init(g, s, 6, _CONFIG))(gaussians, seeds)
-  state, _ = fit.run_chunk(state, batch, _CONFIG, 1, _CONFIG.iterations)
+  state, _ = fit.run_chunk(state, batch, _CONFIG, 1, _CONFIG.iterations, True)
   new = cameras.generate_camera_poses(3, image_size=64)
   output = render_views(fit.unstack(state.gaussians, 0), new, geometry=False)
   rgba = to_rgba8(np.asarray(output.rgb), np.asarray(output.alpha)) / 255.0

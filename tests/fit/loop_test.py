@@ -43,7 +43,7 @@ def start(batch):
 def _run(state, batch, longest):
   losses = []
   for part in fit.chunks(_CONFIG, longest):
-    state, metrics = fit.run_chunk(state, batch, _CONFIG, part.resolution, part.last - part.first)
+    state, metrics = fit.run_chunk(state, batch, _CONFIG, *part.program)
     losses.append(np.asarray(metrics["loss"]))
   return state, np.concatenate(losses, -1)
 
@@ -89,7 +89,7 @@ def test_padding_views_change_nothing_but_rounding(start, batch, done):
   padded = jax.tree.map(lambda a: jnp.concatenate([a, a[:, :1]], 1), batch)
   padded = dataclasses.replace(padded, view_mask=padded.view_mask.at[:, views:].set(False))
   config = dataclasses.replace(_CONFIG, random_background=False)
-  run = lambda scenes: fit.run_chunk(start, scenes, config, 2, 10)[1]["loss"]
+  run = lambda scenes: fit.run_chunk(start, scenes, config, 2, 10, False)[1]["loss"]
   np.testing.assert_allclose(run(padded), run(batch), rtol=2e-3)
 
 
@@ -111,6 +111,24 @@ def test_stages_and_chunks_cover_every_step_once():
   assert covered == list(range(1030))
   assert all(c.last - c.first <= 130 for c in fit.chunks(config, 130))
   assert [s.resolution for s in fit.stages(config)] == [4, 2, 1]
+
+
+@pytest.mark.parametrize(
+  ("model", "geometry_from", "expected"),
+  [
+    ("2dgs", 0.5, [(0, 500, 2, False), (500, 1030, 1, True)]),
+    ("2dgs", 0.2, [(0, 200, 2, False), (200, 500, 2, True), (500, 1030, 1, True)]),
+    ("2dgs", 0.0, [(0, 500, 2, True), (500, 1030, 1, True)]),
+    ("2dgs", 1.0, [(0, 500, 2, False), (500, 1030, 1, False)]),
+    ("3dgs", 0.0, [(0, 500, 2, False), (500, 1030, 1, False)]),
+  ],
+)
+def test_geometry_begins_where_it_is_asked_to(model, geometry_from, expected):
+  config = fit.Config(
+    model=model, iterations=1030, resolutions=(2, 1), stages=(0.5,), geometry_from=geometry_from
+  )
+  found = [(s.first, s.last, s.resolution, s.geometry) for s in fit.stages(config)]
+  assert found == expected
 
 
 @pytest.mark.slow

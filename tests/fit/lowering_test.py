@@ -34,6 +34,6 @@ def test_a_chunk_lowers_for_cuda_without_a_gpu(monkeypatch):
   )
   batch, seeds = _batch(2, 3, 32), jnp.arange(2, dtype=jnp.uint32)
   start = lambda seed: fit.init(fit.random_gaussians(config, jax.random.key(seed)), seed, 3, config)
-  traced = fit.run_chunk.trace(jax.vmap(start)(seeds), batch, config, 1, 4)
+  traced = fit.run_chunk.trace(jax.vmap(start)(seeds), batch, config, 1, 4, True)
   text = lower_for_cuda(traced)
   assert text.count("triton") >= 5

@@ -56,7 +56,7 @@ def _fit(one: scene.Scene, config: fit.Config, previous=None):
     start = fit.start_warm(previous, fit.unstack(gaussians, 0))
     gaussians = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], start)
   state = jax.vmap(lambda g, s: fit.init(g, s, 6, config))(gaussians, seeds)
-  state, _ = fit.run_chunk(state, batch, config, 1, config.iterations)
+  state, _ = fit.run_chunk(state, batch, config, 1, config.iterations, True)
   return fit.unstack(state.gaussians, 0)
 
 

@@ -105,7 +105,7 @@ def test_a_chunk_calls_nothing_on_the_host(batch):
   state = jax.vmap(functools.partial(fit.init, num_views=4, config=_CONFIG))(
     batch.gaussians, batch.seeds
   )
-  text = fit.run_chunk.lower(state, batch.scenes, _CONFIG, 1, 5).as_text()
+  text = fit.run_chunk.lower(state, batch.scenes, _CONFIG, 1, 5, False).as_text()
   assert not _host_calls(text)
 
   def chatty(state):
