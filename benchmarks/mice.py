@@ -97,10 +97,11 @@ def make_case(
       path.parent.mkdir(parents=True, exist_ok=True)
       np.savez_compressed(path, **levels)
     rgba = {key: value.astype(np.float32) / np.float32(255) for key, value in levels.items()}
-  return _disturb(_scene(rgba["own"], rig), case), rgba["truth"]
+  return _disturb(to_scene(rgba["own"], rig), case), rgba["truth"]
 
 
-def _scene(rgba: np.ndarray, rig: Cameras) -> Scene:
+def to_scene(rgba: np.ndarray, rig: Cameras) -> Scene:
+  """Straight RGBA photographs (V, H, W, 4) in [0, 1] of a rig (V,)."""
   frame = np.array([0, 0, rig.width, rig.height], np.float32)
   alphas = np.ascontiguousarray(rgba[..., 3])
   return Scene(

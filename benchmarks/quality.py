@@ -17,12 +17,13 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import functools
 import importlib
 import json
 import os
 import pathlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -38,7 +39,7 @@ from jaxsplat_mouse.gaussians import Gaussians
 from jaxsplat_mouse.pipeline import device
 from jaxsplat_mouse.pipeline.settings import Settings
 from jaxsplat_mouse.pipeline.views import drop_invisible, render_groups
-from jaxsplat_mouse.scene import Scene, crop_shape, crop_views, stack_scenes
+from jaxsplat_mouse.scene import Scene, Similarity, crop_shape, crop_views, stack_scenes
 from jaxsplat_mouse.visual_hull import HullConfig
 
 # Image size, novel views, and what shrinks a recipe with them.
@@ -77,12 +78,14 @@ class Trial:
     scene: its photographs.
     groups: view indices and canonical cameras of each image size of the truth.
     truth: straight RGBA images.
+    similarity: world -> canonical frame.
   """
 
   name: str
   scene: Scene
   groups: list[tuple[np.ndarray, Cameras]]
   truth: list[np.ndarray]
+  similarity: Similarity
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -124,7 +127,7 @@ def built_in_trial(name: str, size: int, views: int, cache: pathlib.Path | None)
   """A case of the benchmark set."""
   scene, truth = mice.make_case(name, size, views, cache)
   cameras = mice.novel_cameras(size, views)
-  return _canonical(name, scene, [(np.arange(views), cameras)], list(truth))
+  return canonical_trial(name, scene, [(np.arange(views), cameras)], list(truth))
 
 
 def folder_trial(path: pathlib.Path) -> Trial:
@@ -139,7 +142,7 @@ def folder_trial(path: pathlib.Path) -> Trial:
     new = np.flatnonzero(~truth.seen[index])
     groups.append((np.arange(len(images), len(images) + len(new)), _pick(cameras, new)))
     images += [truth.rgba[i] for i in index[new]]
-  return _canonical(path.name, scene, groups, images)
+  return canonical_trial(path.name, scene, groups, images)
 
 
 def _pick(cameras: Cameras, index: np.ndarray) -> Cameras:
@@ -147,29 +150,43 @@ def _pick(cameras: Cameras, index: np.ndarray) -> Cameras:
   return dataclasses.replace(cameras, world_to_camera=poses[index], intrinsics=intrinsics[index])
 
 
-def _canonical(
+def canonical_trial(
   name: str, scene: Scene, groups: list[tuple[np.ndarray, Cameras]], truth: list[np.ndarray]
 ) -> Trial:
+  """A scene, and truth at cameras of its own world, moved to its canonical frame."""
   scene, similarity = canonical.canonicalize(scene)
   moved = []
   for index, cameras in groups:
     poses = similarity.world_to_camera(cameras.world_to_camera).astype(np.float32)
     moved.append((index, dataclasses.replace(cameras, world_to_camera=poses)))
-  return Trial(name=name, scene=scene, groups=moved, truth=truth)
+  return Trial(name=name, scene=scene, groups=moved, truth=truth, similarity=similarity)
 
 
 def fit_trials(
-  trials: Sequence[Trial], seeds: Sequence[int], recipe: Recipe
+  trials: Sequence[Trial],
+  seeds: Sequence[int],
+  recipe: Recipe,
+  begin: Callable[[int, Gaussians], Gaussians] | None = None,
 ) -> tuple[list[Gaussians], float]:
-  """The visible splats of every trial, fitted as one batch, and the seconds that took."""
+  """The visible splats of every trial, fitted as one batch, and the seconds that took.
+
+  Args:
+    trials: the scenes.
+    seeds: one each.
+    recipe: how.
+    begin: given a trial's number and its Gaussians (N,) on the hull, those to start from.
+  """
   shape = crop_shape([trial.scene for trial in trials])
   stack = stack_scenes([crop_views(trial.scene, shape) for trial in trials])
   batch, config = jax.tree.map(jnp.asarray, stack), recipe.fit
   number = jnp.asarray(seeds, jnp.uint32)
   batch, gaussians = fit.start_batch(batch, number, config, recipe.hull)
+  if begin:
+    started = [begin(i, fit.unstack(gaussians, i)) for i in range(len(trials))]
+    gaussians = jax.tree.map(lambda *leaves: jnp.stack(leaves), *started)
   init = lambda g, seed: fit.init(g, seed, batch.view_mask.shape[1], config)
   state = jax.vmap(init)(gaussians, number)
-  started = time.monotonic()
+  clock = time.monotonic()
   for part in fit.chunks(config, _CHUNK):
     while True:
       new, _ = fit.run_chunk(state, batch, config, *part.program)
@@ -178,14 +195,15 @@ def fit_trials(
       config = dataclasses.replace(config, tile_entries=config.tile_entries * _GROWTH)
     state = new
   jax.block_until_ready(state)
-  seconds = time.monotonic() - started
+  seconds = time.monotonic() - clock
   done = [fit.unstack((state.result, state.alive), i) for i in range(len(trials))]
   return [drop_invisible(*one) for one in done], seconds
 
 
-def score(trial: Trial, gaussians: Gaussians) -> dict[str, float]:
+def score(trial: Trial, gaussians: Gaussians, recipe: Recipe) -> dict[str, float]:
   """Mean fg PSNR and IoU of one fit at its novel views."""
-  rendered = [image / np.float32(255) for image in render_groups(gaussians, trial.groups)]
+  width = float(fit.filter_width(trial.scene, recipe.fit))
+  rendered = [image / np.float32(255) for image in render_groups(gaussians, trial.groups, width)]
   pairs = list(zip(rendered, trial.truth, strict=True))
   return {
     "fg_psnr": float(np.nanmean([metrics.fg_psnr(a, b) for a, b in pairs])),
@@ -204,7 +222,7 @@ def run(
       part = work[start : start + batch]
       fits, seconds = fit_trials([t for t, _ in part], [s for _, s in part], recipe)
       with ThreadPoolExecutor(_SCORED_AT_ONCE) as threads:
-        scores = threads.map(score, [trial for trial, _ in part], fits)
+        scores = threads.map(functools.partial(score, recipe=recipe), [t for t, _ in part], fits)
         for (trial, seed), values in zip(part, scores, strict=True):
           one = {"recipe": recipe.name, "scene": trial.name, "seed": seed}
           yield {**one, "seconds": seconds / len(part), **values}

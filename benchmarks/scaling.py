@@ -2,14 +2,16 @@
 
     python -m benchmarks.scaling --model=3d --scenes=16
 
-Every device has scenes of its own and is given its steps in one call, as the pipeline does it, so
-what is measured is how far the host keeps all of them busy. Prints a table, and JSON into $OUT.
+Every device has scenes of its own and is given its steps in one call by a thread of its own, as the
+pipeline does it, so what is measured is how far the host keeps all of them busy. Prints a table,
+and JSON into $OUT.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -28,14 +30,14 @@ def measure(setting: Setting, steps: int, counts: list[int], rounds: int = 3) ->
   rows: list[dict[str, Any]] = []
   for count in counts:
     placed = [jax.device_put(problem, device) for device in jax.local_devices()[:count]]
-    states = [run(*one)[0] for one in placed]  # compiles for every device
-    jax.block_until_ready(states)
+    go = lambda state, one: jax.block_until_ready(run(state, *one[1:])[0])
     seconds = []
-    for _ in range(rounds):
-      begin = time.perf_counter()
-      states = [run(state, *one[1:])[0] for state, one in zip(states, placed, strict=True)]
-      jax.block_until_ready(states)
-      seconds.append(time.perf_counter() - begin)
+    with ThreadPoolExecutor(count) as threads:
+      states = list(threads.map(go, [one[0] for one in placed], placed))  # compiles
+      for _ in range(rounds):
+        begin = time.perf_counter()
+        states = list(threads.map(go, states, placed))
+        seconds.append(time.perf_counter() - begin)
     rate = count * setting.scenes * steps / float(np.median(seconds))
     first = rows[0]["scene_iterations_per_s"] if rows else rate
     rows.append(dict(devices=count, scene_iterations_per_s=rate, speed_up=rate / first))

@@ -107,6 +107,8 @@ class Watch(threading.Thread):
       pass
     if self._smi:
       query = ["--query-gpu=utilization.gpu,memory.used", "--format=csv,noheader,nounits"]
+      if os.environ.get("CUDA_VISIBLE_DEVICES"):
+        query.append(f"--id={os.environ['CUDA_VISIBLE_DEVICES']}")
       found = subprocess.run([self._smi, *query], capture_output=True, text=True)
       rows = [line.split(",") for line in found.stdout.splitlines() if "," in line]
       if rows and found.returncode == 0:

@@ -14,4 +14,5 @@ def get_config(variant: str = "") -> ConfigDict:
   config = default.get_config()
   config.fit.model = "3dgs"
   config.fit.iterations = 1500
+  config.fit.opacity_weight = 0.15
   return default.apply_variant(config, variant)

@@ -18,4 +18,5 @@ def get_config(variant: str = "") -> ConfigDict:
   config.fit.iterations = 1500
   config.fit.depth_weight = 0.1
   config.fit.normal_weight = 0.05
+  config.fit.low_pass = 0.5
   return default.apply_variant(config, variant)

@@ -28,6 +28,7 @@ def set_plain_recipe(config: ConfigDict) -> None:
   fit.lr_position = 0.001
   fit.lr_position_final = 1.0
   fit.lr_feature = 0.01
+  fit.lr_bands = 0.05
   fit.lr_opacity = 0.05
   fit.lr_scaling = 0.005
   fit.lr_rotation = 0.001
@@ -42,6 +43,7 @@ def set_plain_recipe(config: ConfigDict) -> None:
   fit.dropout = 0.0
   fit.average_from = 1.0
   fit.min_scale = 0.0
+  fit.low_pass = 0.3
   fit.max_scale = 1e3
   fit.max_anisotropy = 1e3
   fit.random_background = False

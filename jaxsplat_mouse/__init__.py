@@ -6,7 +6,8 @@ The names below are the public API; each is imported when it is first used, so t
     import jaxsplat_mouse as jm
     scene = jm.load_scene("path/to/scene")
     fit = jm.fit_scene(scene, jm.FitConfig(model="2dgs"))
-    views = jm.render_views(fit.gaussians, jm.generate_camera_poses(num_views=32))
+    orbit = jm.generate_camera_poses(num_views=32)
+    views = jm.render_views(fit.gaussians, orbit, filter_width=fit.filter_width)
 """
 
 from __future__ import annotations

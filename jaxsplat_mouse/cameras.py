@@ -11,6 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
+from jaxsplat_mouse import math as jm
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,6 +46,11 @@ class Cameras:
     """Camera centres (..., 3) in the world: -R^T t."""
     rotation, translation = self.world_to_camera[..., :3, :3], self.world_to_camera[..., :3, 3]
     return -(rotation * translation[..., :, None]).sum(-2)
+
+  @property
+  def footprints(self) -> jax.Array:
+    """Width (...) of a pixel at the distance of the world's origin, world units."""
+    return jm.safe_sqrt((self.centers**2).sum(-1)) / self.intrinsics[..., 0]
 
   def resized(self, width: int, height: int) -> Cameras:
     """The same cameras with images resampled to width x height: fx, cx and fy, cy scale alike."""

@@ -23,7 +23,7 @@ from jaxsplat_mouse import console, mesh
 from jaxsplat_mouse.errors import InputError
 from jaxsplat_mouse.io import ply
 from jaxsplat_mouse.pipeline import device
-from jaxsplat_mouse.pipeline.fits import GAUSSIANS_FILE
+from jaxsplat_mouse.pipeline.fits import GAUSSIANS_FILE, read_filter_width
 from jaxsplat_mouse.pipeline.meshes import MeshSettings, fit_to_mesh
 from jaxsplat_mouse.pipeline.workdir import Workdir
 
@@ -82,7 +82,8 @@ def export(
     InputError: a file that cannot be read or written, a package that is missing, or no surface.
   """
   try:
-    solid = fit_to_mesh(ply.read_gaussians(gaussians), settings)
+    width = read_filter_width(pathlib.Path(gaussians).parent)
+    solid = fit_to_mesh(ply.read_gaussians(gaussians), settings, width)
   except ImportError:
     problem = "meshes take scikit-image: pip install 'jaxsplat-mouse[mesh]'"
     raise InputError(gaussians, "", problem) from None

@@ -22,7 +22,8 @@ class Rates:
     position: of the means, in canonical units (the animal's radius is just below 1).
     position_final: the rate of the means at the last step, as a fraction of the first; the decay in
       between is exponential.
-    feature: of the SH degree-0 coefficients; higher degrees take a twentieth, as in Kerbl et al.
+    feature: of the SH degree-0 coefficients.
+    bands: of those of higher degrees, as a fraction of that (a twentieth in Kerbl et al. 2023).
     opacity: of the logits.
     scaling: of the log scales.
     rotation: of the quaternions.
@@ -31,6 +32,7 @@ class Rates:
   position: float
   position_final: float
   feature: float
+  bands: float
   opacity: float
   scaling: float
   rotation: float
@@ -68,7 +70,8 @@ def update(
   """One Adam step; fields that carry non-finite gradients in a row leave that row as it is."""
   gradient = jax.tree.map(lambda g: jnp.where(jnp.isfinite(g), g, 0.0), gradient)
   direction, state = transformation().update(gradient, state)
-  bands = jnp.concatenate([jnp.ones((1, 1)), jnp.full((gaussians.sh.shape[-2] - 1, 1), 1.0 / 20.0)])
+  higher = jnp.full((gaussians.sh.shape[-2] - 1, 1), rates.bands)
+  bands = jnp.concatenate([jnp.ones((1, 1)), higher])
   scale = type(gaussians)(
     means=position_rate(rates, step, num_steps),
     log_scales=rates.scaling,

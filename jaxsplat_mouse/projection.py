@@ -3,7 +3,7 @@
 Notation, in pixels relative to the splat's projected centre, d = (dx, dy):
 
 * an ellipsoid becomes a 2D Gaussian exp(-1/2 d^T Q d), Q the inverse of the EWA covariance
-  (Zwicker et al. 2002) plus 0.3 px^2 of low-pass;
+  (Zwicker et al. 2002) plus a low-pass of 0.3 px^2, or what the caller asks for;
 * a disc keeps its perspective. The ray through a pixel meets the disc's plane at
   (u.d, v.d) / q in standard deviations along its two axes, at depth z / q, where q = 1 + w.d and
   z is the centre's depth. That is the inverse of the ray-splat transform of Huang et al. 2024
@@ -27,7 +27,9 @@ from jaxsplat_mouse.cameras import Cameras
 from jaxsplat_mouse.gaussians import Gaussians, Gaussians2D, Gaussians3D, normals, opacities, scales
 
 ALPHA_MIN = 1.0 / 255.0
-LOW_PASS = 0.3  # px^2 added to the covariance of an ellipsoid
+# Variance of the screen-space filter, px^2: added to the covariance of an ellipsoid (Kerbl et al.
+# 2023); of the dot that stands in for a smaller disc (Huang et al. 2024, eq. 11).
+LOW_PASS, DISC_LOW_PASS = 0.3, 0.5
 NEAR = 1e-2  # camera z below which a splat is culled, world units
 EXTENT = 3.33  # standard deviations beyond which a splat is never evaluated
 _EDGE_ON = 1e-3  # |cosine| between a disc's normal and the ray to its centre: edge-on below it
@@ -51,6 +53,7 @@ class Splats:
       A dx^2 + 2 B dx dy + C dy^2 <= 1, then the radius of a disc about `centers` that belongs to it
       too. No gradient.
     boxes: (N, 4) x0 y0 x1 y1 around all that, pixels; x1 < x0 marks a culled splat. No gradient.
+    low_pass: () variance of the screen-space filter, px^2. No gradient.
   """
 
   centers: jax.Array
@@ -61,6 +64,7 @@ class Splats:
   normals: jax.Array
   ellipses: jax.Array
   boxes: jax.Array
+  low_pass: jax.Array
 
   @property
   def flat(self) -> bool:
@@ -68,15 +72,25 @@ class Splats:
     return self.shapes.shape[-1] == 6
 
 
-def project(gaussians: Gaussians, camera: Cameras) -> Splats:
-  """Projects the Gaussians (N,) of one scene into one camera."""
+def project(
+  gaussians: Gaussians, camera: Cameras, low_pass: jax.Array | float | None = None
+) -> Splats:
+  """Projects the Gaussians (N,) of one scene into one camera.
+
+  Args:
+    gaussians: (N,).
+    camera: one camera.
+    low_pass: () variance of the screen-space filter, px^2; by default that of the papers.
+  """
   if isinstance(gaussians, Gaussians2D):
-    return project_2d(gaussians, camera)
-  return project_3d(gaussians, camera)
+    return project_2d(gaussians, camera, DISC_LOW_PASS if low_pass is None else low_pass)
+  return project_3d(gaussians, camera, LOW_PASS if low_pass is None else low_pass)
 
 
-def project_3d(gaussians: Gaussians3D, camera: Cameras) -> Splats:
-  """EWA projection of ellipsoids: 0.3 px^2 of low-pass, Jacobian frozen at the frustum + 30 %."""
+def project_3d(
+  gaussians: Gaussians3D, camera: Cameras, low_pass: jax.Array | float = LOW_PASS
+) -> Splats:
+  """EWA projection of ellipsoids, with the Jacobian frozen at the frustum + 30 %."""
   fx, fy, cx, cy = camera.intrinsics
   x, y, z, visible = _to_camera(gaussians, camera)
   tan_x, tan_y = _clamped_slopes(x / z, y / z, camera)
@@ -89,7 +103,7 @@ def project_3d(gaussians: Gaussians3D, camera: Cameras) -> Splats:
     a = (row_x * column).sum(-1) * sizes[:, i]
     b = (row_y * column).sum(-1) * sizes[:, i]
     xx, xy, yy = xx + a * a, xy + a * b, yy + b * b
-  xx, yy = xx + LOW_PASS, yy + LOW_PASS
+  xx, yy = xx + low_pass, yy + low_pass
   determinant = xx * yy - xy * xy
   visible &= (determinant > 0) & jnp.isfinite(determinant)
   xx, xy, yy = (jnp.where(visible, v, d) for v, d in ((xx, 1.0), (xy, 0.0), (yy, 1.0)))
@@ -103,10 +117,13 @@ def project_3d(gaussians: Gaussians3D, camera: Cameras) -> Splats:
     [centers, shapes / jnp.maximum(2.0 * level, 1e-6)[:, None], jnp.zeros_like(z)[:, None]], -1
   )
   boxes = jnp.concatenate([centers - half, centers + half], -1)
-  return _assemble(gaussians, camera, centers, shapes, z, ellipses, boxes, visible & (level > 0))
+  visible &= level > 0
+  return _assemble(gaussians, camera, centers, shapes, z, ellipses, boxes, visible, low_pass)
 
 
-def project_2d(gaussians: Gaussians2D, camera: Cameras) -> Splats:
+def project_2d(
+  gaussians: Gaussians2D, camera: Cameras, low_pass: jax.Array | float = DISC_LOW_PASS
+) -> Splats:
   """Perspective-correct projection of discs; see the module's notation."""
   fx, fy, cx, cy = camera.intrinsics
   x, y, z, visible = _to_camera(gaussians, camera)
@@ -126,14 +143,15 @@ def project_2d(gaussians: Gaussians2D, camera: Cameras) -> Splats:
   visible &= jnp.isfinite(shapes).all(-1)
   shapes = jnp.where(visible[:, None], shapes, 1.0)
   # Edge-on a disc is thinner than its low-pass, which alone is seen: that of the dot is narrower.
-  dot = jnp.array([2.0, 0.0, 0.0, 2.0, 0.0, 0.0])
+  dot = jnp.array([1.0, 0.0, 0.0, 1.0, 0.0, 0.0]) * jnp.sqrt(2.0 / low_pass)
   shapes = jnp.where((steep | ~visible)[:, None], shapes, dot)
   centers = jnp.stack([fx * x / z + cx, fy * y / z + cy], -1)
   level = _level(gaussians)
   reach = _EDGE_SLACK * sizes.max(-1) * jnp.sqrt(2.0 * jnp.maximum(level, 0.0))
   ball = _ball_box(point, reach, camera)
-  ellipses, boxes = _disc_bounds(centers, shapes, level, ball)
-  return _assemble(gaussians, camera, centers, shapes, z, ellipses, boxes, visible & (level > 0))
+  ellipses, boxes = _disc_bounds(centers, shapes, level, ball, low_pass)
+  visible &= level > 0
+  return _assemble(gaussians, camera, centers, shapes, z, ellipses, boxes, visible, low_pass)
 
 
 def _to_camera(
@@ -195,7 +213,11 @@ def _ball_box(point: jax.Array, radius: jax.Array, camera: Cameras) -> jax.Array
 
 
 def _disc_bounds(
-  centers: jax.Array, shapes: jax.Array, level: jax.Array, ball: jax.Array
+  centers: jax.Array,
+  shapes: jax.Array,
+  level: jax.Array,
+  ball: jax.Array,
+  low_pass: jax.Array | float,
 ) -> tuple[jax.Array, jax.Array]:
   """Ellipse and box of (u.d)^2 + (v.d)^2 <= 2 level (1 + w.d)^2, and of the low-pass disc.
 
@@ -221,14 +243,14 @@ def _disc_bounds(
   variance = jnp.stack([form(1, 1), form(0, 0)], -1) * (size * inverse)[:, None]
   half = jnp.sqrt(jnp.maximum(variance, 0.0))
   middle = centers + offset
-  low_pass = jnp.sqrt(0.5 * r2)  # alpha of the screen-space filter is opacity exp(-|d|^2)
+  dot = jnp.sqrt(low_pass * r2)  # alpha of the screen-space filter: opacity exp(-|d|^2 / 2 var)
   low = jnp.maximum(jnp.where(proper[:, None], middle - half, -1e9), ball[:, :2])
   high = jnp.minimum(jnp.where(proper[:, None], middle + half, 1e9), ball[:, 2:])
-  low = jnp.minimum(low, centers - low_pass[:, None])
-  high = jnp.maximum(high, centers + low_pass[:, None])
+  low = jnp.minimum(low, centers - dot[:, None])
+  high = jnp.maximum(high, centers + dot[:, None])
   boxes = jnp.concatenate([low, high], -1)
-  ellipses = jnp.concatenate([middle, quadratic, low_pass[:, None]], -1)
-  anywhere = jnp.concatenate([centers, jnp.zeros_like(quadratic), low_pass[:, None]], -1)
+  ellipses = jnp.concatenate([middle, quadratic, dot[:, None]], -1)
+  anywhere = jnp.concatenate([centers, jnp.zeros_like(quadratic), dot[:, None]], -1)
   return jnp.where(proper[:, None], ellipses, anywhere), boxes
 
 
@@ -241,6 +263,7 @@ def _assemble(
   ellipses: jax.Array,
   boxes: jax.Array,
   visible: jax.Array,
+  low_pass: jax.Array | float,
 ) -> Splats:
   """Adds colour, normal and opacity, and empties the boxes of what is culled."""
   to_splat = gaussians.means - camera.centers
@@ -263,4 +286,5 @@ def _assemble(
     normals=jnp.where(away, -normal, normal),
     ellipses=jax.lax.stop_gradient(ellipses),
     boxes=jax.lax.stop_gradient(boxes),
+    low_pass=jax.lax.stop_gradient(jnp.asarray(low_pass, jnp.float32)),
   )

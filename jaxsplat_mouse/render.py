@@ -48,6 +48,7 @@ def render(
   *,
   background: jax.Array | float = 0.0,
   geometry: bool = True,
+  filter_width: jax.Array | float | None = None,
   near: jax.Array | float | None = None,
   far: jax.Array | float | None = None,
   capacity: int | None = None,
@@ -63,6 +64,10 @@ def render(
     camera: one camera, world_to_camera (4, 4).
     background: colour () or (3,) behind everything.
     geometry: whether depth, normals and distortion are wanted; zeros otherwise.
+    filter_width: standard deviation of the screen-space filter, world units at the distance of the
+      origin: that of the fit (`fit.filter_width`), so that splats look as large in any camera as
+      in those of the photographs. By default that of the papers, .55 px for ellipsoids and .71 px
+      for discs, with which splats grow where pixels are coarse.
     near: depth mapped to m = 0; by default the camera's distance from the origin minus 1.
     far: depth mapped to m = 1; by default that distance plus 1.
     capacity: splat-tile intersections kept; by default 12 per splat.
@@ -81,7 +86,8 @@ def render(
     alpha_max=alpha_max,
     interpret=interpret,
   )
-  image = rasterize(project(gaussians, camera), options, implementation)
+  low_pass = None if filter_width is None else (filter_width / camera.footprints) ** 2
+  image = rasterize(project(gaussians, camera, low_pass), options, implementation)
   span = _depth_mapping(camera, near, far)
   return _finish(image, background, span)
 

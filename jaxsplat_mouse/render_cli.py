@@ -28,7 +28,7 @@ from jaxsplat_mouse.cameras import Cameras
 from jaxsplat_mouse.errors import InputError
 from jaxsplat_mouse.io import atomic, facelift, images, ply
 from jaxsplat_mouse.pipeline import device
-from jaxsplat_mouse.pipeline.fits import SCENE_FILE, read_transform
+from jaxsplat_mouse.pipeline.fits import SCENE_FILE, read_filter_width, read_transform
 from jaxsplat_mouse.pipeline.views import render_groups
 from jaxsplat_mouse.scene import Similarity
 
@@ -83,7 +83,8 @@ def render_to_folder(
   if frame == "input":
     similarity = read_transform(pathlib.Path(gaussians).parent / SCENE_FILE)[1]
   moved = similarity.world_to_camera(wanted.world_to_camera)
-  rendered = render_groups(splats, dataclasses.replace(wanted, world_to_camera=moved).groups())
+  groups = dataclasses.replace(wanted, world_to_camera=moved).groups()
+  rendered = render_groups(splats, groups, read_filter_width(pathlib.Path(gaussians).parent))
   output = pathlib.Path(output).absolute()
   _check_output(output)
   names = [f"images/cam_{i:03d}.png" for i in range(len(rendered))]

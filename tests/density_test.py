@@ -98,7 +98,13 @@ def test_decay_and_limits():
 def test_rates_are_per_field_and_reset_clears_rows():
   gaussians = random_gaussians(False, 4)
   rates = optimizer.Rates(
-    position=0.1, position_final=0.01, feature=0.2, opacity=0.3, scaling=0.4, rotation=0.5
+    position=0.1,
+    position_final=0.01,
+    feature=0.2,
+    bands=0.25,
+    opacity=0.3,
+    scaling=0.4,
+    rotation=0.5,
   )
   ones = jax.tree.map(jnp.ones_like, gaussians)
   bad = dataclasses.replace(ones, means=ones.means.at[2].set(jnp.nan))
@@ -108,7 +114,7 @@ def test_rates_are_per_field_and_reset_clears_rows():
   np.testing.assert_array_equal(moved.means[2], 0.0)
   np.testing.assert_allclose(moved.log_scales, 0.4, rtol=1e-4)
   np.testing.assert_allclose(moved.sh[:, 0], 0.2, rtol=1e-4)
-  np.testing.assert_allclose(moved.sh[:, 1:], 0.01, rtol=1e-4)
+  np.testing.assert_allclose(moved.sh[:, 1:], 0.05, rtol=1e-4)
   assert float(optimizer.position_rate(rates, jnp.int32(100), 100)) == pytest.approx(1e-3)
   cleared = optimizer.reset_rows(state, jnp.arange(4) == 1)
   assert not np.asarray(cleared.mu.quats)[1].any() and np.asarray(cleared.mu.quats)[0].all()

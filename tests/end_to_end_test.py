@@ -75,7 +75,7 @@ def test_the_python_api_of_the_readme(tmp_path: pathlib.Path) -> None:
   )
   fit = jm.fit_scene(scene, config)
   cameras = jm.generate_camera_poses(num_views=3, elevation=20, distance=2.7, image_size=32)
-  views = jm.render_views(fit.gaussians, cameras)
+  views = jm.render_views(fit.gaussians, cameras, filter_width=fit.filter_width)
   assert np.asarray(views.rgb).shape == (3, 32, 32, 3)
   assert np.asarray(views.alpha).max() > 0.5
   assert np.asarray(views.depth).shape == (3, 32, 32)

@@ -41,18 +41,20 @@ def _edge_on(tilt: float, seed: int, camera: cam.Cameras) -> Gaussians2D:
 
 
 @jax.jit
-def _drawn(gaussians: Gaussians2D, camera: cam.Cameras):
+def _drawn(gaussians: Gaussians2D, camera: cam.Cameras, low_pass: jax.Array):
   """Boxes, and which pixel centres each disc reaches, (N, H, W)."""
-  splats = project_2d(gaussians, camera)
+  splats = project_2d(gaussians, camera, low_pass)
+  falloff = 0.5 * blend.LOG2E / low_pass
   y, x = jnp.mgrid[:SIZE, :SIZE] + 0.5
-  one = lambda f: blend.respond(tuple(f), x, y, jnp.float32(0.3), True, False, 0.99)[0]
+  one = lambda f: blend.respond(tuple(f), x, y, jnp.float32(0.3), falloff, True, False, 0.99)[0]
   return splats.boxes, jax.vmap(one)(blend.pack(splats, False)) >= ALPHA_MIN
 
 
+@pytest.mark.parametrize("low_pass", [0.5, 0.15])
 @pytest.mark.parametrize("tilt", [0.0, 1e-4, 1e-3, 1e-2])
-def test_boxes_hold_what_is_drawn_and_no_more_than_the_ball(tilt):
+def test_boxes_hold_what_is_drawn_and_no_more_than_the_ball(tilt, low_pass):
   camera = jax.tree.map(jnp.asarray, cam.generate_camera_poses(4, 20.0, 2.7, SIZE, 50.0))[1]
-  boxes, drawn = map(np.asarray, _drawn(_edge_on(tilt, 3, camera), camera))
+  boxes, drawn = map(np.asarray, _drawn(_edge_on(tilt, 3, camera), camera, low_pass))
   splat, row, column = np.nonzero(drawn)
   assert len(splat) > 1000
   x, y, box = column + 0.5, row + 0.5, boxes[splat]

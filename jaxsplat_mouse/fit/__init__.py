@@ -15,6 +15,7 @@ from jaxsplat_mouse.fit.loop import (
   run_chunk,
   unstack,
 )
+from jaxsplat_mouse.fit.objective import filter_width
 from jaxsplat_mouse.fit.start import (
   from_hull,
   initialize,
@@ -32,6 +33,7 @@ __all__ = [
   "FitState",
   "Stage",
   "chunks",
+  "filter_width",
   "fit_scene",
   "fit_scenes",
   "from_hull",

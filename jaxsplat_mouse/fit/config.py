@@ -24,6 +24,7 @@ class Config:
     lr_position: learning rates, see `optimizer.Rates`.
     lr_position_final: likewise.
     lr_feature: likewise.
+    lr_bands: likewise.
     lr_opacity: likewise.
     lr_scaling: likewise.
     lr_rotation: likewise.
@@ -53,6 +54,9 @@ class Config:
       two larger ones, in pixels at the scene's origin. The screen's low-pass shows a splat however
       small it is, so nothing else keeps splats from shrinking to dots that cover nothing between
       the views.
+    low_pass: variance of the screen-space filter, in squared pixels of the photographs at the
+      scene's origin: those of the stage during a fit, full-resolution ones for all that is rendered
+      of it (`filter_width`). A wider one shows splats edge-on that the views never saw so.
     max_scale: largest standard deviation.
     max_anisotropy: largest ratio of the two largest axes.
     random_background: draw a background colour per view and step; white otherwise.
@@ -81,6 +85,7 @@ class Config:
   lr_position: float = 0.002
   lr_position_final: float = 0.01
   lr_feature: float = 0.01
+  lr_bands: float = 0.1
   lr_opacity: float = 0.05
   lr_scaling: float = 0.005
   lr_rotation: float = 0.001
@@ -93,7 +98,7 @@ class Config:
   depth_weight: float = 0.1
   normal_weight: float = 0.05
   geometry_from: float = 0.5
-  opacity_weight: float = 0.1
+  opacity_weight: float = 0.12
   scale_weight: float = 1.0
   spare: float = 0.0
   opacity_decay: float = 1.0
@@ -104,6 +109,7 @@ class Config:
   average_from: float = 0.85
   min_opacity: float = 0.005
   min_scale: float = 0.7
+  low_pass: float = 0.2
   max_scale: float = 0.3
   max_anisotropy: float = 10.0
   random_background: bool = True
@@ -151,6 +157,7 @@ class Config:
       position=self.lr_position,
       position_final=self.lr_position_final,
       feature=self.lr_feature,
+      bands=self.lr_bands,
       opacity=self.lr_opacity,
       scaling=self.lr_scaling,
       rotation=self.lr_rotation,

@@ -19,6 +19,7 @@ from jaxsplat_mouse.fit.objective import (
   Problem,
   adjusted,
   draw_views,
+  filter_width,
   loss,
   problem_at,
   regularizer,
@@ -104,7 +105,7 @@ def step(
     backgrounds = jnp.ones((views.alphas.shape[0], 3))
     if config.random_background:
       backgrounds = jax.random.uniform(background_key, backgrounds.shape)
-    total, parts = loss(gaussians, shown, views, backgrounds, problem.area, config, geometry)
+    total, parts = loss(gaussians, shown, views, backgrounds, problem, config, geometry)
     hull = hull_loss(gaussians, shown, problem.hull_views, hull_key, config)
     return total + hull, {**parts, "loss": total + hull}
 
@@ -184,7 +185,7 @@ def _scene_chunk(
   state: FitState, scene: Scene, config: Config, resolution: int, num_steps: int, geometry: bool
 ) -> tuple[FitState, dict[str, jax.Array]]:
   """`num_steps` steps of one scene, with a relocation after every whole period."""
-  problem = problem_at(scene, resolution, config.mask_tolerance)
+  problem = problem_at(scene, resolution, config)
 
   def one(state: FitState, _: None) -> tuple[FitState, dict[str, jax.Array]]:
     return step(state, problem, config, geometry)
@@ -241,10 +242,12 @@ class Fit:
   Attributes:
     gaussians: (N,) in the scene's frame, numpy.
     losses: (iterations,) total loss by step.
+    filter_width: with which `render` shows the Gaussians as the fit saw them.
   """
 
   gaussians: Gaussians
   losses: np.ndarray
+  filter_width: float
 
 
 def fit_scenes(scenes: list[Scene], config: Config, seed: int = 0) -> list[Fit]:
@@ -273,7 +276,11 @@ def fit_scenes(scenes: list[Scene], config: Config, seed: int = 0) -> list[Fit]:
     records.append(np.asarray(metrics["loss"]))
   record = np.concatenate(records, -1)
   shown = jax.tree.map(np.asarray, jax.vmap(mask)(state.result, state.alive))
-  return [Fit(gaussians=unstack(shown, i), losses=record[i]) for i in range(len(scenes))]
+  widths = [float(filter_width(scene, config)) for scene in scenes]
+  return [
+    Fit(gaussians=unstack(shown, i), losses=record[i], filter_width=widths[i])
+    for i in range(len(scenes))
+  ]
 
 
 def _advance(

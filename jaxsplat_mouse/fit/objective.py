@@ -9,7 +9,6 @@ import jax.numpy as jnp
 
 from jaxsplat_mouse import gaussians as gs
 from jaxsplat_mouse import losses
-from jaxsplat_mouse import math as jm
 from jaxsplat_mouse.cameras import Cameras
 from jaxsplat_mouse.fit.adjustments import Adjustments, adjust_cameras, expose
 from jaxsplat_mouse.fit.config import Config
@@ -99,29 +98,43 @@ class Problem:
     area: () pixels of a view over the mean pixels of its silhouette.
     footprint: () width of a full-resolution pixel at the scene's origin, world units; the median
       over the views.
+    filter_width: () of the screen-space filter, see `render`.
     hull_views: of the scene.
   """
 
   views: Views
   area: jax.Array
   footprint: jax.Array
+  filter_width: jax.Array
   hull_views: HullViews | None = None
 
 
-def problem_at(scene: Scene, resolution: int, mask_tolerance: int = 0) -> Problem:
+def problem_at(scene: Scene, resolution: int, config: Config) -> Problem:
   """What a fit of `scene` minimises at a downsampling of its views; see `views_at`."""
-  views = views_at(scene, resolution, mask_tolerance)
+  views = views_at(scene, resolution, config.mask_tolerance)
   real = jnp.asarray(scene.view_mask)
   count = jnp.maximum(real.sum(), 1)
   covered = (views.alphas.mean((1, 2)) * real).sum() / count
-  distance = jm.safe_sqrt((scene.cameras.centers**2).sum(-1))
-  footprint = jnp.where(real, distance / scene.cameras.intrinsics[:, 0], jnp.inf)
+  footprint = _footprint(scene)
   return Problem(
     views=views,
     area=1.0 / jnp.maximum(covered, 1e-3),
-    footprint=jnp.sort(footprint)[(count - 1) // 2],
+    footprint=footprint,
+    filter_width=resolution * config.low_pass**0.5 * footprint,
     hull_views=scene.hull_views,
   )
+
+
+def filter_width(scene: Scene, config: Config) -> jax.Array:
+  """() width of the screen-space filter with which a fit of `scene` is to be rendered."""
+  return config.resolutions[-1] * config.low_pass**0.5 * _footprint(scene)
+
+
+def _footprint(scene: Scene) -> jax.Array:
+  """() width of a full-resolution pixel at the scene's origin; the median over the real views."""
+  real = jnp.asarray(scene.view_mask)
+  footprints = jnp.sort(jnp.where(real, scene.cameras.footprints, jnp.inf))
+  return footprints[(jnp.maximum(real.sum(), 1) - 1) // 2]
 
 
 def adjusted(views: Views, adjustments: Adjustments | None) -> Views:
@@ -166,7 +179,7 @@ def loss(
   alive: jax.Array,
   views: Views,
   backgrounds: jax.Array,
-  area: jax.Array,
+  problem: Problem,
   config: Config,
   geometry: bool,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
@@ -177,7 +190,7 @@ def loss(
     alive: (N,) bool, slots in use.
     views: (V,) targets.
     backgrounds: (V, 3) colours behind render and photograph alike.
-    area: () pixels of a view over the mean pixels of its silhouette.
+    problem: of the scene; its own views are not looked at.
     config: weights.
     geometry: whether depth and normals count.
   """
@@ -190,6 +203,7 @@ def loss(
       view.cameras,
       background=background,
       geometry=geometry,
+      filter_width=problem.filter_width,
       capacity=max(capacity, 64),
       alpha_max=config.alpha_max,
     )
@@ -204,7 +218,7 @@ def loss(
   total = image + config.mask_weight * parts["mask"]
   if geometry:
     total += config.depth_weight * parts["distortion"] + config.normal_weight * parts["normal"]
-  total = total * area
+  total = total * problem.area
   return total, {**parts, "loss": total, "overflow": overflow.max()}
 
 

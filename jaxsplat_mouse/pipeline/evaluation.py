@@ -158,7 +158,8 @@ def _leave_one_out(
   photographs, observed = own_rgba(scene), observed_pixels(scene)
   rows, pairs = [], []
   for photograph, camera, gaussians in zip(photographs, cameras, splats, strict=True):
-    rendered = render_rgba(gaussians, select(scene.cameras, np.array([camera])))[0].copy()
+    one_camera = select(scene.cameras, np.array([camera]))
+    rendered = render_rgba(gaussians, one_camera, saved.filter_width)[0].copy()
     rendered[~observed[camera]] = 0
     rows.append(metrics.compare_view(rendered / np.float32(255), photograph))
     pairs.append((photograph, rendered))

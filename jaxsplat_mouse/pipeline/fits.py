@@ -30,6 +30,7 @@ class SavedFit:
     fit_key: hash of the settings that it depends on.
     similarity: input frame -> canonical frame.
     gaussians: (N,) in the canonical frame.
+    filter_width: with which `render` shows them as the fit saw them; None for its default.
     info: what else `scene.json` says.
   """
 
@@ -39,6 +40,7 @@ class SavedFit:
   fit_key: str
   similarity: Similarity
   gaussians: Gaussians
+  filter_width: float | None = None
   info: dict[str, Any]
 
 
@@ -56,6 +58,7 @@ def save_fit(workdir: Workdir, saved: SavedFit) -> None:
     "fit_key": saved.fit_key,
     "model": model_name(saved.gaussians),
     "num_gaussians": len(saved.gaussians.means),
+    "filter_width": saved.filter_width,
     "input_to_canonical": saved.similarity.to_json(),
     "canonical_to_input": saved.similarity.inverse().to_json(),
     **saved.info,
@@ -81,6 +84,25 @@ def read_transform(path: pathlib.Path) -> tuple[dict[str, Any], Similarity]:
     raise InputError(path, "", problem) from None
 
 
+def read_filter_width(folder: pathlib.Path) -> float | None:
+  """What `scene.json` in a fit's folder says of it; None where there is no such file.
+
+  Raises:
+    InputError: the file is broken.
+  """
+  path = folder / SCENE_FILE
+  return _filter_width(path, read_transform(path)[0]) if path.is_file() else None
+
+
+def _filter_width(path: pathlib.Path, value: dict[str, Any]) -> float | None:
+  found = value.get("filter_width")
+  if found is None:
+    return None
+  if not isinstance(found, int | float) or not 0 < found < float("inf"):
+    raise InputError(path, "filter_width", f"{found!r}, expected a positive number")
+  return float(found)
+
+
 def load_fit(workdir: Workdir, name: str) -> SavedFit:
   """Reads `fits/SCENE`.
 
@@ -101,6 +123,7 @@ def load_fit(workdir: Workdir, name: str) -> SavedFit:
     fit_key=fit_key,
     similarity=similarity,
     gaussians=ply.read_gaussians(folder / GAUSSIANS_FILE),
+    filter_width=_filter_width(folder / SCENE_FILE, value),
     info={k: value[k] for k in ("seed", "loss", "seconds", "warnings") if k in value},
   )
 

@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -241,17 +242,20 @@ class _Loop:
   def _try(self, program: _Program) -> tuple[list[FitState], dict[str, np.ndarray]]:
     states, records = [], []
     together = len(jax.local_devices())
+    run = functools.partial(self._run_group, program=program)
     for first in range(0, len(self._groups), together):
-      for group in self._groups[first : first + together]:
-        self._fitter._ahead.wait(self._compiled(group, program))
-        with jax.transfer_guard("disallow"):
-          state, metrics = fit.run_chunk(group.state, group.scenes, self._config, *program)
+      # Not more than one group on a device: their temporaries would not fit together.
+      for state, metrics in _side_by_side(run, self._groups[first : first + together]):
         states.append(state)
         records.append(metrics)
-      # Not more than one group on a device: their temporaries would not fit together.
-      jax.block_until_ready(states)
     join = lambda *leaves: np.concatenate([leaf[:, -1] for leaf in leaves])
     return states, jax.tree.map(join, *jax.device_get(records))
+
+  def _run_group(self, group: _Group, program: _Program) -> tuple[FitState, dict[str, jax.Array]]:
+    self._fitter._ahead.wait(self._compiled(group, program))
+    with jax.transfer_guard("disallow"):
+      result = fit.run_chunk(group.state, group.scenes, self._config, *program)
+    return jax.block_until_ready(result)
 
   def _halve(self) -> None:
     """Goes on with half as many scenes on a device."""
@@ -300,6 +304,18 @@ class _Loop:
       scene = jax.tree.map(lambda leaf: leaf[index], self._batch.scenes)
       alive = credible(gaussians, alive, scene)
     return drop_invisible(gaussians, alive)
+
+
+def _side_by_side(function: Callable[[_Group], Any], groups: Sequence[_Group]) -> list[Any]:
+  """Calls a function for the groups of several devices, each in a thread.
+
+  A call returns only when nearly all of its kernels have been launched, as a device's queue holds
+  few of them: from one thread the devices would work one after the other.
+  """
+  if len(groups) == 1:
+    return [function(groups[0])]
+  with ThreadPoolExecutor(len(groups), "device") as threads:
+    return list(threads.map(function, groups))
 
 
 def _all_finite(tree: Any) -> bool:

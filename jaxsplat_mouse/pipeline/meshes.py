@@ -33,8 +33,17 @@ class MeshSettings:
   image_size: int = 512
 
 
-def fit_to_mesh(gaussians: Gaussians, settings: MeshSettings | None = None) -> mesh.Mesh:
+def fit_to_mesh(
+  gaussians: Gaussians,
+  settings: MeshSettings | None = None,
+  filter_width: float | None = None,
+) -> mesh.Mesh:
   """The surface that a fit's median depth shows, in the frame of the Gaussians.
+
+  Args:
+    gaussians: (N,).
+    settings: how to look at them.
+    filter_width: see `render`.
 
   Raises:
     ImportError: scikit-image is not installed.
@@ -45,7 +54,7 @@ def fit_to_mesh(gaussians: Gaussians, settings: MeshSettings | None = None) -> m
   middle, reach = (low + high) / 2, float(np.linalg.norm(high - low) / 2)
   rig = _rig(settings, middle, reach)
   fields = ("rgb", "alpha", "median_depth")
-  parts = list(render_in_parts(gaussians, rig, fields))
+  parts = list(render_in_parts(gaussians, rig, filter_width, fields))
   maps = {name: jnp.asarray(np.concatenate([p[name] for p in parts])) for name in fields}
   maps["depth"] = maps.pop("median_depth")
   truncation = _TRUNCATION * float((high - low).max()) / settings.resolution

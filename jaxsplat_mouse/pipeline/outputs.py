@@ -136,9 +136,9 @@ def render_fit(
   stride, step = sampling(cameras)
   return Rendering(
     scene=scene,
-    orbit=start_orbit(saved.gaussians, cameras, stride),
+    orbit=start_orbit(saved.gaussians, cameras, saved.filter_width, stride),
     orbit_step=step,
-    inputs=start_inputs(saved.gaussians, real_cameras(scene)),
+    inputs=start_inputs(saved.gaussians, real_cameras(scene), saved.filter_width),
     hull=judge_hull(scene, cameras) if settings.report.quality else None,
     truth=truth,
     truth_rgba=render_truth(saved, truth) if truth else [],
@@ -301,7 +301,7 @@ def render_truth(saved: SavedFit, truth: Truth) -> list[np.ndarray]:
   for index, cameras in truth.groups:
     moved = saved.similarity.world_to_camera(cameras.world_to_camera).astype(np.float32)
     groups.append((index, dataclasses.replace(cameras, world_to_camera=moved)))
-  return render_groups(saved.gaussians, groups)
+  return render_groups(saved.gaussians, groups, saved.filter_width)
 
 
 def score_truth(

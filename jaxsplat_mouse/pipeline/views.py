@@ -72,10 +72,10 @@ def _credible(gaussians: Gaussians, shown: jax.Array, scene: Scene) -> jax.Array
 
 @functools.partial(jax.jit, static_argnames="capacity")
 def _render(
-  gaussians: Gaussians, cameras: Cameras, capacity: int
+  gaussians: Gaussians, cameras: Cameras, filter_width: float | None, capacity: int
 ) -> tuple[RenderOutput, jax.Array]:
   """Renders, and () how many splat-tile pairs of a view found no room."""
-  output = render_views(gaussians, cameras, capacity=capacity)
+  output = render_views(gaussians, cameras, filter_width=filter_width, capacity=capacity)
   return output, output.overflow.max()
 
 
@@ -91,16 +91,23 @@ class Renders:
   whose memory and cores are the host's own, a part is rendered when it is asked for.
   """
 
-  def __init__(self, gaussians: Gaussians, cameras: Cameras, reduce: Callable[[RenderOutput], Any]):
+  def __init__(
+    self,
+    gaussians: Gaussians,
+    cameras: Cameras,
+    filter_width: float | None,
+    reduce: Callable[[RenderOutput], Any],
+  ):
     """Starts.
 
     Args:
       gaussians: (N,).
       cameras: (V,) of one image size.
+      filter_width: see `render`.
       reduce: what of a render travels to the host, a pytree of arrays (V, ...).
     """
     self._gaussians = jax.device_put(pad_gaussians(gaussians))
-    self._cameras, self._reduce = cameras, reduce
+    self._cameras, self._filter_width, self._reduce = cameras, filter_width, reduce
     self._capacity = default_capacity(len(self._gaussians.means))
     self._at_once = _at_once(cameras)
     self._started: dict[int, tuple[Any, jax.Array]] = {}
@@ -119,7 +126,7 @@ class Renders:
     """What is wanted of a part's renders, and `_render`'s overflow."""
     index = np.minimum(np.arange(first, first + self._at_once), len(self._cameras) - 1)
     part = select(self._cameras, index)
-    output, overflow = _render(self._gaussians, part, self._capacity)
+    output, overflow = _render(self._gaussians, part, self._filter_width, self._capacity)
     count = len(self._cameras) - first
     if count < self._at_once:  # What only fills up the program's cameras need not travel.
       output = _first_views(output, count)
@@ -148,20 +155,27 @@ class Renders:
 
 
 def render_in_parts(
-  gaussians: Gaussians, cameras: Cameras, fields: Sequence[str] = ("rgb", "alpha")
+  gaussians: Gaussians,
+  cameras: Cameras,
+  filter_width: float | None = None,
+  fields: Sequence[str] = ("rgb", "alpha"),
 ) -> Iterator[dict[str, np.ndarray]]:
   """Renders V cameras over black, a few at a time.
 
   Args:
     gaussians: (N,).
     cameras: (V,) of one image size.
+    filter_width: see `render`.
     fields: which fields of `RenderOutput` are brought to the host.
 
   Yields:
     those fields of consecutive cameras, (n, H, W, ...).
   """
   yield from Renders(
-    gaussians, cameras, lambda output: {name: getattr(output, name) for name in fields}
+    gaussians,
+    cameras,
+    filter_width,
+    lambda output: {name: getattr(output, name) for name in fields},
   )
 
 
@@ -172,9 +186,9 @@ def _at_once(cameras: Cameras) -> int:
 
 
 def compile_render(gaussians: Gaussians, cameras: Cameras) -> None:
-  """Compiles what `render_in_parts` runs for about as many Gaussians and cameras of this size."""
+  """Compiles what renders with a filter run for about as many Gaussians, cameras of this size."""
   padded, part = pad_gaussians(gaussians), select(cameras, np.zeros(_at_once(cameras), np.int64))
-  _render.lower(padded, part, default_capacity(len(padded.means))).compile()
+  _render.lower(padded, part, 0.0, default_capacity(len(padded.means))).compile()
 
 
 @jax.jit
@@ -201,9 +215,9 @@ def _input_maps(output: RenderOutput) -> dict[str, jax.Array]:
   return {"rgba": rgba, "finite": finite, "depth": output.depth, "normal": normal}
 
 
-def start_inputs(gaussians: Gaussians, cameras: Cameras) -> Renders:
+def start_inputs(gaussians: Gaussians, cameras: Cameras, filter_width: float | None) -> Renders:
   """Renders as `fetch_inputs` takes them, of V cameras of one size."""
-  return Renders(gaussians, cameras, _input_maps)
+  return Renders(gaussians, cameras, filter_width, _input_maps)
 
 
 def fetch_inputs(renders: Renders) -> dict[str, np.ndarray]:
@@ -224,21 +238,27 @@ def _checked(rgba: np.ndarray, finite: np.ndarray) -> np.ndarray:
   return rgba
 
 
-def render_rgba(gaussians: Gaussians, cameras: Cameras) -> np.ndarray:
-  """Straight 8-bit RGBA (V, H, W, 4) of V cameras of one image size.
+def render_rgba(
+  gaussians: Gaussians, cameras: Cameras, filter_width: float | None = None
+) -> np.ndarray:
+  """Straight 8-bit RGBA (V, H, W, 4) of V cameras of one image size; see `render` for the filter.
 
   Raises:
     ValueError: the renders are not finite.
   """
-  parts = Renders(gaussians, cameras, lambda output: _encode(output.rgb, output.alpha))
+  encode = lambda output: _encode(output.rgb, output.alpha)
+  parts = Renders(gaussians, cameras, filter_width, encode)
   return np.concatenate([_checked(*part) for part in parts])
 
 
-def start_orbit(gaussians: Gaussians, cameras: Cameras, stride: int) -> Renders:
+def start_orbit(
+  gaussians: Gaussians, cameras: Cameras, filter_width: float | None, stride: int
+) -> Renders:
   """Renders as `fetch_orbit` takes them, of V cameras of one size; see there for `stride`."""
   return Renders(
     gaussians,
     cameras,
+    filter_width,
     lambda output: (_encode(output.rgb, output.alpha), _thin(output, stride)),
   )
 
@@ -263,20 +283,24 @@ def fetch_orbit(renders: Renders, step: int) -> tuple[np.ndarray, dict[str, np.n
 
 
 def render_groups(
-  gaussians: Gaussians, groups: Sequence[tuple[np.ndarray, Cameras]]
+  gaussians: Gaussians,
+  groups: Sequence[tuple[np.ndarray, Cameras]],
+  filter_width: float | None = None,
 ) -> list[np.ndarray]:
   """As `render_rgba` for cameras of several image sizes.
 
   Args:
     gaussians: (N,).
     groups: view indices and cameras of each image size, as `CameraFile.groups` gives them.
+    filter_width: see `render`.
 
   Returns:
     one (H, W, 4) image per view, in the order of the indices.
   """
   images: dict[int, np.ndarray] = {}
   for index, cameras in groups:
-    images.update(zip(index.tolist(), render_rgba(gaussians, cameras), strict=True))
+    rgba = render_rgba(gaussians, cameras, filter_width)
+    images.update(zip(index.tolist(), rgba, strict=True))
   return [images[i] for i in range(len(images))]
 
 

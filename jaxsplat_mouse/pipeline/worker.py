@@ -16,7 +16,7 @@ import numpy as np
 from absl import logging
 
 from jaxsplat_mouse.dataset import SceneRecord
-from jaxsplat_mouse.fit import warm_config
+from jaxsplat_mouse.fit import filter_width, warm_config
 from jaxsplat_mouse.pipeline import batches, device, fits, outputs, warm
 from jaxsplat_mouse.pipeline.ahead import Ahead
 from jaxsplat_mouse.pipeline.batches import Plan
@@ -220,6 +220,8 @@ class Worker:
     if gaussians is None:
       raise FitError(fitted.failures[index])
     share = fitted.seconds / len(fitted.gaussians)
+    with device.on_host():
+      width = float(filter_width(one.scene, self._settings.fit))
     return SavedFit(
       name=one.source.name,
       source=one.source,
@@ -227,6 +229,7 @@ class Worker:
       fit_key=fits.fit_key(self._settings, self.scale(one.source.name)),
       similarity=one.similarity,
       gaussians=gaussians,
+      filter_width=width,
       info={
         "seed": one.seed,
         "loss": fitted.losses[index],

@@ -72,6 +72,7 @@ def to_bundle(splats: Splats, options: Options) -> Bundle:
     ellipses=splats.ellipses,
     boxes=splats.boxes,
     reference=jax.lax.stop_gradient(1.0 / jnp.where(middle > 0, middle, 1.0)),
+    falloff=0.5 * blend.LOG2E / splats.low_pass,
   )
 
 

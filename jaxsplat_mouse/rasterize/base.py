@@ -80,6 +80,7 @@ class Bundle:
     boxes: (I, N, 4) as in `projection.Splats`.
     reference: (I,) an inverse depth near the object, about which the moments of the inverse depth
       are taken so that their difference keeps its digits. Its value does not change the distortion.
+    falloff: (I,) px^-2: exponent (base 2) of the screen-space filter of discs, per squared offset.
   """
 
   features: jax.Array
@@ -87,6 +88,7 @@ class Bundle:
   ellipses: jax.Array
   boxes: jax.Array
   reference: jax.Array
+  falloff: jax.Array
 
 
 @jax.tree_util.register_dataclass

@@ -72,6 +72,7 @@ def respond(
   x: jax.Array,
   y: jax.Array,
   reference: jax.Array,
+  falloff: jax.Array,
   flat: bool,
   geometry: bool,
   alpha_max: float,
@@ -83,6 +84,7 @@ def respond(
     x: pixel coordinates, centres at +0.5.
     y: likewise.
     reference: inverse depth subtracted before the moments are taken.
+    falloff: of the screen-space filter of discs, see `Bundle`.
     flat: disc or ellipsoid.
     geometry: whether to return depth, normal and moments after the colour.
     alpha_max: ceiling of alpha.
@@ -93,7 +95,7 @@ def respond(
   dx, dy = x - features[0], y - features[1]
   rest = features[8:] if flat else features[5:]
   if flat:
-    power, plane = _disc_power(features[2:8], dx, dy)
+    power, plane = _disc_power(features[2:8], dx, dy, falloff)
   else:
     a, b, c = features[2:5]
     power, plane = dx * (a * dx + b * dy) + c * dy * dy, None
@@ -110,12 +112,13 @@ def respond(
 
 
 def _disc_power(
-  shape: Sequence[jax.Array], dx: jax.Array, dy: jax.Array
+  shape: Sequence[jax.Array], dx: jax.Array, dy: jax.Array, falloff: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
   """Exponent (base 2) of a disc at an offset, and z / depth of the ray's hit.
 
-  sigma = min(|s|^2 / 2, |d|^2): the second is the screen-space low-pass of Huang et al. 2024
-  (eq. 11), which also stands in where the ray misses the plane; there the hit is the centre.
+  sigma = min(|s|^2 / 2, |d|^2 / 2 var): the second is the screen-space low-pass of Huang et al.
+  2024 (eq. 11, var = 1/2), which also stands in where the ray misses the plane; there the hit is
+  the centre.
   """
   u0, u1, v0, v1, w0, w1 = shape
   q = 1.0 + w0 * dx + w1 * dy
@@ -123,7 +126,7 @@ def _disc_power(
   inverse = 1.0 / jnp.where(hits, q, 1.0)
   su, sv = (u0 * dx + u1 * dy) * inverse, (v0 * dx + v1 * dy) * inverse
   on_disc = jnp.where(hits, su * su + sv * sv, _FAR_OFF)
-  on_screen = LOG2E * (dx * dx + dy * dy)
+  on_screen = falloff * (dx * dx + dy * dy)
   sharp = on_disc <= on_screen
   return jnp.where(sharp, on_disc, on_screen), jnp.where(sharp, q, 1.0)
 

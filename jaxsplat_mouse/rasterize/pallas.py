@@ -77,7 +77,7 @@ def composite(bundle: Bundle, lists: TileLists, options: Options) -> tuple[Chann
   colors, others, walked = _launch(
     functools.partial(_forward_kernel, options=options),
     pl.cdiv(options.num_tiles, group_size(options, _split(options))),
-    (_busiest_first(lists.lengths), lists.starts, lists.lengths, bundle.reference[:, None]),
+    (_busiest_first(lists.lengths), lists.starts, lists.lengths, _constants(bundle)),
     (lists.slots.reshape(-1), lists.ranks.reshape(-1), _by_depth(bundle, lists, options)),
     outputs,
     options,
@@ -115,7 +115,7 @@ def gradient_rows(
 ) -> tuple[jax.Array, jax.Array]:
   """Sums (I M + 1, 16) over each intersection's pixels, by slot, and which slots hold any."""
   written = jnp.zeros(lists.slots.size + 1, jnp.int8)
-  inputs = _busiest_first(walked), lists.starts, walked, bundle.reference[:, None]
+  inputs = _busiest_first(walked), lists.starts, walked, _constants(bundle)
   whole = lists.slots.reshape(-1), lists.ranks.reshape(-1), _by_depth(bundle, lists, options)
   planes = (*channels, *gradient)
   return _launch(
@@ -155,6 +155,11 @@ def _by_depth(bundle: Bundle, lists: TileLists, options: Options) -> jax.Array:
   images = jnp.arange(len(features), dtype=jnp.int32)[:, None]
   rows = (lists.order + images * features.shape[1]).reshape(-1)
   return features.reshape(-1, ROW).at[rows].get(mode="promise_in_bounds")
+
+
+def _constants(bundle: Bundle) -> jax.Array:
+  """(I, 2) what all splats of an image share: `reference`, `falloff`."""
+  return jnp.stack([bundle.reference, bundle.falloff], -1)
 
 
 def _busiest_first(work: jax.Array) -> jax.Array:
@@ -204,12 +209,12 @@ def _launch(
 
 def _forward_kernel(*refs: Any, options: Options) -> None:
   """Composites the tiles of one program."""
-  order, starts, lengths, reference, slots, ranks, features, colors, others, walked = refs
+  order, starts, lengths, constants, slots, ranks, features, colors, others, walked = refs
   tiles = Tiles(options, order, starts, lengths, slots, ranks, features, _split(options))
-  inverse, rows = reference[0], tiles.rows
+  numbers, rows = (constants[0], constants[1]), tiles.rows
 
   def step(_: jax.Array, __: jax.Array, feature: blend.Values, state: Any) -> Any:
-    splat = pallas_blend.Splat(feature, tiles.x, inverse, options)
+    splat = pallas_blend.Splat(feature, tiles.x, *numbers, options)
     return tuple(splat.forward_step(state[r], splat.respond(tiles.y(r))) for r in rows)
 
   zeros = (jnp.zeros_like(tiles.x),) * blend.num_channels(options.geometry)
@@ -225,10 +230,10 @@ def _forward_kernel(*refs: Any, options: Options) -> None:
 
 def _backward_kernel(*refs: Any, options: Options) -> None:
   """Writes every splat's sums over each of the program's tiles to the slot of that pair."""
-  order, starts, lengths, reference, colors, others, d_colors, d_others = refs[:8]
+  order, starts, lengths, constants, colors, others, d_colors, d_others = refs[:8]
   slots, ranks, features, _, sums, written = refs[8:]
   tiles = Tiles(options, order, starts, lengths, slots, ranks, features, _split(options))
-  inverse, rows = reference[0], tiles.rows
+  numbers, rows = (constants[0], constants[1]), tiles.rows
   count = blend.num_channels(options.geometry)
 
   def load(row: int, first: Any, second: Any, channels: int) -> blend.Values:
@@ -241,7 +246,7 @@ def _backward_kernel(*refs: Any, options: Options) -> None:
   rests = [blend.total(load(r, colors, others, count + 1), pulls[r][:-1]) for r in rows]
 
   def step(place: jax.Array, slot: jax.Array, feature: blend.Values, state: Any) -> Any:
-    splat = pallas_blend.Splat(feature, tiles.x, inverse, options)
+    splat = pallas_blend.Splat(feature, tiles.x, *numbers, options)
     gradient = splat.gradient()
     state = tuple(gradient.step(state[r], splat.respond(tiles.y(r)), pulls[r]) for r in rows)
     _store_row(sums, written, slot, gradient.sums(), place < tiles.length, tiles)

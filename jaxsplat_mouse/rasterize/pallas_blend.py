@@ -22,7 +22,7 @@ from jaxsplat_mouse.pallas_math import approximate, fma
 from jaxsplat_mouse.projection import ALPHA_MIN
 from jaxsplat_mouse.rasterize import blend
 from jaxsplat_mouse.rasterize.base import Options
-from jaxsplat_mouse.rasterize.blend import LOG2E, Q_MIN, T_MIN, Values
+from jaxsplat_mouse.rasterize.blend import Q_MIN, T_MIN, Values
 from jaxsplat_mouse.rasterize.moments import LN2
 from jaxsplat_mouse.rasterize.moments import finish as finish
 
@@ -76,16 +76,24 @@ class Response:
 class Splat:
   """One splat as a column of pixels sees it, and the steps of both kernels."""
 
-  def __init__(self, feature: Values, x: jax.Array, reference: jax.Array, options: Options) -> None:
+  def __init__(
+    self,
+    feature: Values,
+    x: jax.Array,
+    reference: jax.Array,
+    falloff: jax.Array,
+    options: Options,
+  ) -> None:
     """Works out what the rows share.
 
     Args:
       feature: as packed by `blend`, with log2 of the opacity in the opacity's place.
       x: of the column's pixel centres.
       reference: see `Bundle`.
+      falloff: likewise.
       options: which splats.
     """
-    self._options, self._reference = options, reference
+    self._options, self._reference, self._falloff = options, reference, falloff
     self._y, self.dx = feature[1], x - feature[0]
     index = blend.opacity_index(options.flat)
     self._shape, self._top, rest = feature[2:index], feature[index], feature[index + 1 :]
@@ -97,7 +105,7 @@ class Splat:
     if options.flat:
       u0, _, v0, _, w0, _ = self._shape
       self._lead = (u0 * self.dx, v0 * self.dx, self._fma(w0, self.dx, jnp.ones_like(x)))
-      self._across = LOG2E * self.dx * self.dx
+      self._across = falloff * self.dx * self.dx
     else:
       a, b, _ = self._shape
       self._lead = (-b * self.dx, self._top - a * self.dx * self.dx)
@@ -135,7 +143,7 @@ class Splat:
     inverse = approximate("rcp", jnp.where(hits, q, 1.0), self._options.interpret)
     u, v = self._fma(u1, dy, u) * inverse, self._fma(v1, dy, v) * inverse
     on_disc = self._fma(u, u, v * v)
-    on_screen = self._fma(LOG2E * dy, dy, self._across)
+    on_screen = self._fma(self._falloff * dy, dy, self._across)
     sharp = hits & (on_disc <= on_screen)
     hit = Hit(u=u, v=v, squared=on_disc, inverse=inverse, q=q, sharp=sharp)
     return jnp.where(sharp, on_disc, on_screen), hit
@@ -257,7 +265,7 @@ class Gradient:
     """dL/d(x y u0 u1 v0 v1 w0 w1), and the sum of dL/dlog(alpha)."""
     u0, u1, v0, v1, w0, w1 = self._splat._shape
     part, dx = self._sums, self._splat.dx
-    scales = dict(u=_UNIT, v=_UNIT, q=-_UNIT, screen=_UNIT * LOG2E)
+    scales = dict(u=_UNIT, v=_UNIT, q=-_UNIT, screen=_UNIT * self._splat._falloff)
     u, v, q, screen = (part[k] * s for k, s in scales.items())
     u_y, v_y, q_y, screen_y = (part[f"{k}_y"] * s for k, s in scales.items())
     d_x = -(u0 * u + v0 * v + w0 * q + dx * screen)

@@ -27,7 +27,14 @@ def _composite_image(bundle: Bundle, options: Options) -> jax.Array:
 
   def step(carry: blend.Values, feature: jax.Array) -> tuple[blend.Values, None]:
     alpha, channels = blend.respond(
-      tuple(feature), x, y, bundle.reference, options.flat, options.geometry, options.alpha_max
+      tuple(feature),
+      x,
+      y,
+      bundle.reference,
+      bundle.falloff,
+      options.flat,
+      options.geometry,
+      options.alpha_max,
     )
     if options.geometry:
       channels = (*channels[:3], jnp.broadcast_to(channels[3], x.shape), *channels[4:])

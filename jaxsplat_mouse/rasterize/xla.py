@@ -47,11 +47,12 @@ class Residuals:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Tiles:
-  """R sorted tiles of all images: corner (R, 1), reference (R, 1), first list entry (R,)."""
+  """R sorted tiles of all images: corner, reference, falloff (R, 1), first list entry (R,)."""
 
   left: jax.Array
   top: jax.Array
   reference: jax.Array
+  falloff: jax.Array
   starts: jax.Array
 
 
@@ -71,7 +72,12 @@ def forward(bundle: Bundle, options: Options) -> tuple[Channels, Residuals, jax.
       feature, _ = _splats(features, entries, tiles, rank, lengths, options)
       columns = _columns(feature)
       alpha, channels = blend.respond(
-        columns, x[:, None], y[:, None], tiles.reference[:, None], *_kind(options)
+        columns,
+        x[:, None],
+        y[:, None],
+        tiles.reference[:, None],
+        tiles.falloff[:, None],
+        *_kind(options),
       )
       depth: Any = None
       if options.flat and options.geometry:
@@ -166,6 +172,7 @@ def backward(
         x[:, None],
         y[:, None],
         tiles.reference[:, None],
+        tiles.falloff[:, None],
         transmittance,
         rest,
         pull,
@@ -227,6 +234,7 @@ def _blocks(
       left=corner(tile % options.tiles_wide),
       top=corner(tile // options.tiles_wide),
       reference=bundle.reference[here // options.num_tiles][:, None],
+      falloff=bundle.falloff[here // options.num_tiles][:, None],
       starts=starts[here],
     )
     return first + size, visit(lengths[here], here, tiles, carry)

@@ -42,6 +42,7 @@ def splat_sums(
   x: jax.Array,
   y: jax.Array,
   reference: jax.Array,
+  falloff: jax.Array,
   transmittance: jax.Array,
   rest: jax.Array,
   pulls: jax.Array,
@@ -55,6 +56,7 @@ def splat_sums(
     x: (R, 1, P) pixel centres.
     y: likewise.
     reference: (R, 1, 1) see `Bundle`.
+    falloff: (R, 1, 1) likewise.
     transmittance: (R, 1, P) in front of the splats.
     rest: (R, 1, P) see `blend`.
     pulls: (R, C + 2, P) gradient of the channels.
@@ -66,7 +68,7 @@ def splat_sums(
   index = blend.opacity_index(options.flat)
   count = blend.num_channels(options.geometry)
   alpha, _ = blend.respond(
-    feature, x, y, reference, options.flat, options.geometry, options.alpha_max
+    feature, x, y, reference, falloff, options.flat, options.geometry, options.alpha_max
   )
   dx, dy = x - feature[0], y - feature[1]
   pull_of = lambda c: pulls[:, c, None]
@@ -76,7 +78,7 @@ def splat_sums(
   plane = depth = None
   if options.flat:
     # The hit's 1/q where the disc is seen, 0 where its low-pass is.
-    plane = _visible_inverse(feature, dx, dy)
+    plane = _visible_inverse(feature, dx, dy, falloff)
     alpha, plane = lax.optimization_barrier((alpha, plane))
   else:
     alpha = lax.optimization_barrier(alpha)
@@ -107,7 +109,7 @@ def splat_sums(
   drawn = jnp.einsum("rkp,rcp->rkc", weight, kept[:, : len(places)], precision="highest")
   shift = tuple(c[:, :, None] - f for c, f in zip(center, feature[:2], strict=True))
   if options.flat:
-    head = _disc(feature, shift, dx, dy, d_log, plane, d_along, options)
+    head = _disc(feature, shift, dx, dy, falloff, d_log, plane, d_along, options)
   else:
     head = _ellipsoid(shift, d_log, options)
   parts = [head, drawn[..., :3]]
@@ -116,13 +118,15 @@ def splat_sums(
   return behind, rests[-1], jnp.concatenate(parts, -1)
 
 
-def _visible_inverse(feature: blend.Values, dx: jax.Array, dy: jax.Array) -> jax.Array:
+def _visible_inverse(
+  feature: blend.Values, dx: jax.Array, dy: jax.Array, falloff: jax.Array
+) -> jax.Array:
   u0, u1, v0, v1, w0, w1 = feature[2:8]
   q = 1.0 + w0 * dx + w1 * dy
   hits = q > blend.Q_MIN
   inverse = 1.0 / jnp.where(hits, q, 1.0)
   su, sv = (u0 * dx + u1 * dy) * inverse, (v0 * dx + v1 * dy) * inverse
-  sharp = hits & (su * su + sv * sv <= blend.LOG2E * (dx * dx + dy * dy))
+  sharp = hits & (su * su + sv * sv <= falloff * (dx * dx + dy * dy))
   return jnp.where(sharp, inverse, 0.0)
 
 
@@ -159,6 +163,7 @@ def _disc(
   shift: tuple[jax.Array, jax.Array],
   dx: jax.Array,
   dy: jax.Array,
+  falloff: jax.Array,
   d_log: jax.Array,
   inverse: jax.Array,
   d_along: jax.Array | None,
@@ -171,7 +176,7 @@ def _disc(
   d_q = -(d_u * su + d_v * sv)
   if d_along is not None:
     d_q = d_q - d_along * inverse
-  d_screen = jnp.where(inverse > 0, 0.0, d_power * blend.LOG2E)
+  d_screen = jnp.where(inverse > 0, 0.0, d_power * falloff)
   moved = []
   for value in (d_u, d_v, d_q, d_screen):
     one, x, y = _moments(value, 1, options)

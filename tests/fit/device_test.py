@@ -54,7 +54,7 @@ def score(result: fit.Fit) -> float:
   """Mean fg PSNR in dB at the cameras of the photographs."""
   mouse = _mouse()
   truth = np.concatenate([mouse.images, mouse.alphas[..., None]], -1)
-  rendered = render_rgba(result.gaussians, _ring()) / np.float32(255)
+  rendered = render_rgba(result.gaussians, _ring(), result.filter_width) / np.float32(255)
   return float(np.mean([metrics.fg_psnr(a, b) for a, b in zip(rendered, truth, strict=True)]))
 
 

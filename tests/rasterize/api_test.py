@@ -188,3 +188,43 @@ def test_wrong_arguments_are_refused():
     rasterize(splats, options, "xla")
   with pytest.raises(ValueError, match="implementation"):
     rasterize(splats, dataclasses.replace(options, flat=True), "cuda")
+
+
+@pytest.mark.parametrize("flat", [False, True])
+def test_a_filter_of_the_photographs_looks_the_same_in_coarser_pixels(flat):
+  """Of splats as thin as pixels, at a third of the resolution, against the mean over 3x3 pixels."""
+  gaussians = random_gaussians(flat, 40)
+  thin = jnp.log(jnp.array([0.02, 0.004] + [0.004] * (not flat)))
+  gaussians = dataclasses.replace(
+    gaussians, log_scales=jnp.broadcast_to(thin, gaussians.log_scales.shape)
+  )
+  fine, coarse = (jax.tree.map(jnp.asarray, odd_cameras()[0].resized(s, s)) for s in (96, 32))
+  width = 0.5 * float(fine.footprints)
+  see = lambda camera, width: (
+    render(
+      gaussians, camera, filter_width=width, geometry=False, implementation="xla", capacity=CAPACITY
+    ).alpha
+  )
+  truth = see(fine, width).reshape(32, 3, 32, 3).mean((1, 3))
+  same, papers = (float(jnp.abs(see(coarse, w) - truth).mean()) for w in (width, None))
+  assert same < 0.5 * papers
+
+
+@pytest.mark.parametrize("flat", [False, True])
+def test_xla_equals_reference_with_another_filter(flat):
+  gaussians, camera = random_gaussians(flat), odd_cameras()[0]
+
+  def run(name):
+    see = lambda g: render(
+      g, camera, filter_width=2.0 * camera.footprints, implementation=name, capacity=CAPACITY
+    )
+    loss = lambda g: (see(g).rgb ** 2).sum() + see(g).depth.sum()
+    return jax.jit(jax.value_and_grad(loss))(gaussians)
+
+  (want, want_gradient), (got, got_gradient) = run("reference"), run("xla")
+  assert float(got) == pytest.approx(float(want), rel=1e-5)
+  for name, expected in vars(want_gradient).items():
+    scale = float(jnp.abs(expected).max()) + 1e-12
+    np.testing.assert_allclose(
+      getattr(got_gradient, name) / scale, expected / scale, atol=1e-4, err_msg=name
+    )

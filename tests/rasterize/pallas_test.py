@@ -34,13 +34,15 @@ def _bundle(options: Options, images: int = 2, count: int = 80, size: float = 0.
   def one(index: int) -> Bundle:
     gaussians = random_gaussians(options.flat, count, index, size)
     gaussians = dataclasses.replace(gaussians, logit_opacities=gaussians.logit_opacities + 4.0)
-    splats = project(gaussians, cameras[index])
+    low_pass = 0.3 + 0.4 * index
+    splats = project(gaussians, cameras[index], low_pass)
     return Bundle(
       features=blend.pack(splats, options.geometry),
       depths=splats.depths,
       ellipses=splats.ellipses,
       boxes=splats.boxes,
       reference=jnp.float32(0.4),
+      falloff=jnp.float32(0.5 * blend.LOG2E / low_pass),
     )
 
   return jax.tree.map(lambda *a: jnp.stack(a), *map(one, range(images)))

@@ -1,0 +1,76 @@
+"""Meshes of fits against the true surface of built-in mice: Chamfer distance and normal error.
+
+    python -m benchmarks.surface --config=2dgs,3dgs
+    python -m benchmarks.surface --config=2dgs --size=tiny --mice=1   on a CPU, to see that it works
+
+Distances are in percent of the animal's radius (canonical units), normals in degrees; see
+`mesh.compare_surfaces`. Takes the extra `mesh`. Prints a table, and JSON into $OUT.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import pathlib
+
+import numpy as np
+
+from benchmarks import quality, walking
+from jaxsplat_mouse import mesh
+from jaxsplat_mouse import procedural_mouse as pm
+from jaxsplat_mouse.fit import filter_width
+from jaxsplat_mouse.pipeline import device
+from jaxsplat_mouse.pipeline.meshes import fit_to_mesh
+
+_POINTS = 20_000
+
+
+def run(
+  recipes: list[quality.Recipe],
+  seeds: list[int],
+  size: int,
+  cache: pathlib.Path | None,
+) -> list[dict]:
+  """One row for each recipe and animal."""
+  frames = [walking.Frame(seed=s, phase=0.0) for s in seeds]
+  trials = walking.trials(frames, size, 1, cache)
+  rows = []
+  for recipe in recipes:
+    fits, _ = quality.fit_trials(trials, seeds, recipe)
+    for frame, trial, gaussians in zip(frames, trials, fits, strict=True):
+      width = float(filter_width(trial.scene, recipe.fit))
+      found = mesh.sample_surface(fit_to_mesh(gaussians, filter_width=width), _POINTS)
+      points, normals = pm.truth_surface_points(frame.mouse, _POINTS)
+      moved = trial.similarity.points(points)
+      errors = mesh.compare_surfaces(*found, moved, normals @ trial.similarity.rotation.T)
+      rows.append({"recipe": recipe.name, "mouse": frame.seed, **errors})
+  return rows
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument("--config", default="2dgs,3dgs", help="of configs/")
+  parser.add_argument("--mice", type=int, default=4)
+  parser.add_argument("--size", default="full", choices=list(quality.SIZES))
+  parser.add_argument("--cache", default="", help="a folder that keeps the photographs")
+  args = parser.parse_args()
+  device.set_up_cache()
+  size, _, shrink = quality.SIZES[args.size]
+  recipes = [quality.make_recipe(name, name, shrink) for name in args.config.split(",")]
+  cache = pathlib.Path(args.cache) if args.cache else None
+  rows = run(recipes, list(range(args.mice)), size, cache)
+  for recipe in recipes:
+    own = [row for row in rows if row["recipe"] == recipe.name]
+    mean = lambda key, own=own: float(np.mean([row[key] for row in own]))
+    lengths = "  ".join(
+      f"{k} {100 * mean(k):.2f} %" for k in ("accuracy", "completeness", "chamfer")
+    )
+    print(f"{recipe.name}: {lengths}  normals {mean('normal_error'):.1f} degrees")
+  if os.environ.get("OUT"):
+    path = pathlib.Path(os.environ["OUT"], "surface.json")
+    path.write_text(json.dumps({"device": device.describe(), "rows": rows}, indent=1))
+
+
+if __name__ == "__main__":
+  main()
