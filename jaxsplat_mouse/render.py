@@ -12,7 +12,7 @@ from jaxsplat_mouse import math as jm
 from jaxsplat_mouse.cameras import Cameras
 from jaxsplat_mouse.gaussians import Gaussians, Gaussians2D
 from jaxsplat_mouse.projection import project
-from jaxsplat_mouse.rasterize import Image, Options, rasterize
+from jaxsplat_mouse.rasterize import Image, Options, rasterize, suited
 
 TILE_ENTRIES_PER_SPLAT = 12
 
@@ -52,7 +52,7 @@ def render(
   near: jax.Array | float | None = None,
   far: jax.Array | float | None = None,
   capacity: int | None = None,
-  tile_size: int = 8,
+  tile_size: int | None = None,
   alpha_max: float = 0.99,
   interpret: bool = False,
   implementation: str | None = None,
@@ -70,8 +70,9 @@ def render(
       for discs, with which splats grow where pixels are coarse.
     near: depth mapped to m = 0; by default the camera's distance from the origin minus 1.
     far: depth mapped to m = 1; by default that distance plus 1.
-    capacity: splat-tile intersections kept; by default 12 per splat.
-    tile_size: side of a tile, pixels.
+    capacity: splat-tile intersections kept, by default 12 per splat; counted for tiles of 8 pixels
+      where `tile_size` is left open.
+    tile_size: side of a tile, pixels; by default what suits the implementation.
     alpha_max: ceiling of one splat's alpha.
     interpret: run Pallas kernels interpreted.
     implementation: see `rasterize.rasterize`.
@@ -82,10 +83,12 @@ def render(
     flat=isinstance(gaussians, Gaussians2D),
     geometry=geometry,
     capacity=capacity or default_capacity(gaussians.means.shape[-2]),
-    tile_size=tile_size,
+    tile_size=tile_size or 8,
     alpha_max=alpha_max,
     interpret=interpret,
   )
+  if tile_size is None:
+    options = suited(options, implementation)
   low_pass = None if filter_width is None else (filter_width / camera.footprints) ** 2
   image = rasterize(project(gaussians, camera, low_pass), options, implementation)
   span = _depth_mapping(camera, near, far)

@@ -149,11 +149,21 @@ def touches(
   return inside | (nearest <= 1.0 + _RIM) | in_disc
 
 
+def _place_bits(options: Options) -> int:
+  """Of an entry's place among `capacity`."""
+  return max(1, (options.capacity - 1).bit_length())
+
+
+def sorts_packed(options: Options) -> bool:
+  """Whether tile and place share a key of 32 bits: on a CPU sorting is five times faster so."""
+  return _place_bits(options) + options.num_tiles.bit_length() <= 32
+
+
 def _sort_by_tile(tiles: jax.Array, options: Options) -> tuple[jax.Array, jax.Array]:
   """Stable sort of (M,) tile numbers; returns them sorted and each entry's place before."""
   entry = jnp.arange(options.capacity, dtype=jnp.uint32)
-  bits = max(1, (options.capacity - 1).bit_length())
-  if bits + options.num_tiles.bit_length() <= 32:
+  bits = _place_bits(options)
+  if sorts_packed(options):
     packed = lax.sort((tiles.astype(jnp.uint32) << bits) | entry, is_stable=False)
     return (packed >> bits).astype(jnp.int32), (packed & ((1 << bits) - 1)).astype(jnp.int32)
   tiles, entry = lax.sort((tiles, entry), num_keys=1, is_stable=True)
