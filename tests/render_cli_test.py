@@ -85,6 +85,22 @@ def test_the_input_frame_wants_its_transform(fitted: pathlib.Path, tmp_path: pat
     render_cli.render_to_folder(fitted, write_cameras(tmp_path / "c"), tmp_path / "a", "input")
 
 
+def test_the_filter_of_the_fit_is_used(fitted: pathlib.Path, tmp_path: pathlib.Path) -> None:
+  given = write_cameras(tmp_path / "c")
+  render_cli.render_to_folder(fitted, given, tmp_path / "papers")
+  path = fitted.parent / "scene.json"
+  value = json.loads(path.read_text())
+  wide = 4.0 * float(generate_camera_poses(1, image_size=32).footprints[0])
+  path.write_text(json.dumps({**value, "filter_width": wide}))
+  render_cli.render_to_folder(fitted, given, tmp_path / "own")
+  narrow, broad = (read_views(tmp_path / name)[0][..., 3] for name in ("papers", "own"))
+  assert (broad > 0).sum() > 1.2 * (narrow > 0).sum()
+  for bad in (-1.0, "wide", float("inf")):
+    path.write_text(json.dumps({**value, "filter_width": bad}))
+    with pytest.raises(InputError, match=r"scene\.json: filter_width: .*, expected a positive"):
+      render_cli.render_to_folder(fitted, given, tmp_path / "bad")
+
+
 def test_only_a_scene_is_replaced(fitted: pathlib.Path, tmp_path: pathlib.Path) -> None:
   given = write_cameras(tmp_path / "c")
   for _ in range(2):

@@ -142,6 +142,8 @@ class Config:
     for name in ("num_gaussians", "iterations"):
       if getattr(self, name) < 1:
         raise ValueError(f"fit.{name}: {getattr(self, name)}, expected at least 1")
+    if self.low_pass <= 0:
+      raise ValueError(f"fit.low_pass: {self.low_pass}, expected above 0")
     if self.sh_degree not in range(4):
       raise ValueError(f"fit.sh_degree: {self.sh_degree}, expected 0 to 3")
 

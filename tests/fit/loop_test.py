@@ -11,7 +11,7 @@ import pytest
 
 from jaxsplat_mouse import cameras, fit, scene
 from jaxsplat_mouse import procedural_mouse as pm
-from jaxsplat_mouse.fit import loop
+from jaxsplat_mouse.fit import loop, objective
 
 _CONFIG = fit.Config(
   model="3dgs",
@@ -99,6 +99,7 @@ def test_configuration_errors_name_the_key():
     {"iterations": 0},
     {"stages": ()},
     {"sh_degree": 4},
+    {"low_pass": 0.0},
     {"initialization": "sphere"},
   ):
     with pytest.raises(ValueError, match=f"fit.{next(iter(bad))}"):
@@ -111,6 +112,23 @@ def test_stages_and_chunks_cover_every_step_once():
   assert covered == list(range(1030))
   assert all(c.last - c.first <= 130 for c in fit.chunks(config, 130))
   assert [s.resolution for s in fit.stages(config)] == [4, 2, 1]
+
+
+def test_the_filter_is_that_of_the_photographs_pixels():
+  """The median camera's, in the world; views that only pad the scene have no say."""
+  config = dataclasses.replace(_CONFIG, low_pass=0.25)
+  one = _mouse(0, 5)
+  focal = np.array([[1.0, 1.0], [2.0, 2.0], [0.5, 0.5], [4.0, 4.0], [9.0, 9.0]], np.float32)
+  intrinsics = np.asarray(one.cameras.intrinsics) * np.concatenate([focal, np.ones_like(focal)], 1)
+  moved = dataclasses.replace(
+    one,
+    cameras=dataclasses.replace(one.cameras, intrinsics=intrinsics),
+    view_mask=np.arange(5) < 3,
+  )
+  pixel = 2.7 / np.asarray(one.cameras.intrinsics)[0, 0]
+  assert float(fit.filter_width(moved, config)) == pytest.approx(0.5 * pixel, rel=1e-5)
+  problem = objective.problem_at(moved, 2, config)
+  assert float(problem.filter_width) == pytest.approx(0.5 * 2 * pixel, rel=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ _CONFIG = fit.Config(
   relocate_every=5,
   resolutions=(1,),
   stages=(),
+  tile_entries=32.0,  # the large splats of a random start must not ask for another program
 )
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from jaxsplat_mouse.projection import project
-from jaxsplat_mouse.rasterize import Options, rasterize
+from jaxsplat_mouse.rasterize import Options, rasterize, suited
 from jaxsplat_mouse.render import render
 from tests.splat_fixtures import odd_cameras, random_gaussians
 
@@ -178,6 +178,15 @@ def test_finite_differences_in_float64(flat):
       slopes = [(value(moved(h)) - value(moved(-h))) / (2 * h) for h in (3e-7, 1e-7, 1e-6)]
       want = float((jax.tree.leaves(gradient)[index] * direction).sum())
       assert float(np.median(slopes)) == pytest.approx(want, rel=1e-3, abs=1e-3)
+
+
+def test_small_tiles_where_keys_hold_their_numbers():
+  options = Options(width=384, height=288, flat=False, capacity=160_000)
+  small = suited(options, "xla")
+  assert (small.tile_size, small.capacity) == (4, 240_000)
+  large = dataclasses.replace(options, width=1024, height=1024)
+  assert suited(large, "xla") == large
+  assert suited(options, "pallas") == suited(options, "reference") == options
 
 
 def test_wrong_arguments_are_refused():
