@@ -2,7 +2,7 @@
 
 Fusion is the truncated signed distance of Curless and Levoy 1996 on a grid: every view votes on
 every sample with the distance between the sample and what the view sees there, along its axis.
-Samples that no view votes on lie behind surfaces on all sides and count as inside.
+Views from which a sample lies far behind a surface vote for inside, with little weight.
 
     python -m jaxsplat_mouse.mesh --workdir=DIR
 """
@@ -24,6 +24,10 @@ from jaxsplat_mouse.cameras import Cameras
 from jaxsplat_mouse.errors import InputError
 
 _SMALLEST_PART = 0.02  # of the largest one's volume: what is smaller is a speck
+# Weight of a view that sees something farther than the truncation in front of a sample. Without it
+# one view that looks in through a gap, where no camera looked and nothing was fitted, hollows a
+# body.
+_HIDDEN = 0.1
 _SLABS_AT_ONCE = 8
 
 
@@ -62,7 +66,7 @@ def fuse(
     low: (3,) first sample of the grid.
     high: (3,) last sample.
     resolution: R.
-    truncation: () world units; a view has no say further behind what it sees.
+    truncation: () world units; a view has little say further behind what it sees.
   """
   axes = [jnp.linspace(low[i], high[i], resolution) for i in range(3)]
   plane = jnp.stack(jnp.meshgrid(axes[1], axes[2], indexing="ij"), -1).reshape(-1, 2)
@@ -83,9 +87,9 @@ def fuse(
       alpha, depth = seen["alpha"][row, column], seen["depth"][row, column]
       solid = alpha > 0.5
       distance = jnp.where(solid, (depth - z) / truncation, 1.0)
-      weight = (known & (distance > -1.0)).astype(jnp.float32)
+      weight = jnp.where(distance > -1.0, 1.0, _HIDDEN) * known
       # Colour counts near the surface that the view sees.
-      near = weight * solid * (jnp.abs(distance) < 1.0)
+      near = weight * (solid & (jnp.abs(distance) < 1.0))
       color = jm.safe_divide(seen["rgb"][row, column], alpha[:, None], 1e-3)
       rows = [weight * jnp.clip(distance, -1.0, 1.0), weight, *(near * c for c in color.T), near]
       return total + jnp.stack(rows), None

@@ -58,6 +58,14 @@ def test_exact_depth_gives_the_true_surface(mouse, solid):
   assert np.median(np.abs(distance)) < 0.006
 
 
+def test_a_view_that_looks_through_the_animal_does_not_hollow_it(mouse, maps):
+  gap = {**maps, "alpha": maps["alpha"].at[7].set(0.0)}
+  points, normals = mesh.sample_surface(mesh.extract(*_fused(gap), _LOW, _HIGH), 4000)
+  errors = mesh.compare_surfaces(points, normals, *pm.truth_surface_points(mouse, 4000))
+  assert errors["accuracy"] < 0.015
+  assert errors["normal_error"] < 25
+
+
 def test_normals_point_outward_and_colours_are_those_of_the_animal(maps, solid):
   outward = (solid.normals * (solid.vertices - solid.vertices.mean(0))).sum(-1)
   assert (outward > 0).mean() > 0.75
