@@ -10,13 +10,12 @@ Distances are in percent of the animal's radius (canonical units), normals in de
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import pathlib
 
 import numpy as np
 
 from benchmarks import quality, walking
+from benchmarks.workload import report
 from jaxsplat_mouse import mesh
 from jaxsplat_mouse import procedural_mouse as pm
 from jaxsplat_mouse.fit import filter_width
@@ -67,9 +66,7 @@ def main() -> None:
       f"{k} {100 * mean(k):.2f} %" for k in ("accuracy", "completeness", "chamfer")
     )
     print(f"{recipe.name}: {lengths}  normals {mean('normal_error'):.1f} degrees")
-  if os.environ.get("OUT"):
-    path = pathlib.Path(os.environ["OUT"], "surface.json")
-    path.write_text(json.dumps({"device": device.describe(), "rows": rows}, indent=1))
+  report("surface", rows)
 
 
 if __name__ == "__main__":

@@ -13,13 +13,12 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
-import os
 import pathlib
 
 import numpy as np
 
 from benchmarks import quality, walking
+from benchmarks.workload import report
 from jaxsplat_mouse import fit
 from jaxsplat_mouse.gaussians import Gaussians
 from jaxsplat_mouse.pipeline import device
@@ -70,9 +69,7 @@ def main() -> None:
   for row in rows:
     told = f"{row['fg_psnr']:.2f} dB / {row['iou']:.4f}"
     print(f"{row['start']:6} {row['steps']:5} steps  {told}  {row['seconds']:.1f} s")
-  if os.environ.get("OUT"):
-    path = pathlib.Path(os.environ["OUT"], "warm_start.json")
-    path.write_text(json.dumps({"device": device.describe(), "rows": rows}, indent=1))
+  report("warm_start", rows)
 
 
 if __name__ == "__main__":
