@@ -1,0 +1,144 @@
+"""Ablations: the default recipe with one thing changed at a time, over scenes and seeds.
+
+    python -m benchmarks.ablation --config=2dgs --folder=DATA/spot,DATA/head
+    python -m benchmarks.ablation --config=2dgs --part=0/4           every fourth change of the list
+    python -m benchmarks.ablation --table=OUT/ablation_2dgs_0.json,OUT/ablation_2dgs_1.json,...
+    python -m benchmarks.ablation --size=tiny --seeds=0,1 --only='no dropout'   a look on a CPU
+
+Novel-view fg PSNR (dB) as in `quality.py`, mean and standard deviation over the seeds, by scene. The
+last column is the change of the mean over the scenes against the unchanged recipe, seed by seed,
+and how much that varies between seeds. Where $OUT is set, ablation_CONFIG_PART.json goes there;
+`--table` joins such files.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from benchmarks import quality
+from benchmarks.workload import report
+from jaxsplat_mouse.pipeline import device
+
+BASE = "default"
+_ROOM = {"fit.tile_entries": 16.0}  # as all scenes need, so that no chunk runs twice
+SCENES = ("walk_pied", "stand_black_dannce", "walk_fawn_fur", "stand_agouti")
+
+# What is changed, by name. What only discs or only one model has is left out for the other.
+CHANGES: dict[str, dict[str, Any]] = {
+  BASE: {},
+  "random start": {"fit.initialization": "random"},
+  "no mask loss": {"fit.mask_weight": 0.0},
+  "mask weight 1": {"fit.mask_weight": 1.0},
+  "white background": {"fit.random_background": False},
+  "hull views, outside 1": {"fit.hull_outside": 1.0},
+  "hull views, inside .1": {"fit.hull_inside": 0.1},
+  "no relocation": {"fit.relocate_every": 0},
+  "no exploration noise": {"fit.noise": 0.0},
+  "no opacity pressure": {"fit.opacity_weight": 0.0},
+  "opacity weight .05": {"fit.opacity_weight": 0.05},
+  "no scale pressure": {"fit.scale_weight": 0.0},
+  "scale weight 3": {"fit.scale_weight": 3.0},
+  "opacity decay .999": {"fit.opacity_decay": 0.999},
+  "no dropout": {"fit.dropout": 0.0},
+  "dropout .1": {"fit.dropout": 0.1},
+  "no smallest size": {"fit.min_scale": 0.0},
+  "filter of the papers": {},  # by model, see `changes_of`
+  "SH degree 0": {"fit.sh_degree": 0},
+  "SH degree 2": {"fit.sh_degree": 2},
+  "SH bands at .05 of the rate": {"fit.lr_bands": 0.05},
+  "one resolution": {"fit.resolutions": (1,), "fit.stages": (), "fit.geometry_from": 0.5},
+  "no averaging": {"fit.average_from": 1.0},
+  "no SSIM": {"fit.ssim_weight": 0.0},
+  "SSIM .4": {"fit.ssim_weight": 0.4},
+  "position rate / 2": {"fit.lr_position": 0.001},
+  "anisotropy up to 30": {"fit.max_anisotropy": 30.0},
+  "six views a step": {"fit.views_per_step": 0},
+  "one view a step": {"fit.views_per_step": 1},
+  "exposure": {"fit.exposure": True},
+  "poses 2e-5": {"fit.pose_rate": 2e-5},
+  "2,000 steps": {"fit.iterations": 2000},
+  "no normal consistency": {"fit.normal_weight": 0.0},
+  "normal weight .1": {"fit.normal_weight": 0.1},
+  "no distortion": {"fit.depth_weight": 0.0},
+}
+_OF_DISCS = ("no normal consistency", "normal weight .1", "no distortion")
+_FILTERS = {"2dgs": 0.5, "3dgs": 0.3}
+
+
+def changes_of(model: str) -> dict[str, dict[str, Any]]:
+  """The changes that make sense for a model."""
+  kept = {k: v for k, v in CHANGES.items() if model == "2dgs" or k not in _OF_DISCS}
+  return {**kept, "filter of the papers": {"fit.low_pass": _FILTERS[model]}}
+
+
+def choose(names: Sequence[str], part: str) -> list[str]:
+  """The I-th of every N names, and the unchanged recipe in any case."""
+  first, step = map(int, part.split("/"))
+  return [BASE, *[name for name in names if name != BASE][first::step]]
+
+
+def make_table(rows: Sequence[dict[str, Any]]) -> str:
+  """One line for every change; rows with the keys `recipe`, `scene`, `seed`, `fg_psnr`."""
+  held = {(r["recipe"], r["scene"], r["seed"]): r["fg_psnr"] for r in rows}
+  names, scenes, seeds = ([*dict.fromkeys(key[i] for key in held)] for i in range(3))
+  table = np.array([[[held[n, s, k] for k in seeds] for s in scenes] for n in names])
+  gain = (table - table[names.index(BASE)]).mean(1)
+  lines = ["| change | " + " | ".join(scenes) + " | mean gain |", "| --- |" * (len(scenes) + 2)]
+  lines[1] = "| " + " | ".join(["---"] * (len(scenes) + 2)) + " |"
+  for name, scores, gains in zip(names, table, gain, strict=True):
+    cells = [f"{scene.mean():.2f} ± {scene.std():.2f}" for scene in scores]
+    told = "" if name == BASE else f"{gains.mean():+.2f} ± {gains.std():.2f}"
+    lines.append(f"| {name} | " + " | ".join(cells) + f" | {told} |")
+  return "\n".join(lines)
+
+
+def run(options: argparse.Namespace) -> list[dict[str, Any]]:
+  """The rows of a part of the changes of a model."""
+  size, views, shrink = quality.SIZES[options.size]
+  changes = changes_of(options.config)
+  names = choose(options.only.split(",") if options.only else list(changes), options.part)
+  recipes = [
+    quality.make_recipe(name, options.config, {**_ROOM, **shrink, **changes[name]})
+    for name in names
+  ]
+  split = lambda text: text.split(",") if text else []
+  cache = pathlib.Path(options.cache) if options.cache else None
+  trials = [quality.built_in_trial(n, size, views, cache) for n in split(options.scenes)]
+  trials += [quality.folder_trial(pathlib.Path(path)) for path in split(options.folder)]
+  rows: list[dict[str, Any]] = []
+  for row in quality.run(trials, recipes, list(map(int, split(options.seeds))), options.batch):
+    rows.append(row)
+    report(f"ablation_{options.config}_{options.part.split('/')[0]}", rows)
+    print(f"{row['recipe']}: {row['scene']} {row['seed']}: {row['fg_psnr']:.2f}", flush=True)
+  return rows
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument("--config", default="2dgs", choices=list(_FILTERS))
+  parser.add_argument("--scenes", default=",".join(SCENES), help="of benchmarks/mice.py")
+  parser.add_argument("--folder", default="", help="scene folders with input/ and target/ too")
+  parser.add_argument("--seeds", default="0,1,2")
+  parser.add_argument("--only", default="", help="names of changes")
+  parser.add_argument("--part", default="0/1", help="I/N")
+  parser.add_argument("--size", default="full", choices=list(quality.SIZES))
+  parser.add_argument("--batch", type=int, default=18, help="scenes fitted together")
+  parser.add_argument("--cache", default="", help="a folder that keeps the photographs")
+  parser.add_argument("--table", default="", help="only join these JSON files")
+  options = parser.parse_args()
+  if options.table:
+    texts = [pathlib.Path(path).read_text() for path in options.table.split(",")]
+    print(make_table([row for text in texts for row in json.loads(text)["rows"]]))
+    return
+  device.set_up_cache()
+  print(make_table(run(options)))
+
+
+if __name__ == "__main__":
+  main()
