@@ -5,10 +5,10 @@
     python -m benchmarks.ablation --table=OUT/ablation_2dgs_0.json,OUT/ablation_2dgs_1.json,...
     python -m benchmarks.ablation --size=tiny --seeds=0,1 --only='no dropout'   a look on a CPU
 
-Novel-view fg PSNR (dB) as in `quality.py`, mean and standard deviation over the seeds, by scene. The
-last column is the change of the mean over the scenes against the unchanged recipe, seed by seed,
-and how much that varies between seeds. Where $OUT is set, ablation_CONFIG_PART.json goes there;
-`--table` joins such files.
+Novel-view fg PSNR (dB) as in `quality.py`, mean and standard deviation over the seeds, by scene.
+The last column is the change of the mean over the scenes against the unchanged recipe, seed by
+seed, and how much that varies between seeds. Where $OUT is set, ablation_CONFIG_PART.json goes
+there; `--table` joins such files.
 """
 
 from __future__ import annotations
