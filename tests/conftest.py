@@ -73,6 +73,9 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
   if maps.is_file() and len(maps.read_text().splitlines()) > _MOST_MAPPINGS:
     import jax
 
+    from jaxsplat_mouse.pipeline import programs
+
+    programs.clear()
     jax.clear_caches()
     gc.collect()
 
@@ -89,6 +92,19 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
     return (yield)
   finally:
     jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_kept_programs() -> Generator[None]:
+  """No program from the disk within the tests' own process: some tests change what is traced.
+
+  The commands that tests start keep theirs, as for a user.
+  """
+  from jaxsplat_mouse.pipeline import programs
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(programs, "keep_in", lambda folder: None)
+    yield
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 from absl import logging
 
+from jaxsplat_mouse.pipeline import programs
 from jaxsplat_mouse.pipeline.settings import ConfigError
 
 _SCENE_BYTES_PER_GAUSSIAN = 16_000  # of the temporaries of one scene's step, generously
@@ -31,7 +32,9 @@ def set_up_cache() -> pathlib.Path | None:
   """
   given = os.environ.get(CACHE_VARIABLE)
   if given is not None:
-    return pathlib.Path(given) if given else None
+    folder = pathlib.Path(given) if given else None
+    programs.keep_in(folder / f"programs-{_machine()}" if folder else None)
+    return folder
   base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
   folder = pathlib.Path(base, "jaxsplat_mouse", f"jax-{_machine()}")
   try:
@@ -43,6 +46,7 @@ def set_up_cache() -> pathlib.Path | None:
   # Small programs too: on a GPU a fresh process would spend seconds on dozens of them.
   jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
   jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+  programs.keep_in(folder / "programs")
   return folder
 
 

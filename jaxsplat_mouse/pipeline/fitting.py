@@ -24,6 +24,7 @@ from jaxsplat_mouse.fit import FitState
 from jaxsplat_mouse.gaussians import Gaussians
 from jaxsplat_mouse.pipeline import device
 from jaxsplat_mouse.pipeline.ahead import Ahead
+from jaxsplat_mouse.pipeline.programs import Program
 from jaxsplat_mouse.pipeline.settings import CheckpointSettings
 from jaxsplat_mouse.pipeline.stopping import StopRequest
 from jaxsplat_mouse.pipeline.views import credible, drop_invisible
@@ -34,7 +35,8 @@ _MAX_GROWTHS = 6
 _STEPS = 50
 _STEPS_ON_ACCELERATORS = 250
 
-_Program = tuple[int, int, bool]  # see `fit.Stage.program`
+run_chunk = Program(fit.run_chunk, static=(2, 3, 4, 5))
+_Steps = tuple[int, int, bool]  # see `fit.Stage.program`
 OnChunk = Callable[[int, Mapping[str, np.ndarray]], None]
 
 
@@ -187,18 +189,11 @@ class _Loop:
     todo = [(group, program) for program in programs for group in together]
     for group, program in todo[1:]:
       args = (group.state, group.scenes, self._config, *program)
-      build = lambda args=args: fit.run_chunk.lower(*args).compile()
-      self._fitter._ahead.start(self._compiled(group, program), build)
+      self._fitter._ahead.start(run_chunk, *args)
 
-  def _program(self, chunk: fit.Stage) -> _Program:
+  def _program(self, chunk: fit.Stage) -> _Steps:
     """What is left to do of a chunk."""
     return dataclasses.replace(chunk, first=max(chunk.first, self.iteration)).program
-
-  def _compiled(self, group: _Group, program: _Program) -> tuple:
-    """What tells the compiled programs of chunks apart."""
-    (device,) = group.state.step.devices()
-    shapes = tuple(leaf.shape for leaf in jax.tree.leaves((group.state, group.scenes)))
-    return (self._config, program, device.id, shapes)
 
   def advance(self, chunk: fit.Stage) -> dict[str, np.ndarray]:
     """Runs to the end of a chunk; the last step's metrics (B,)."""
@@ -229,7 +224,7 @@ class _Loop:
       self.failures.setdefault(int(i), reason)
     self._losses = losses
 
-  def _run(self, program: _Program) -> tuple[list[FitState], dict[str, np.ndarray]]:
+  def _run(self, program: _Steps) -> tuple[list[FitState], dict[str, np.ndarray]]:
     """One chunk of every group, from its state as it stands; all devices work at once."""
     while True:
       try:
@@ -239,7 +234,7 @@ class _Loop:
           raise
       self._halve()
 
-  def _try(self, program: _Program) -> tuple[list[FitState], dict[str, np.ndarray]]:
+  def _try(self, program: _Steps) -> tuple[list[FitState], dict[str, np.ndarray]]:
     states, records = [], []
     together = len(jax.local_devices())
     run = functools.partial(self._run_group, program=program)
@@ -251,11 +246,10 @@ class _Loop:
     join = lambda *leaves: np.concatenate([leaf[:, -1] for leaf in leaves])
     return states, jax.tree.map(join, *jax.device_get(records))
 
-  def _run_group(self, group: _Group, program: _Program) -> tuple[FitState, dict[str, jax.Array]]:
-    self._fitter._ahead.wait(self._compiled(group, program))
+  def _run_group(self, group: _Group, program: _Steps) -> tuple[FitState, dict[str, jax.Array]]:
+    args = (group.state, group.scenes, self._config, *program)
     with jax.transfer_guard("disallow"):
-      result = fit.run_chunk(group.state, group.scenes, self._config, *program)
-    return jax.block_until_ready(result)
+      return jax.block_until_ready(run_chunk(*args))
 
   def _halve(self) -> None:
     """Goes on with half as many scenes on a device."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import pathlib
 import time
 from collections.abc import Mapping, Sequence
@@ -115,20 +114,15 @@ def scene_bytes(scene: Scene) -> int:
   return int(np.asarray(scene.images).nbytes + np.asarray(scene.alphas).nbytes)
 
 
-def render_fit(
-  saved: SavedFit, scene: Scene, settings: Settings, ahead: Ahead | None = None
-) -> Rendering:
+def render_fit(saved: SavedFit, scene: Scene, settings: Settings) -> Rendering:
   """Gives the device all that is written of a fit to render.
 
   Args:
     saved: the fit.
     scene: its views in the canonical frame.
     settings: of the run.
-    ahead: who was given `compile_ahead`.
   """
   started = time.monotonic()
-  if ahead:
-    _wait(ahead, scene, settings)
   truth = None
   if saved.source.folder is None:
     truth = sources.read_truth(saved.source, scene, num_views=_TRUTH_VIEWS)
@@ -156,24 +150,10 @@ def compile_ahead(ahead: Ahead, scene: Scene, gaussians: Gaussians, settings: Se
     settings: of the run.
   """
   rigs = {(c.width, c.height): c for c in (real_cameras(scene), _orbit(settings))}
-  for size, cameras in rigs.items():
-    build = functools.partial(compile_render, gaussians, cameras)
-    ahead.start(("render", size, len(gaussians.means)), build)
+  for cameras in rigs.values():
+    compile_render(ahead, gaussians, cameras)
   if settings.report.quality:
-    build = functools.partial(compile_judge, scene, _orbit(settings))
-    ahead.start(_judge_program(scene), build)
-
-
-def _judge_program(scene: Scene) -> tuple:
-  return ("judge", np.shape(scene.alphas))
-
-
-def _wait(ahead: Ahead, scene: Scene, settings: Settings) -> None:
-  """Waits for what `compile_ahead` started."""
-  count = settings.fit.num_gaussians
-  for c in (real_cameras(scene), _orbit(settings)):
-    ahead.wait(("render", (c.width, c.height), count))
-  ahead.wait(_judge_program(scene))
+    compile_judge(ahead, scene, _orbit(settings))
 
 
 def _quality(rendered: Rendered, scene: Scene, settings: Settings) -> dict[str, float]:

@@ -14,6 +14,7 @@ from jaxsplat_mouse import canonical, fit, sources
 from jaxsplat_mouse.errors import InputError
 from jaxsplat_mouse.gaussians import Gaussians
 from jaxsplat_mouse.pipeline.ahead import Ahead
+from jaxsplat_mouse.pipeline.programs import Program
 from jaxsplat_mouse.pipeline.settings import Settings
 from jaxsplat_mouse.scene import Scene, Similarity, to_levels, transform_scene
 from jaxsplat_mouse.sources import Source
@@ -70,9 +71,7 @@ def load(source: Source) -> Loaded:
   return Loaded(source=source, digest=digest, scene=scene, warnings=warnings, seconds=seconds)
 
 
-def prepare(
-  loaded: Loaded, settings: Settings, scale: float | None = None, ahead: Ahead | None = None
-) -> Prepared:
+def prepare(loaded: Loaded, settings: Settings, scale: float | None = None) -> Prepared:
   """Moves a scene into the canonical frame and carves its hull, on the default device.
 
   On an accelerator a hull takes a hundredth of the time, if it need not wait behind a fit's chunk:
@@ -82,7 +81,6 @@ def prepare(
     loaded: the scene.
     settings: of the run.
     scale: canonical units per input unit, where a recording shares one.
-    ahead: who was given `compile_ahead`.
 
   Raises:
     InputError: the silhouettes admit no solid.
@@ -98,8 +96,6 @@ def prepare(
       up=settings.data.up,
       scale=scale,
     )
-    if ahead:
-      ahead.wait(_hull_program(scene))
     scene, gaussians = start_fit(scene, settings, seed)
   except ValueError as error:
     raise InputError(str(source), "", str(error)) from None
@@ -118,12 +114,7 @@ def prepare(
 def compile_ahead(ahead: Ahead, scene: Scene, settings: Settings) -> None:
   """Has the program compiled that carves such a scene's hull."""
   if settings.fit.initialization != "random":
-    build = lambda: carve_hull.lower(scene, settings.hull).compile()
-    ahead.start(_hull_program(scene), build)
-
-
-def _hull_program(scene: Scene) -> tuple:
-  return ("hull", np.shape(scene.alphas))
+    ahead.start(_carve, scene, settings.hull)
 
 
 def read_canonical(source: Source, similarity: Similarity) -> Scene:
@@ -147,11 +138,12 @@ def start_fit(scene: Scene, settings: Settings, seed: int) -> tuple[Scene, Gauss
   key = jax.random.key(np.uint32(seed))
   if settings.fit.initialization == "random":
     return scene, jax.tree.map(np.asarray, fit.random_gaussians(settings.fit, key))
-  hull = build_hull(scene, settings.hull)
+  hull = build_hull(scene, settings.hull, _carve)
   scene = fit.know_hull(scene, hull, settings.fit)
   return jax.tree.map(np.asarray, (scene, _from_hull(hull, settings.fit, key)))
 
 
+_carve = Program(carve_hull, static=(1,))
 _from_hull = functools.partial(jax.jit, static_argnames="config")(fit.from_hull)
 
 

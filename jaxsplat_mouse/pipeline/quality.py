@@ -17,6 +17,8 @@ from jax.typing import ArrayLike
 
 from jaxsplat_mouse import metrics
 from jaxsplat_mouse.cameras import Cameras
+from jaxsplat_mouse.pipeline.ahead import Ahead
+from jaxsplat_mouse.pipeline.programs import Program
 from jaxsplat_mouse.scene import Scene, unit
 from jaxsplat_mouse.visual_hull import HullConfig, carve_hull, dilate, hull_alpha
 
@@ -67,12 +69,12 @@ def judge_hull(scene: Scene, cameras: Cameras) -> dict[str, jax.Array]:
     scene: its photographs in the canonical frame.
     cameras: (V,) of one size.
   """
-  return _judge_hull(_photographed(scene), _strided(cameras))
+  return _judge(_photographed(scene), _strided(cameras))
 
 
-def compile_judge(scene: Scene, cameras: Cameras) -> None:
-  """Compiles what `judge_hull` runs for such a scene."""
-  _judge_hull.lower(_photographed(scene), _strided(cameras)).compile()
+def compile_judge(ahead: Ahead, scene: Scene, cameras: Cameras) -> None:
+  """Has compiled what `judge_hull` runs for such a scene."""
+  ahead.start(_judge, _photographed(scene), _strided(cameras))
 
 
 def _photographed(scene: Scene) -> Scene:
@@ -108,6 +110,9 @@ def _judge_hull(scene: Scene, cameras: Cameras) -> dict[str, jax.Array]:
     "outside": dilate(silhouettes, margin, margin) < 13,
     "inside": dilate(255 - silhouettes, margin, margin) < 13,
   }
+
+
+_judge = Program(_judge_hull)
 
 
 def _hull_scores(hull: Mapping[str, np.ndarray], alpha: np.ndarray) -> dict[str, float]:

@@ -21,6 +21,8 @@ from jaxsplat_mouse.cameras import Cameras
 from jaxsplat_mouse.dataset import straight_levels
 from jaxsplat_mouse.gaussians import Gaussians
 from jaxsplat_mouse.pipeline import device
+from jaxsplat_mouse.pipeline.ahead import Ahead
+from jaxsplat_mouse.pipeline.programs import Program
 from jaxsplat_mouse.render import RenderOutput, default_capacity, render_views
 from jaxsplat_mouse.scene import Scene
 from jaxsplat_mouse.visual_hull import allowed_points
@@ -71,12 +73,15 @@ def _credible(gaussians: Gaussians, shown: jax.Array, scene: Scene) -> jax.Array
 
 
 @functools.partial(jax.jit, static_argnames="capacity")
-def _render(
+def _render_views(
   gaussians: Gaussians, cameras: Cameras, filter_width: float | None, capacity: int
 ) -> tuple[RenderOutput, jax.Array]:
   """Renders, and () how many splat-tile pairs of a view found no room."""
   output = render_views(gaussians, cameras, filter_width=filter_width, capacity=capacity)
   return output, output.overflow.max()
+
+
+_render = Program(_render_views, static=(3,))
 
 
 @functools.partial(jax.jit, static_argnames="count")
@@ -123,7 +128,7 @@ class Renders:
     return range(0, len(self._cameras), self._at_once)
 
   def _start(self, first: int) -> tuple[Any, jax.Array]:
-    """What is wanted of a part's renders, and `_render`'s overflow."""
+    """What is wanted of a part's renders, and `_render_views`' overflow."""
     index = np.minimum(np.arange(first, first + self._at_once), len(self._cameras) - 1)
     part = select(self._cameras, index)
     output, overflow = _render(self._gaussians, part, self._filter_width, self._capacity)
@@ -185,10 +190,10 @@ def _at_once(cameras: Cameras) -> int:
   return min(_MOST_AT_ONCE, max(1, pixels // (cameras.width * cameras.height)))
 
 
-def compile_render(gaussians: Gaussians, cameras: Cameras) -> None:
-  """Compiles what renders with a filter run for about as many Gaussians, cameras of this size."""
+def compile_render(ahead: Ahead, gaussians: Gaussians, cameras: Cameras) -> None:
+  """Has compiled what renders with a filter run: about as many Gaussians, cameras of this size."""
   padded, part = pad_gaussians(gaussians), select(cameras, np.zeros(_at_once(cameras), np.int64))
-  _render.lower(padded, part, 0.0, default_capacity(len(padded.means))).compile()
+  ahead.start(_render, padded, part, 0.0, default_capacity(len(padded.means)))
 
 
 @jax.jit

@@ -176,7 +176,7 @@ class Worker:
       self._progress.stage(f"carving {name}")
       try:
         with self._timing.stage("hull"):
-          prepared.append(prepare(scene, self._settings, self.scale(name), self._ahead))
+          prepared.append(prepare(scene, self._settings, self.scale(name)))
       except Exception as error:  # stays with its scene
         self._events.failed(name, error)
     return prepared
@@ -273,12 +273,12 @@ class Worker:
     """Renders a fit, and about how many bytes that takes; an accelerator is not waited for."""
     if self._fetchers is None:
       now: Future[Rendered] = Future()
-      now.set_result(outputs.render_fit(saved, scene, self._settings, self._ahead).fetch())
+      now.set_result(outputs.render_fit(saved, scene, self._settings).fetch())
       return now, now.result().nbytes
     sizes = []
 
     def give() -> Rendering:
-      rendering = outputs.render_fit(saved, scene, self._settings, self._ahead)
+      rendering = outputs.render_fit(saved, scene, self._settings)
       sizes.append(rendering.nbytes)
       return rendering
 

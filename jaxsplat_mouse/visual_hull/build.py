@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -112,18 +113,23 @@ def _with_coverage(views: Views, coverage: jax.Array) -> Views:
   return dataclasses.replace(views, coverage=coverage, quads=pack_quads(coverage))
 
 
-def build_hull(scene: Scene, config: HullConfig = DEFAULT_CONFIG) -> Hull:
+def build_hull(
+  scene: Scene,
+  config: HullConfig = DEFAULT_CONFIG,
+  carve: Callable[[Scene, HullConfig], Hull] = carve_hull,
+) -> Hull:
   """The visual hull of one scene.
 
   Args:
     scene: V >= 2 views in any world units; crops are fine as long as `frames` says what was seen.
     config: sizes and rules.
+    carve: `carve_hull`, or what does the same and is compiled already.
 
   Raises:
     ValueError: the cameras see no common volume, or the silhouettes admit no common solid.
   """
   _check_scene(scene)
-  hull = carve_hull(scene, config)
+  hull = carve(scene, config)
   check_hull(hull)
   return hull
 

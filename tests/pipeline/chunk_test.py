@@ -118,12 +118,12 @@ def test_a_chunk_calls_nothing_on_the_host(batch):
 
 def test_an_upload_within_a_chunk_is_refused(batch, monkeypatch):
   """The transfer guard is on: what a chunk needs lies on the device before it begins."""
-  run = fit.run_chunk
+  run = fitting.run_chunk
 
   def uploading(state, *args):
     return run(dataclasses.replace(state, step=state.step + np.zeros(2, np.int32)), *args)
 
-  monkeypatch.setattr(fit, "run_chunk", uploading)
+  monkeypatch.setattr(fitting, "run_chunk", uploading)
   with pytest.raises(jax.errors.JaxRuntimeError, match="Disallowed host-to-device"):
     _fit(_fitter(), batch)
 

@@ -131,7 +131,7 @@ def test_stopped_in_a_fit_it_goes_on_bit_for_bit(
   """The signal comes during a chunk; its end is saved, and no step is done twice or left out."""
   config = tiny_config(str(mice))
   config.checkpoint.seconds = 1e6
-  run_chunk, done = fit.run_chunk, []
+  run_chunk, done = fitting.run_chunk, []
 
   def interrupted(state: fit.FitState, *args: Any) -> Any:
     done.append(int(jax.device_get(state.step)[0]))
@@ -139,7 +139,7 @@ def test_stopped_in_a_fit_it_goes_on_bit_for_bit(
       os.kill(os.getpid(), number)
     return run_chunk(state, *args)
 
-  monkeypatch.setattr(fit, "run_chunk", interrupted)
+  monkeypatch.setattr(fitting, "run_chunk", interrupted)
   assert pipeline.run(config, tmp_path / "w") == status
   assert "goes on from here" in capsys.readouterr().out
   assert not results(tmp_path / "w")
@@ -238,7 +238,7 @@ def test_out_of_memory_halves_the_batch_and_keeps_the_work(
   tmp_path: pathlib.Path,
   monkeypatch: Monkeypatch,
 ) -> None:
-  run_chunk, calls = fit.run_chunk, []
+  run_chunk, calls = fitting.run_chunk, []
 
   def short_of_memory(state: fit.FitState, *args: Any) -> Any:
     calls.append((int(jax.device_get(state.step)[0]), len(state.step)))
@@ -246,7 +246,7 @@ def test_out_of_memory_halves_the_batch_and_keeps_the_work(
       raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes.")
     return run_chunk(state, *args)
 
-  monkeypatch.setattr(fit, "run_chunk", short_of_memory)
+  monkeypatch.setattr(fitting, "run_chunk", short_of_memory)
   assert pipeline.run(tiny_config(str(mice)), tmp_path / "w") == 0
   assert calls == [(0, 2), (5, 2), (10, 2), (10, 1), (10, 1), (15, 1), (15, 1)]
   for name in ("mouse_0", "mouse_1"):
@@ -259,7 +259,7 @@ def test_out_of_memory_with_one_scene_is_told(
   def short_of_memory(*args: Any) -> Any:
     raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes.")
 
-  monkeypatch.setattr(fit, "run_chunk", short_of_memory)
+  monkeypatch.setattr(fitting, "run_chunk", short_of_memory)
   assert pipeline.run(tiny_config(str(mice)), tmp_path / "w") == 3
   assert all("fit.num_gaussians" in r.error for r in records(tmp_path / "w").values())
 
@@ -270,7 +270,7 @@ def test_splats_without_room_are_fitted_again_with_more(
   tmp_path: pathlib.Path,
   monkeypatch: Monkeypatch,
 ) -> None:
-  run_chunk, room = fit.run_chunk, []
+  run_chunk, room = fitting.run_chunk, []
 
   def crowded(state: fit.FitState, scenes: Any, config: fit.Config, *args: Any) -> Any:
     state, metrics = run_chunk(state, scenes, config, *args)
@@ -279,7 +279,7 @@ def test_splats_without_room_are_fitted_again_with_more(
       state = dataclasses.replace(state, overflow=state.step)  # nothing may be uploaded here
     return state, metrics
 
-  monkeypatch.setattr(fit, "run_chunk", crowded)
+  monkeypatch.setattr(fitting, "run_chunk", crowded)
   assert pipeline.run(tiny_config(str(mice)), tmp_path / "w") == 0
   start = fit.Config().tile_entries
   assert room[0] == start < 10 <= room[-1]
