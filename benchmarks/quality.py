@@ -257,10 +257,9 @@ def _main(argv: Sequence[str]) -> None:
   for text in given.variant:
     name, changes = parse_variant(text)
     recipes.append(make_recipe(name, given.config[0], {**shrink, **changes}))
-  if given.folder:
-    trials = [folder_trial(pathlib.Path(path)) for path in given.folder]
-  else:
-    trials = [built_in_trial(n, size, views, cache) for n in given.scenes or mice.CASES]
+  scenes = given.scenes or (() if given.folder else mice.CASES)
+  trials = [built_in_trial(name, size, views, cache) for name in scenes]
+  trials += [folder_trial(pathlib.Path(path)) for path in given.folder]
   rows = []
   for row in run(trials, recipes, [int(s) for s in given.seeds], given.batch):
     rows.append(row)
@@ -274,8 +273,8 @@ def _main(argv: Sequence[str]) -> None:
 def _define_flags() -> None:
   flags.DEFINE_list("config", ["2dgs"], "Recipes of configs/; variants change the first.")
   flags.DEFINE_multi_string("variant", [], "NAME key=value ...")
-  flags.DEFINE_list("scenes", [], "Names of benchmarks/mice.py; all by default.")
-  flags.DEFINE_list("folder", [], "Scene folders in place of the built-in mice.")
+  flags.DEFINE_list("scenes", [], "Names of benchmarks/mice.py; all by default without --folder.")
+  flags.DEFINE_list("folder", [], "Scene folders with input/ and target/.")
   flags.DEFINE_list("seeds", ["0"], "Seeds of the fits.")
   flags.DEFINE_enum("size", "full", list(SIZES), "How large everything is.")
   flags.DEFINE_integer("batch", 16, "Scenes fitted together.", 1)

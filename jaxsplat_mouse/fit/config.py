@@ -83,13 +83,13 @@ class Config:
   initialization: str = "hull"
   sh_degree: int = 1
   lr_position: float = 0.002
-  lr_position_final: float = 0.01
+  lr_position_final: float = 0.03
   lr_feature: float = 0.01
   lr_bands: float = 0.1
   lr_opacity: float = 0.05
-  lr_scaling: float = 0.005
+  lr_scaling: float = 0.0075
   lr_rotation: float = 0.001
-  ssim_weight: float = 0.2
+  ssim_weight: float = 0.3
   mask_weight: float = 0.5
   hull_outside: float = 0.0
   hull_inside: float = 0.0
@@ -99,7 +99,7 @@ class Config:
   normal_weight: float = 0.05
   geometry_from: float = 0.5
   opacity_weight: float = 0.12
-  scale_weight: float = 1.0
+  scale_weight: float = 0.5
   spare: float = 0.0
   opacity_decay: float = 1.0
   dropout: float = 0.05
