@@ -29,6 +29,7 @@ _C0 = 0.28209479177387814  # the spherical harmonic of degree 0
 _PICTURE_SIDE = 320  # pixels, of a photograph in its frustum
 _FRUSTUM = 0.22  # its size, world units
 _ORBIT_VIEWS = 32
+_FIRST_LOOK = (-45.0, 25.0, 2.0)  # azimuth and elevation in degrees, distance
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -99,6 +100,23 @@ def to_frusta(cameras: Cameras, photographs: Sequence[np.ndarray | None]) -> lis
   ]
 
 
+def first_position(positions: Sequence[np.ndarray]) -> tuple[float, float, float]:
+  """Where a page first looks from, at the origin: between two cameras at (3,), as far as they."""
+  azimuth, elevation, distance = _FIRST_LOOK
+  if positions:
+    x, y, _ = np.transpose(positions)
+    around = np.sort(np.degrees(np.arctan2(y, x)))
+    gaps = np.diff(around, append=around[0] + 360.0)
+    # The middle of the widest gap; of gaps that are as wide to a degree, the one nearest in front.
+    middles = (around + gaps / 2)[gaps > gaps.max() - 1.0]
+    off = np.abs((middles - azimuth + 180.0) % 360.0 - 180.0)
+    azimuth = float(middles[off.argmin()])
+    distance = float(np.median(np.linalg.norm(positions, axis=1)))
+  a, e = np.radians(azimuth), np.radians(elevation)
+  x, y, z = distance * np.array([np.cos(e) * np.cos(a), np.cos(e) * np.sin(a), np.sin(e)])
+  return float(x), float(y), float(z)
+
+
 def _shrink(image: np.ndarray) -> np.ndarray:
   picture = Image.fromarray(image)
   picture.thumbnail((_PICTURE_SIDE, _PICTURE_SIDE))
@@ -167,8 +185,8 @@ class Viewer:
     self._content = content
     self.server = viser.ViserServer(host=HOST, port=port, label="jaxsplat_mouse", verbose=False)
     self.server.scene.set_up_direction("+z")
-    self.server.initial_camera.position = (1.9, -1.9, 1.1)
     self.server.initial_camera.look_at = (0.0, 0.0, 0.0)
+    self.server.initial_camera.position = first_position([])
     gui: Any = self.server.gui
     self._scene = gui.add_dropdown("scene", content.names, initial_value=content.names[0])
     self._cameras = gui.add_checkbox("input cameras", True)
@@ -199,6 +217,7 @@ class Viewer:
     )
     self._add_frusta("/input", frusta, (18, 128, 108))
     self._show_cameras()
+    self.server.initial_camera.position = first_position([one.position for one in frusta])
     lines = [f"**{name}**", f"{len(splats.centers):,} Gaussians, {len(frusta)} photographs", note]
     self._note.content = "\n\n".join(filter(None, lines))
 

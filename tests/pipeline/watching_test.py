@@ -106,6 +106,17 @@ def test_frusta_stand_where_the_cameras_are_and_look_at_the_animal() -> None:
     assert one.image is not None and one.image.shape == (320, 320, 3)
 
 
+def test_the_first_look_is_between_two_cameras():
+  ring = np.linalg.inv(np.asarray(generate_camera_poses(6).world_to_camera))[:, :3, 3]
+  look = np.array(viewer.first_position(list(ring)))
+  assert np.linalg.norm(look) == pytest.approx(2.7, abs=1e-5)
+  azimuth = np.degrees(np.arctan2(look[1], look[0])) % 60.0
+  assert azimuth == pytest.approx(30.0, abs=1e-3)
+  side = [np.array([1.0, y, 0.5]) for y in (-1.0, 1.0)]  # all cameras on one side: from the other
+  assert viewer.first_position(side)[0] < -1.0
+  assert viewer.first_position([])[2] > 0
+
+
 def test_a_path_without_fits_is_told(tmp_path: pathlib.Path) -> None:
   with pytest.raises(InputError, match=r"no fit in it; expected FILE\.ply"):
     viewer.Content(tmp_path)
