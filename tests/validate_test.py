@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import json
 import os
 import pathlib
@@ -15,6 +16,7 @@ import pytest
 from PIL import Image
 
 from jaxsplat_mouse import dataset, validate
+from jaxsplat_mouse.cameras import generate_camera_poses
 from jaxsplat_mouse.validate import geometry
 from jaxsplat_mouse.validate import scene as scene_checks
 from tests import dataset_fixtures
@@ -297,6 +299,33 @@ def test_images_in_the_wrong_order_are_no_solid(scene: pathlib.Path):
 
   edit_frames(scene, reverse)
   (fault,) = faults_of(scene)
+  assert "do not come from one solid" in fault
+
+
+def tail_views(size: int = 256, views: int = 16) -> list[geometry.View]:
+  """Exact silhouettes of a curved tube, three pixels thick."""
+  turn = np.linspace(0, 1.5 * np.pi, 600)
+  line = np.stack([0.7 * np.cos(turn), 0.7 * np.sin(turn), 0.25 * np.sin(2 * turn)], -1)
+  orbit = generate_camera_poses(views, image_size=size)
+  found = []
+  for w2c, k in zip(orbit.world_to_camera.astype(np.float64), orbit.intrinsics, strict=True):
+    local = line @ w2c[:3, :3].T + w2c[:3, 3]
+    u, v = (local[:, :2] / local[:, 2:] * k[:2] + k[2:]).T
+    y, x = np.mgrid[:size, :size] + 0.5
+    mask = np.zeros((size, size), bool)
+    for column, row in zip(u, v, strict=True):
+      mask |= (x - column) ** 2 + (y - row) ** 2 < 1.5**2
+    found.append(geometry.View(w2c=w2c, intrinsics=np.asarray(k, np.float64), mask=mask))
+  return found
+
+
+def test_a_thin_tail_is_a_solid_and_a_shifted_one_is_not():
+  """What a first, coarse grid finds too little of is looked at with a finer one."""
+  rules, views = validate.Rules(hull_resolution=64), tail_views()
+  assert geometry.hull_shares(views, 64).min() < 0.9
+  assert not list(geometry.check_solid(views, rules))
+  views[5] = dataclasses.replace(views[5], mask=np.roll(views[5].mask, 6, 1))
+  (fault,) = geometry.check_solid(views, rules)
   assert "do not come from one solid" in fault
 
 
