@@ -4,12 +4,14 @@ JAX's compilation cache keeps what XLA makes of a lowered program; to look there
 have been traced and lowered, which for a fit takes longer in Python than the fit takes on a GPU.
 Here the whole compiled program is kept (`jax.experimental.serialize_executable`), under a name made
 of all that it follows from: the package's source, its arguments' types and settings, JAX, the
-device.
+device. Not on a CPU, where a fit takes minutes and a program that came from JAX's own cache does
+not survive being serialised again (jaxlib 0.10.2: kernels are missing when it is run).
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import hashlib
 import os
@@ -24,6 +26,7 @@ from concurrent.futures import Future
 from typing import Any
 
 import jax
+import jax.monitoring
 import jaxlib
 from absl import logging
 from jax.experimental import serialize_executable
@@ -39,6 +42,8 @@ _JAX_SETTINGS = (
   "jax_disable_most_optimizations",
   "jax_threefry_partitionable",
 )
+_NOT_KEPT = {"cpu"}  # platforms
+_CACHE_HIT = "/jax/compilation_cache/cache_hits"  # JAX's event
 _SECONDS_UNUSED = 30 * 24 * 3600.0
 _folder: pathlib.Path | None = None
 _all: weakref.WeakSet[Program] = weakref.WeakSet()
@@ -76,7 +81,21 @@ class Program:
 
   def __call__(self, *args: Any) -> Any:
     """What the function returns."""
-    return self._find(args)(*self._dynamic(args))
+    dynamic = self._dynamic(args)
+    program = self._find(args)
+    if not isinstance(program, _Loaded) or program.proven:
+      return program(*dynamic)
+    try:
+      result = jax.block_until_ready(program(*dynamic))
+      program.proven = True
+      return result
+    except jax.errors.JaxRuntimeError as error:
+      if "RESOURCE_EXHAUSTED" in str(error):
+        raise
+      logging.warning("%s: does not run (%s); it is compiled again", program.path, error)
+      program.path.unlink(missing_ok=True)
+      self.clear()
+      return self._find(args)(*dynamic)
 
   def compile(self, *args: Any) -> None:
     """Has ready what a call with such arguments runs; of shapes and types only those matter."""
@@ -110,27 +129,60 @@ class Program:
   def _load_or_compile(
     self, args: Sequence[Any], device: jax.Device, key: Hashable
   ) -> Callable[..., Any]:
-    if _folder is None:
+    if _folder is None or device.platform in _NOT_KEPT:
       return self._function.lower(*args).compile()
     name = self._function.__name__
     digest = hashlib.sha256(repr((name, key, _environment(device))).encode()).hexdigest()
     path = _folder / f"{name}-{digest}"
     loaded = _load(path, device)
-    if loaded is None:
-      loaded = self._function.lower(*args).compile()
-      _save(path, loaded)
-    return loaded
+    if loaded is not None:
+      return loaded
+    _seen.hit = False
+    compiled = self._function.lower(*args).compile()
+    if not _seen.hit:  # what JAX's cache gave may be incomplete when it is serialised again
+      _save(path, compiled)
+    return compiled
 
 
-def _load(path: pathlib.Path, device: jax.Device) -> Callable[..., Any] | None:
+class _Seen(threading.local):
+  """Whether JAX's cache had what this thread compiled."""
+
+  hit = False
+
+
+_seen = _Seen()
+
+
+def _listen(event: str, **_: Any) -> None:
+  if event == _CACHE_HIT:
+    _seen.hit = True
+
+
+jax.monitoring.register_event_listener(_listen)
+
+
+@dataclasses.dataclass
+class _Loaded:
+  """A program from the disk, and whether it has run."""
+
+  path: pathlib.Path
+  run: Callable[..., Any]
+  proven: bool = False
+
+  def __call__(self, *args: Any) -> Any:
+    return self.run(*args)
+
+
+def _load(path: pathlib.Path, device: jax.Device) -> _Loaded | None:
   """A kept program, or None where there is none that can be used."""
   try:
     kept = pickle.loads(path.read_bytes())
     with contextlib.suppress(OSError):
       path.touch()  # `_drop_old` spares what is in use
-    return serialize_executable.deserialize_and_load(
+    run = serialize_executable.deserialize_and_load(
       *kept, backend=device.client, execution_devices=[device]
     )
+    return _Loaded(path, run)
   except FileNotFoundError:
     return None
   except Exception as error:  # Whatever is wrong with a file, compiling again mends it.

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable
 
 import jax
+import jax.monitoring
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -32,6 +33,7 @@ def make(
 ) -> Callable[[], Program]:
   """A program as a new process would have it: nothing in memory."""
   monkeypatch.setattr(programs, "_folder", tmp_path / "kept")
+  monkeypatch.setattr(programs, "_NOT_KEPT", set())
 
   def fresh() -> Program:
     def power(tree, exponent):  # a new function each time: JAX remembers what it has traced
@@ -81,6 +83,59 @@ def test_a_damaged_file_is_told_and_replaced(make, traced, tmp_path, caplog):
   assert str(path) in caplog.text and "compiled again" in caplog.text
   make()(X, 2)
   assert len(traced) == 2
+
+
+def test_a_program_that_does_not_run_is_told_and_compiled_again(make, traced, monkeypatch, caplog):
+  make()(X, 2)
+  load = programs.serialize_executable.deserialize_and_load
+
+  def broken(*args, **kwargs):
+    load(*args, **kwargs)
+
+    def run(*_):
+      raise jax.errors.JaxRuntimeError("NOT_FOUND: Function iota_kernel not found")
+
+    return run
+
+  monkeypatch.setattr(programs.serialize_executable, "deserialize_and_load", broken)
+  program = make()
+  with caplog.at_level(logging.WARNING):
+    np.testing.assert_array_equal(program(X, 2)["power"], [0, 1, 4])
+  assert "does not run (NOT_FOUND" in caplog.text
+  assert len(traced) == 2
+  program(X, 2)
+  assert len(traced) == 2
+
+
+def test_running_out_of_memory_is_no_fault_of_the_program(make, traced, tmp_path, monkeypatch):
+  make()(X, 2)
+
+  def full(*_):
+    raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
+
+  load = lambda *args, **kwargs: full
+  monkeypatch.setattr(programs.serialize_executable, "deserialize_and_load", load)
+  with pytest.raises(jax.errors.JaxRuntimeError, match="RESOURCE_EXHAUSTED"):
+    make()(X, 2)
+  assert len(list((tmp_path / "kept").iterdir())) == 1 and len(traced) == 1
+
+
+def test_what_the_cache_of_jax_gave_is_not_kept(make, traced, tmp_path, monkeypatch):
+  compiled = jax.stages.Lowered.compile
+
+  def from_cache(self, *args, **kwargs):
+    jax.monitoring.record_event("/jax/compilation_cache/cache_hits")
+    return compiled(self, *args, **kwargs)
+
+  monkeypatch.setattr(jax.stages.Lowered, "compile", from_cache)
+  make()(X, 2)
+  assert not (tmp_path / "kept").exists()
+
+
+def test_some_platforms_keep_nothing(make, tmp_path, monkeypatch):
+  monkeypatch.setattr(programs, "_NOT_KEPT", {jax.default_backend()})
+  make()(X, 2)
+  assert not (tmp_path / "kept").exists()
 
 
 def test_without_a_folder_nothing_is_kept(make, traced, tmp_path, monkeypatch):
