@@ -17,7 +17,16 @@ from jaxsplat_mouse.visual_hull import HullConfig
 def get_config(variant: str = "") -> ConfigDict:
   config = ConfigDict()
   config.seed = 0
+  set_input(config)
+  config.hull = ConfigDict(dataclasses.asdict(HullConfig()))
+  del config.hull.num_points  # as many as Gaussians
+  config.fit = ConfigDict(dataclasses.asdict(FitConfig()))
+  set_output(config)
+  set_run(config)
+  return apply_variant(config, variant)
 
+
+def set_input(config: ConfigDict) -> None:
   config.data = ConfigDict()
   # A scene folder, a folder of scene folders, or a list file; empty for the built-in mouse.
   config.data.input = ""
@@ -34,10 +43,8 @@ def get_config(variant: str = "") -> ConfigDict:
   config.data.mice = 1
   config.data.mouse_image_size = 512
 
-  config.hull = ConfigDict(dataclasses.asdict(HullConfig()))
-  del config.hull.num_points  # as many as Gaussians
-  config.fit = ConfigDict(dataclasses.asdict(FitConfig()))
 
+def set_output(config: ConfigDict) -> None:
   # The views that are written: FaceLift's orbit. Degrees, world units, pixels.
   config.render = ConfigDict()
   config.render.num_views = 32
@@ -59,7 +66,9 @@ def get_config(variant: str = "") -> ConfigDict:
   config.dataset.gate.min_input_iou = 0.5
   config.dataset.gate.min_input_fg_psnr = 8.0
 
-  # What follows may change between two runs of one workdir.
+
+def set_run(config: ConfigDict) -> None:
+  """What may change between two runs of one workdir."""
   config.batch = ConfigDict()
   # Scenes fitted together: a number, or "auto" from the device's memory.
   config.batch.scenes = "auto"
@@ -88,7 +97,6 @@ def get_config(variant: str = "") -> ConfigDict:
   # `tensorboard`): WORKDIR/report/turntables, WORKDIR/tensorboard.
   config.report.turntable = False
   config.report.tensorboard = False
-  return apply_variant(config, variant)
 
 
 def apply_variant(config: ConfigDict, variant: str) -> ConfigDict:

@@ -59,84 +59,106 @@ class _Tiles:
 def forward(bundle: Bundle, options: Options) -> tuple[Channels, Residuals, jax.Array]:
   """See `base`."""
   lists = bin_splats(bundle, options)
-  rows, count = lists.starts.size, blend.num_channels(options.geometry)
-  place = blend.opacity_index(options.flat) + 1
-
-  def block(lengths: jax.Array, features: jax.Array, entries: jax.Array, tiles: _Tiles) -> Any:
-    x, y = _pixels(tiles, options)
-    empty = jnp.zeros((lengths.shape[0], 1, options.tile_size**2))
-
-    def step(carry: Any) -> Any:
-      rank, seen, colors, others, transmittance, median = carry
-      seeing = (transmittance > 0).any((1, 2))
-      feature, _ = _splats(features, entries, tiles, rank, lengths, options)
-      columns = _columns(feature)
-      alpha, channels = blend.respond(
-        columns,
-        x[:, None],
-        y[:, None],
-        tiles.reference[:, None],
-        tiles.falloff[:, None],
-        *_kind(options),
-      )
-      depth: Any = None
-      if options.flat and options.geometry:
-        alpha, depth = lax.optimization_barrier((alpha, channels[3]))
-      else:
-        alpha = lax.optimization_barrier(alpha)
-        if options.geometry:
-          depth = jnp.broadcast_to(channels[3], alpha.shape)
-      front, weight, behind = chain(transmittance, alpha)
-      constant = feature[..., place : place + 3]
-      if options.geometry:
-        constant = jnp.concatenate([constant, feature[..., place + 4 :]], -1)
-      colors = colors + sum(
-        weight[:, k : k + 1] * constant[:, k, :, None] for k in range(weight.shape[1])
-      )
-      if options.geometry:
-        moment = tiles.reference[:, None] - 1.0 / depth
-        terms = (weight * depth, weight * moment, weight * moment * moment)
-        others = tuple(
-          o + sum(t[:, k : k + 1] for k in range(t.shape[1]))
-          for o, t in zip(others, terms, strict=True)
-        )
-        for k in range(weight.shape[1]):
-          one = slice(k, k + 1)
-          middle = (weight[:, one] > 0) & (front[:, one] > 0.5)
-          median = jnp.where(middle, depth[:, one], median)
-      seen = jnp.where(seeing, jnp.minimum(rank + _SPLATS, lengths), seen)
-      return rank + _SPLATS, seen, colors, others, behind, median
-
-    more = lambda carry: carry[0] < lengths[0]
-    colors = jnp.zeros((lengths.shape[0], 6 if options.geometry else 3, empty.shape[2]))
-    others = (empty,) * (count - colors.shape[1])
-    start = (jnp.int32(0), jnp.zeros_like(lengths), colors, others, empty + 1.0, empty)
-    _, seen, colors, others, transmittance, median = lax.while_loop(more, step, start)
-    parts = [colors[:, :3]]
-    if options.geometry:
-      parts += [others[0], colors[:, 3:], *others[1:]]
-    return seen, jnp.concatenate([*parts, jnp.abs(transmittance), median], 1)
-
+  count = blend.num_channels(options.geometry)
   clear = (jnp.arange(count + 2) == count).astype(jnp.float32)  # T = 1 where no splat is
   size = (options.tiles_high * options.tile_size, options.tiles_wide * options.tile_size)
   images = bundle.reference.shape[0]
   channels = jnp.broadcast_to(clear[:, None, None], (images, count + 2, *size))
-  walked = jnp.zeros(rows, jnp.int32)
+  walked = jnp.zeros(lists.starts.size, jnp.int32)
+  features, entries = _flatten(bundle, lists, options)
 
   def visit(lengths: jax.Array, order: jax.Array, tiles: _Tiles, carry: Any) -> Any:
     channels, walked = carry
-    seen, values = block(lengths, features, entries, tiles)
+    seen, values = _walk(lengths, features, entries, tiles, options)
     return (
       _write_tiles(channels, order, values, options),
       walked.at[order].set(seen, mode="drop", unique_indices=True),
     )
 
-  features, entries = _flatten(bundle, lists, options)
   lengths = (lists.ends - lists.starts).reshape(-1)
   channels, walked = _blocks(lengths, lists, bundle, options, visit, (channels, walked))
   residuals = Residuals(lists=lists, walked=walked.reshape(lists.starts.shape))
   channels = channels[:, :, : options.height, : options.width]
   return (channels[:, :3], channels[:, 3:]), residuals, lists.overflow
+
+
+def _walk(
+  lengths: jax.Array, features: jax.Array, entries: jax.Array, tiles: _Tiles, options: Options
+) -> tuple[jax.Array, jax.Array]:
+  """Blends the splats of a block of R tiles, front to back.
+
+  Returns:
+    how many of its splats each tile has looked at (R,), and its channels (R, C + 2, P).
+  """
+  x, y = _pixels(tiles, options)
+  empty = jnp.zeros((lengths.shape[0], 1, options.tile_size**2))
+  place = blend.opacity_index(options.flat) + 1
+
+  def step(carry: Any) -> Any:
+    rank, seen, colors, others, transmittance, median = carry
+    seeing = (transmittance > 0).any((1, 2))
+    feature, _ = _splats(features, entries, tiles, rank, lengths, options)
+    alpha, depth = _respond(feature, x, y, tiles, options)
+    front, weight, behind = chain(transmittance, alpha)
+    constant = feature[..., place : place + 3]
+    if options.geometry:
+      constant = jnp.concatenate([constant, feature[..., place + 4 :]], -1)
+    colors = colors + sum(
+      weight[:, k : k + 1] * constant[:, k, :, None] for k in range(weight.shape[1])
+    )
+    if options.geometry:
+      others, median = _add_depths(others, median, weight, front, depth, tiles)
+    seen = jnp.where(seeing, jnp.minimum(rank + _SPLATS, lengths), seen)
+    return rank + _SPLATS, seen, colors, others, behind, median
+
+  more = lambda carry: carry[0] < lengths[0]
+  colors = jnp.zeros((lengths.shape[0], 6 if options.geometry else 3, empty.shape[2]))
+  others = (empty,) * (blend.num_channels(options.geometry) - colors.shape[1])
+  start = (jnp.int32(0), jnp.zeros_like(lengths), colors, others, empty + 1.0, empty)
+  _, seen, colors, others, transmittance, median = lax.while_loop(more, step, start)
+  parts = [colors[:, :3]]
+  if options.geometry:
+    parts += [others[0], colors[:, 3:], *others[1:]]
+  return seen, jnp.concatenate([*parts, jnp.abs(transmittance), median], 1)
+
+
+def _respond(
+  feature: jax.Array, x: jax.Array, y: jax.Array, tiles: _Tiles, options: Options
+) -> tuple[jax.Array, Any]:
+  """Alpha (R, K, P) of K splats, and with geometry their depths."""
+  alpha, channels = blend.respond(
+    _columns(feature),
+    x[:, None],
+    y[:, None],
+    tiles.reference[:, None],
+    tiles.falloff[:, None],
+    *_kind(options),
+  )
+  if options.flat and options.geometry:
+    return lax.optimization_barrier((alpha, channels[3]))
+  alpha = lax.optimization_barrier(alpha)
+  return alpha, jnp.broadcast_to(channels[3], alpha.shape) if options.geometry else None
+
+
+def _add_depths(
+  others: tuple[jax.Array, ...],
+  median: jax.Array,
+  weight: jax.Array,
+  front: jax.Array,
+  depth: jax.Array,
+  tiles: _Tiles,
+) -> tuple[tuple[jax.Array, ...], jax.Array]:
+  """Sums of the depth and of two moments with K more splats (R, K, P), and the median depth."""
+  moment = tiles.reference[:, None] - 1.0 / depth
+  terms = (weight * depth, weight * moment, weight * moment * moment)
+  others = tuple(
+    o + sum(t[:, k : k + 1] for k in range(t.shape[1])) for o, t in zip(others, terms, strict=True)
+  )
+  for k in range(weight.shape[1]):
+    one = slice(k, k + 1)
+    middle = (weight[:, one] > 0) & (front[:, one] > 0.5)
+    median = jnp.where(middle, depth[:, one], median)
+  return others, median
 
 
 def backward(

@@ -11,6 +11,8 @@ Arrays are (R, K, P): tiles, consecutive splats of a tile, pixels. Features are 
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -65,30 +67,10 @@ def splat_sums(
   Returns:
     T and `rest` behind the splats, and their sums (R, K, F) for `moments.finish`.
   """
-  index = blend.opacity_index(options.flat)
-  count = blend.num_channels(options.geometry)
-  alpha, _ = blend.respond(
-    feature, x, y, reference, falloff, options.flat, options.geometry, options.alpha_max
-  )
-  dx, dy = x - feature[0], y - feature[1]
-  pull_of = lambda c: pulls[:, c, None]
-  colors = (*feature[index + 1 : index + 4], *feature[index + 5 :])
+  alpha, plane = _shown(feature, x, y, reference, falloff, options)
   places = (0, 1, 2, 4, 5, 6) if options.geometry else (0, 1, 2)
-  pull = sum(c * pull_of(k) for c, k in zip(colors, places, strict=True))
-  plane = depth = None
-  if options.flat:
-    # The hit's 1/q where the disc is seen, 0 where its low-pass is.
-    plane = _visible_inverse(feature, dx, dy, falloff)
-    alpha, plane = lax.optimization_barrier((alpha, plane))
-  else:
-    alpha = lax.optimization_barrier(alpha)
-  if options.geometry:
-    z = feature[index + 4]
-    stretch = 1.0 if plane is None else jnp.where(plane > 0, plane, 1.0)
-    depth = z * stretch
-    per_depth = 1.0 / depth
-    moment = reference - per_depth
-    pull = pull + depth * pull_of(3) + moment * (pull_of(7) + moment * pull_of(8))
+  depths = _depths(feature, plane, reference, options)
+  pull = _pull(feature, depths, pulls, places, options)
   front, weight, behind = chain(transmittance, alpha)
   pull = lax.optimization_barrier(pull * weight)
   rests = [rest]
@@ -97,25 +79,92 @@ def splat_sums(
   rest = jnp.concatenate(rests[1:], 1)
   free = (weight > 0) & (alpha < options.alpha_max)
   d_log = lax.optimization_barrier(jnp.where(free, pull - rest * alpha / (1.0 - alpha), 0.0))
-  d_depth = d_along = None
-  if options.geometry:
-    after = front * (1.0 - alpha)
-    crossing = (weight > 0) & (front > 0.5) & (after <= 0.5)
-    d_depth = weight * pull_of(3) + jnp.where(crossing, pull_of(count + 1), 0.0)
-    d_moment = weight * (pull_of(7) + 2.0 * moment * pull_of(8))
-    # dL/dlog(depth)
-    d_along = lax.optimization_barrier(d_depth * depth + d_moment * per_depth)
+  d_along = None if depths is None else _along(depths, alpha, front, weight, pulls, options)
   kept = pulls if not options.geometry else jnp.concatenate([pulls[:, :3], pulls[:, 4:7]], 1)
   drawn = jnp.einsum("rkp,rcp->rkc", weight, kept[:, : len(places)], precision="highest")
   shift = tuple(c[:, :, None] - f for c, f in zip(center, feature[:2], strict=True))
   if options.flat:
+    dx, dy = x - feature[0], y - feature[1]
     head = _disc(feature, shift, dx, dy, falloff, d_log, plane, d_along, options)
   else:
     head = _ellipsoid(shift, d_log, options)
   parts = [head, drawn[..., :3]]
-  if options.geometry:
-    parts += [_moments(d_along, 0, options)[0] / z, drawn[..., 3:]]
+  if depths is not None:
+    parts += [_moments(d_along, 0, options)[0] / depths.center, drawn[..., 3:]]
   return behind, rests[-1], jnp.concatenate(parts, -1)
+
+
+class _Depths(NamedTuple):
+  """Of K splats: at the centre (R, K, 1), along the rays, its inverse, and the moment (R, K, P)."""
+
+  center: jax.Array
+  ray: jax.Array
+  inverse: jax.Array
+  moment: jax.Array
+
+
+def _shown(
+  feature: blend.Values,
+  x: jax.Array,
+  y: jax.Array,
+  reference: jax.Array,
+  falloff: jax.Array,
+  options: Options,
+) -> tuple[jax.Array, jax.Array | None]:
+  """Alpha (R, K, P), and 1/q of a disc's hit where it is seen, 0 where its low-pass is."""
+  alpha, _ = blend.respond(
+    feature, x, y, reference, falloff, options.flat, options.geometry, options.alpha_max
+  )
+  if not options.flat:
+    return lax.optimization_barrier(alpha), None
+  plane = _visible_inverse(feature, x - feature[0], y - feature[1], falloff)
+  return lax.optimization_barrier((alpha, plane))
+
+
+def _depths(
+  feature: blend.Values, plane: jax.Array | None, reference: jax.Array, options: Options
+) -> _Depths | None:
+  if not options.geometry:
+    return None
+  z = feature[blend.opacity_index(options.flat) + 4]
+  depth = z * (1.0 if plane is None else jnp.where(plane > 0, plane, 1.0))
+  inverse = 1.0 / depth
+  return _Depths(center=z, ray=depth, inverse=inverse, moment=reference - inverse)
+
+
+def _pull(
+  feature: blend.Values,
+  depths: _Depths | None,
+  pulls: jax.Array,
+  places: tuple[int, ...],
+  options: Options,
+) -> jax.Array:
+  """Gradient of the loss by the weight of each splat (R, K, P), with no regard to those behind."""
+  index = blend.opacity_index(options.flat)
+  colors = (*feature[index + 1 : index + 4], *feature[index + 5 :])
+  pull = sum(c * pulls[:, k, None] for c, k in zip(colors, places, strict=True))
+  if depths is not None:
+    moment = depths.moment
+    pull = pull + depths.ray * pulls[:, 3, None]
+    pull = pull + moment * (pulls[:, 7, None] + moment * pulls[:, 8, None])
+  return pull
+
+
+def _along(
+  depths: _Depths,
+  alpha: jax.Array,
+  front: jax.Array,
+  weight: jax.Array,
+  pulls: jax.Array,
+  options: Options,
+) -> jax.Array:
+  """Gradient of the loss by the logarithm of the depths (R, K, P)."""
+  after = front * (1.0 - alpha)
+  crossing = (weight > 0) & (front > 0.5) & (after <= 0.5)
+  median = pulls[:, blend.num_channels(options.geometry) + 1, None]
+  d_depth = weight * pulls[:, 3, None] + jnp.where(crossing, median, 0.0)
+  d_moment = weight * (pulls[:, 7, None] + 2.0 * depths.moment * pulls[:, 8, None])
+  return lax.optimization_barrier(d_depth * depths.ray + d_moment * depths.inverse)
 
 
 def _visible_inverse(
