@@ -86,19 +86,22 @@ class Fetchers:
     self._threads = ThreadPoolExecutor(threads, "fetcher")
     self._room = threading.BoundedSemaphore(most)
 
-  def submit(self, give: Callable[[], Item], take: Callable[[Item], Result]) -> Future[Result]:
+  def submit(
+    self, give: Callable[[], Item], take: Callable[[Item], Result]
+  ) -> tuple[Item, Future[Result]]:
     """Runs `give` here, once there is room on the device, and `take` on what it gave in a thread.
 
     What `give` raises is raised here, what `take` raises is kept in the future.
     """
     self._room.acquire()
     try:
-      future = self._threads.submit(take, give())
+      given = give()
+      future = self._threads.submit(take, given)
     except BaseException:
       self._room.release()
       raise
     future.add_done_callback(lambda _: self._room.release())
-    return future
+    return given, future
 
   def close(self) -> None:
     """Ends the threads, once everything is fetched."""

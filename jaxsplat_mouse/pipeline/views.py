@@ -94,6 +94,9 @@ class Renders:
 
   An accelerator is given all of them at once and nothing waits before they are asked for. On a CPU,
   whose memory and cores are the host's own, a part is rendered when it is asked for.
+
+  Attributes:
+    nbytes: device memory of what was on its way at first.
   """
 
   def __init__(
@@ -118,11 +121,8 @@ class Renders:
     self._started: dict[int, tuple[Any, jax.Array]] = {}
     if device.is_accelerator():
       self._started = {first: self._start(first) for first in self._firsts()}
-
-  @property
-  def nbytes(self) -> int:
-    """Device memory of what is on its way."""
-    return sum(leaf.nbytes for leaf in jax.tree.leaves(self._started))
+    # Taken now: another thread may be fetching by the time that it is asked for.
+    self.nbytes = sum(leaf.nbytes for leaf in jax.tree.leaves(self._started))
 
   def _firsts(self) -> range:
     return range(0, len(self._cameras), self._at_once)

@@ -271,18 +271,13 @@ class Worker:
 
   def _render(self, saved: SavedFit, scene: Scene) -> tuple[Future[Rendered], int]:
     """Renders a fit, and about how many bytes that takes; an accelerator is not waited for."""
+    give = lambda: outputs.render_fit(saved, scene, self._settings)
     if self._fetchers is None:
       now: Future[Rendered] = Future()
-      now.set_result(outputs.render_fit(saved, scene, self._settings).fetch())
+      now.set_result(give().fetch())
       return now, now.result().nbytes
-    sizes = []
-
-    def give() -> Rendering:
-      rendering = outputs.render_fit(saved, scene, self._settings)
-      sizes.append(rendering.nbytes)
-      return rendering
-
-    return self._fetchers.submit(give, Rendering.fetch), sizes[0]
+    rendering, later = self._fetchers.submit(give, Rendering.fetch)
+    return later, rendering.nbytes
 
   def flush(self) -> None:
     """Waits until everything that was rendered is written."""
