@@ -73,7 +73,7 @@ CHANGES: dict[str, dict[str, Any]] = {
   "normal weight .1": {"fit.normal_weight": 0.1},
   "no distortion": {"fit.depth_weight": 0.0},
 }
-_OF_DISCS = ("no normal consistency", "normal weight .1", "no distortion")
+_OF_DISCS = ("no distortion",)
 _FILTERS = {"2dgs": 0.5, "3dgs": 0.3}
 
 

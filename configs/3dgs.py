@@ -15,4 +15,5 @@ def get_config(variant: str = "") -> ConfigDict:
   config.fit.model = "3dgs"
   config.fit.iterations = 1500
   config.fit.opacity_weight = 0.15
+  config.fit.depth_weight = 0.0
   return default.apply_variant(config, variant)

@@ -34,8 +34,9 @@ class Config:
     hull_inside: of gaps inside them.
     hull_views: how many views of the orbit that takes; each step draws one.
     hull_size: their side in pixels.
-    depth_weight: of the depth distortion (discs).
-    normal_weight: of the disagreement of normals with the depth's own (discs).
+    depth_weight: of the depth distortion.
+    normal_weight: of the disagreement of normals (of ellipsoids: their shortest axes) with the
+      depth's own.
     geometry_from: fraction of the iterations after which these two act; before it no geometry is
       rendered.
     opacity_weight: of the mean opacity: faint splats vanish.
@@ -153,6 +154,11 @@ class Config:
     return self.exposure or self.pose_rate > 0 or self.focal_rate > 0
 
   @property
+  def shapes_surface(self) -> bool:
+    """Whether depth or normals have losses."""
+    return self.depth_weight > 0 or self.normal_weight > 0
+
+  @property
   def rates(self) -> optimizer.Rates:
     """The learning rates."""
     return optimizer.Rates(
@@ -194,7 +200,7 @@ def stages(config: Config) -> list[Stage]:
   cut = lambda fraction: round(fraction * config.iterations / period) * period
   edges = [0, *map(cut, config.stages), config.iterations]
   spans = zip(edges[:-1], edges[1:], config.resolutions, strict=True)
-  geometry_from = cut(config.geometry_from) if config.model == "2dgs" else config.iterations
+  geometry_from = cut(config.geometry_from) if config.shapes_surface else config.iterations
   return [
     Stage(first=a, last=b, resolution=resolution, geometry=geometry)
     for first, last, resolution in spans

@@ -138,7 +138,7 @@ def test_the_filter_is_that_of_the_photographs_pixels():
     ("2dgs", 0.2, [(0, 200, 2, False), (200, 500, 2, True), (500, 1030, 1, True)]),
     ("2dgs", 0.0, [(0, 500, 2, True), (500, 1030, 1, True)]),
     ("2dgs", 1.0, [(0, 500, 2, False), (500, 1030, 1, False)]),
-    ("3dgs", 0.0, [(0, 500, 2, False), (500, 1030, 1, False)]),
+    ("3dgs", 0.5, [(0, 500, 2, False), (500, 1030, 1, True)]),
   ],
 )
 def test_geometry_begins_where_it_is_asked_to(model, geometry_from, expected):
@@ -147,6 +147,8 @@ def test_geometry_begins_where_it_is_asked_to(model, geometry_from, expected):
   )
   found = [(s.first, s.last, s.resolution, s.geometry) for s in fit.stages(config)]
   assert found == expected
+  plain = dataclasses.replace(config, depth_weight=0.0, normal_weight=0.0)
+  assert not any(stage.geometry for stage in fit.stages(plain))
 
 
 @pytest.mark.slow

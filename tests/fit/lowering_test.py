@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from jaxsplat_mouse import fit, photometric
 from jaxsplat_mouse.cameras import generate_camera_poses
@@ -25,12 +26,18 @@ def _batch(scenes: int, views: int, size: int) -> Scene:
   return jax.tree.map(jnp.asarray, stack_scenes([scene] * scenes))
 
 
-def test_a_chunk_lowers_for_cuda_without_a_gpu(monkeypatch):
+@pytest.mark.parametrize("model", ["2dgs", "3dgs"])
+def test_a_chunk_lowers_for_cuda_without_a_gpu(model, monkeypatch):
   """Views are mapped inside of the gradient and scenes outside: both fold into one image axis."""
   for module in (api, photometric):
     monkeypatch.setattr(module, "default_implementation", lambda: "pallas")
   config = fit.Config(
-    num_gaussians=64, iterations=4, relocate_every=2, initialization="random", views_per_step=2
+    model=model,
+    num_gaussians=64,
+    iterations=4,
+    relocate_every=2,
+    initialization="random",
+    views_per_step=2,
   )
   batch, seeds = _batch(2, 3, 32), jnp.arange(2, dtype=jnp.uint32)
   start = lambda seed: fit.init(fit.random_gaussians(config, jax.random.key(seed)), seed, 3, config)
