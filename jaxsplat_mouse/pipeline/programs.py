@@ -93,7 +93,8 @@ class Program:
       if "RESOURCE_EXHAUSTED" in str(error):
         raise
       logging.warning("%s: does not run (%s); it is compiled again", program.path, error)
-      program.path.unlink(missing_ok=True)
+      with contextlib.suppress(OSError):
+        program.path.unlink()
       self.clear()
       return self._find(args)(*dynamic)
 
