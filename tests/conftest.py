@@ -96,10 +96,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 
 @pytest.fixture(scope="session", autouse=True)
 def _no_kept_programs() -> Generator[None]:
-  """No program from the disk within the tests' own process: some tests change what is traced.
-
-  The commands that tests start keep theirs, as for a user.
-  """
+  """No program from the disk within the tests' own process: some tests change what is traced."""
   from jaxsplat_mouse.pipeline import programs
 
   with pytest.MonkeyPatch.context() as patch:
