@@ -1,7 +1,7 @@
 """Novel-view scores of the benchmark set: a recipe, or variants of it, over scenes and seeds.
 
     python -m benchmarks.quality                                  2dgs, every scene, one seed
-    python -m benchmarks.quality --config=3dgs --seeds=0,1,2
+    python -m benchmarks.quality --config=3dgs --seeds=0,1,2 --entries=16     room for all scenes
     python -m benchmarks.quality --config=2dgs,3dgs,seed_2dgs     recipes of configs/ side by side
     python -m benchmarks.quality --variant='sh1 fit.sh_degree=1' \
         --variant='loose hull.min_views=3 fit.hull_inside=0.3'    changes to the first recipe
@@ -252,6 +252,8 @@ def _main(argv: Sequence[str]) -> None:
   given = flags.FLAGS
   device.set_up_cache()
   size, views, shrink = SIZES[given.size]
+  if given.entries:
+    shrink = {**shrink, "fit.tile_entries": given.entries}
   cache = pathlib.Path(given.cache) if given.cache else None
   recipes = [make_recipe(name, name, shrink) for name in given.config]
   for text in given.variant:
@@ -278,6 +280,7 @@ def _define_flags() -> None:
   flags.DEFINE_list("seeds", ["0"], "Seeds of the fits.")
   flags.DEFINE_enum("size", "full", list(SIZES), "How large everything is.")
   flags.DEFINE_integer("batch", 16, "Scenes fitted together.", 1)
+  flags.DEFINE_float("entries", 0.0, "fit.tile_entries of every recipe; 0: its own.")
   flags.DEFINE_string("cache", "", "A folder that keeps the rendered photographs.")
 
 
