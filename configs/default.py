@@ -118,5 +118,6 @@ def shrink(config: ConfigDict) -> None:
   config.fit.resolutions = (1,)
   config.fit.stages = ()
   config.fit.geometry_from = 0.0
+  config.fit.novel_weight = 0.0
   config.render.image_size = 256
   config.report.quality = False

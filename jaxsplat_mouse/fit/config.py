@@ -37,7 +37,9 @@ class Config:
     depth_weight: of the depth distortion.
     normal_weight: of the disagreement of normals (of ellipsoids: their shortest axes) with the
       depth's own.
-    geometry_from: fraction of the iterations after which these two act; before it no geometry is
+    novel_weight: of the same disagreement in a view of the output's orbit, which nobody took.
+    novel_size: its side in pixels; each step draws one.
+    geometry_from: fraction of the iterations after which these three act; before it no geometry is
       rendered.
     opacity_weight: of the mean opacity: faint splats vanish.
     scale_weight: of the mean standard deviation.
@@ -85,12 +87,12 @@ class Config:
   sh_degree: int = 1
   lr_position: float = 0.002
   lr_position_final: float = 0.03
-  lr_feature: float = 0.01
-  lr_bands: float = 0.1
+  lr_feature: float = 0.005
+  lr_bands: float = 0.2
   lr_opacity: float = 0.05
-  lr_scaling: float = 0.0075
+  lr_scaling: float = 0.01
   lr_rotation: float = 0.001
-  ssim_weight: float = 0.3
+  ssim_weight: float = 0.4
   mask_weight: float = 0.5
   hull_outside: float = 0.0
   hull_inside: float = 0.0
@@ -98,6 +100,8 @@ class Config:
   hull_size: int = 128
   depth_weight: float = 0.1
   normal_weight: float = 0.05
+  novel_weight: float = 0.0
+  novel_size: int = 256
   geometry_from: float = 0.5
   opacity_weight: float = 0.12
   scale_weight: float = 0.5
@@ -156,7 +160,12 @@ class Config:
   @property
   def shapes_surface(self) -> bool:
     """Whether depth or normals have losses."""
-    return self.depth_weight > 0 or self.normal_weight > 0
+    return self.depth_weight > 0 or self.normal_weight > 0 or self.novel_weight > 0
+
+  @property
+  def capacity(self) -> int:
+    """Splat-tile intersections that a view has room for."""
+    return max(int(self.tile_entries * self.num_gaussians), 64)
 
   @property
   def rates(self) -> optimizer.Rates:

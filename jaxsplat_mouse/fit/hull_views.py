@@ -46,8 +46,8 @@ def hull_loss(
     return jnp.zeros(())
   picked = jax.random.randint(key, (), 0, views.outer.shape[0])
   view = jax.tree.map(lambda leaf: leaf[picked], views)
-  capacity = max(int(config.tile_entries * config.num_gaussians), 64)
-  alpha = render(gs.mask(gaussians, alive), view.cameras, geometry=False, capacity=capacity).alpha
+  shown = gs.mask(gaussians, alive)
+  alpha = render(shown, view.cameras, geometry=False, capacity=config.capacity).alpha
   outer, inner = view.outer / 255.0, view.inner / 255.0
   area = jnp.maximum(inner.sum(), 1.0)
   outside = ((1.0 - outer) * alpha).sum() / area

@@ -15,6 +15,7 @@ from jaxsplat_mouse.fit import adjustments
 from jaxsplat_mouse.fit.adjustments import Adjustments, AdjustmentState
 from jaxsplat_mouse.fit.config import Config, Stage, chunks
 from jaxsplat_mouse.fit.hull_views import hull_loss
+from jaxsplat_mouse.fit.novel_views import novel_loss
 from jaxsplat_mouse.fit.objective import (
   Problem,
   adjusted,
@@ -95,7 +96,7 @@ def step(
   """One optimisation step of one scene; `geometry` as in `Stage`."""
   key = jax.random.fold_in(jax.random.key(state.seed), state.step)
   view_key, background_key, noise_key, drop_key = jax.random.split(key, 4)
-  hull_key = jax.random.fold_in(key, 4)
+  hull_key, novel_key = (jax.random.fold_in(key, i) for i in (4, 5))
   shown = state.alive & (jax.random.uniform(drop_key, state.alive.shape) >= config.dropout)
 
   def objective(
@@ -106,8 +107,12 @@ def step(
     if config.random_background:
       backgrounds = jax.random.uniform(background_key, backgrounds.shape)
     total, parts = loss(gaussians, shown, views, backgrounds, problem, config, geometry)
-    hull = hull_loss(gaussians, shown, problem.hull_views, hull_key, config)
-    return total + hull, {**parts, "loss": total + hull}
+    total += hull_loss(gaussians, shown, problem.hull_views, hull_key, config)
+    if geometry:
+      novel, overflow = novel_loss(gaussians, shown, problem.filter_width, novel_key, config)
+      total += novel
+      parts["overflow"] = jnp.maximum(parts["overflow"], overflow)
+    return total, {**parts, "loss": total}
 
   values = state.adjustments.values if state.adjustments else None
   (gradient, by_view), metrics = jax.grad(objective, (0, 1), has_aux=True)(state.gaussians, values)

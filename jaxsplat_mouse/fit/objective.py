@@ -195,7 +195,6 @@ def loss(
     geometry: whether depth and normals count.
   """
   shown = gs.mask(gaussians, alive)
-  capacity = int(config.tile_entries * config.num_gaussians)
 
   def one(view: Views, background: jax.Array) -> tuple[dict[str, jax.Array], jax.Array]:
     output = render(
@@ -204,7 +203,7 @@ def loss(
       background=background,
       geometry=geometry,
       filter_width=problem.filter_width,
-      capacity=max(capacity, 64),
+      capacity=config.capacity,
       alpha_max=config.alpha_max,
     )
     return _view_loss(output, view, background, config, geometry), output.overflow

@@ -389,7 +389,7 @@ def test_another_recipe_in_the_same_workdir_is_refused(
   Workdir(tmp_path / "w").make()
   assert pipeline.run(config, tmp_path / "w") == 0
   config.fit.lr_feature = 0.5
-  with pytest.raises(pipeline.ConfigError, match=r"fit\.lr_feature 0\.01 -> 0\.5"):
+  with pytest.raises(pipeline.ConfigError, match=r"fit\.lr_feature 0\.005 -> 0\.5"):
     pipeline.run(config, tmp_path / "w")
 
 
