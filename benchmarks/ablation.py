@@ -52,17 +52,17 @@ CHANGES: dict[str, dict[str, Any]] = {
   "filter of the papers": {},  # by model, see `changes_of`
   "SH degree 0": {"fit.sh_degree": 0},
   "SH degree 2": {"fit.sh_degree": 2},
-  "SH bands at .05 of the rate": {"fit.lr_bands": 0.05},
+  "SH bands at .1 of the rate": {"fit.lr_bands": 0.1},
   "one resolution": {"fit.resolutions": (1,), "fit.stages": ()},
   "no averaging": {"fit.average_from": 1.0},
   "no SSIM": {"fit.ssim_weight": 0.0},
   "SSIM .2": {"fit.ssim_weight": 0.2},
-  "SSIM .4": {"fit.ssim_weight": 0.4},
+  "SSIM .6": {"fit.ssim_weight": 0.6},
   "position rate / 2": {"fit.lr_position": 0.001},
   "position rate ends at .01": {"fit.lr_position_final": 0.01},
-  "feature rate / 2": {"fit.lr_feature": 0.005},
+  "feature rate .01": {"fit.lr_feature": 0.01, "fit.lr_bands": 0.1},
   "scaling rate .005": {"fit.lr_scaling": 0.005},
-  "scaling rate .01": {"fit.lr_scaling": 0.01},
+  "scaling rate .015": {"fit.lr_scaling": 0.015},
   "anisotropy up to 30": {"fit.max_anisotropy": 30.0},
   "six views a step": {"fit.views_per_step": 0},
   "one view a step": {"fit.views_per_step": 1},
@@ -70,16 +70,19 @@ CHANGES: dict[str, dict[str, Any]] = {
   "poses 2e-5": {"fit.pose_rate": 2e-5},
   "2,000 steps": {"fit.iterations": 2000},
   "no normal consistency": {"fit.normal_weight": 0.0},
-  "normal weight .1": {"fit.normal_weight": 0.1},
+  "normal weight .2": {"fit.normal_weight": 0.2},
+  "only views that were taken": {"fit.novel_weight": 0.0},
+  "novel weight .05": {"fit.novel_weight": 0.05},
   "no distortion": {"fit.depth_weight": 0.0},
 }
-_OF_DISCS = ("no distortion",)  # ellipsoids have none anyway
+# What only one of the models has to lose.
+_ONLY = {"no distortion": "2dgs", "only views that were taken": "3dgs"}
 _FILTERS = {"2dgs": 0.5, "3dgs": 0.3}
 
 
 def changes_of(model: str) -> dict[str, dict[str, Any]]:
   """The changes that make sense for a model."""
-  kept = {k: v for k, v in CHANGES.items() if model == "2dgs" or k not in _OF_DISCS}
+  kept = {k: v for k, v in CHANGES.items() if _ONLY.get(k, model) == model}
   return {**kept, "filter of the papers": {"fit.low_pass": _FILTERS[model]}}
 
 
