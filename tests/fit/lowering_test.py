@@ -26,8 +26,10 @@ def _batch(scenes: int, views: int, size: int) -> Scene:
   return jax.tree.map(jnp.asarray, stack_scenes([scene] * scenes))
 
 
-@pytest.mark.parametrize("model", ["2dgs", "3dgs"])
-def test_a_chunk_lowers_for_cuda_without_a_gpu(model, monkeypatch):
+@pytest.mark.parametrize(
+  ("model", "novel_weight", "kernels"), [("2dgs", 0.0, 5), ("3dgs", 0.0, 5), ("3dgs", 0.02, 10)]
+)
+def test_a_chunk_lowers_for_cuda_without_a_gpu(model, novel_weight, kernels, monkeypatch):
   """Views are mapped inside of the gradient and scenes outside: both fold into one image axis."""
   for module in (api, photometric):
     monkeypatch.setattr(module, "default_implementation", lambda: "pallas")
@@ -38,9 +40,11 @@ def test_a_chunk_lowers_for_cuda_without_a_gpu(model, monkeypatch):
     relocate_every=2,
     initialization="random",
     views_per_step=2,
+    novel_weight=novel_weight,
+    novel_size=32,
   )
   batch, seeds = _batch(2, 3, 32), jnp.arange(2, dtype=jnp.uint32)
   start = lambda seed: fit.init(fit.random_gaussians(config, jax.random.key(seed)), seed, 3, config)
   traced = fit.run_chunk.trace(jax.vmap(start)(seeds), batch, config, 1, 4, True)
   text = lower_for_cuda(traced)
-  assert text.count("triton") >= 5
+  assert text.count("triton") >= kernels
