@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxsplat_mouse import gaussians as gs
 from jaxsplat_mouse import losses
@@ -44,7 +43,7 @@ def novel_loss(
     return jnp.zeros(()), jnp.zeros((), jnp.int32)
   orbit = generate_camera_poses(num_views=_VIEWS, image_size=config.novel_size)
   picked = jax.random.randint(key, (), 0, _VIEWS)
-  camera = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf))[picked], orbit)
+  camera = jax.tree.map(lambda leaf: jnp.asarray(leaf)[picked], orbit)
   output = render(
     gs.mask(gaussians, alive),
     camera,
