@@ -14,8 +14,9 @@ r"""A raw capture (calibration, videos, masks) becomes scene folders for jaxspla
 Pictures are undistorted, skew included, and cut around the animal at native resolution in windows
 of one size, which a first pass over all masks decides; cameras keep the recording's own world and
 unit. Masks may be lossy video: 128 and more is animal (1 in images of 0 and 1), the outline stays
-soft, holes and islands below --specks of the animal (or 16 px) are repaired. A camera without a
-picture of a moment is left out of its scene as long as four remain (three in smaller rigs), one
+soft, holes and islands below --specks of the animal (or 16 px) are repaired. Masks that are too
+wide all around, as many programs give them, are narrowed with --grow=-2 (pixels). A camera without
+a picture of a moment is left out of its scene as long as four remain (three in smaller rigs), one
 without any is told and left out of all; --without leaves out others.
 
 A calibration that is transposed, inverted, mirrored, of other axes, of another image size or of
@@ -66,6 +67,13 @@ _SPECKS = flags.DEFINE_float(
   0.0,
   0.5,
 )
+_GROW = flags.DEFINE_integer(
+  "grow",
+  0,
+  "Pixels of the recording's pictures by which silhouettes are widened; narrowed where negative.",
+  -32,
+  32,
+)
 _WITHOUT = flags.DEFINE_list("without", [], "Cameras to leave out, as in Camera2,Camera5.")
 _CHECK = flags.DEFINE_boolean("check", False, "Only write check.png and check.html.")
 _REDO = flags.DEFINE_boolean("redo", False, "Prepare scenes again that are there already.")
@@ -83,6 +91,7 @@ def main() -> int:
     margin=_MARGIN.value,
     masks=pathlib.Path(_MASKS.value) if _MASKS.value else None,
     specks=_SPECKS.value,
+    grow=_GROW.value,
     without=tuple(_WITHOUT.value),
     redo=_REDO.value,
   )
@@ -120,6 +129,7 @@ if __name__ == "__main__":
       "margin",
       "masks",
       "specks",
+      "grow",
       "without",
       "check",
       "redo",

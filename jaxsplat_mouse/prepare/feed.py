@@ -11,7 +11,7 @@ import numpy as np
 from jaxsplat_mouse.errors import InputError
 from jaxsplat_mouse.io import images, video
 from jaxsplat_mouse.io.capture import Capture, Stream
-from jaxsplat_mouse.prepare.matte import SOLID, SPECK, border_share, clean_mask
+from jaxsplat_mouse.prepare.matte import SOLID, SPECK, border_share, clean_mask, grow_mask
 
 _MAX_BORDER = 0.5  # share of a picture's border from which a mask is background, not animal
 
@@ -34,9 +34,16 @@ class View:
 class Feed:
   """Readers of all cameras, opened when first asked; each may be used by one thread at a time."""
 
-  def __init__(self, capture: Capture, specks: float = SPECK):
-    """Opens nothing yet; for `specks` see `matte.clean_mask`."""
-    self._capture, self._specks = capture, specks
+  def __init__(self, capture: Capture, specks: float = SPECK, grow: int = 0):
+    """Opens nothing yet; for `specks` see `matte.clean_mask`, for `grow` `matte.grow_mask`.
+
+    Raises:
+      InputError: pictures that carry their own alpha shall grow.
+    """
+    if grow > 0 and capture.masks is None:
+      problem = f"{grow}: the pictures have no colour outside of their own silhouettes"
+      raise InputError("--grow", "", f"{problem}; expected 0 or less without masks")
+    self._capture, self._specks, self._grow = capture, specks, grow
     self._readers: dict[tuple[str, int], video.Reader] = {}
     self._sizes: dict[int, tuple[int, int]] = {}
 
@@ -102,7 +109,7 @@ class Feed:
       return self.view(view, number).coverage
     levels = self._read("masks", view, number)
     self._check_size("masks", view, number, levels)
-    found = clean_mask(levels, self._specks)
+    found = grow_mask(clean_mask(levels, self._specks), self._grow)
     self._check_mask(view, number, levels, found)
     return found
 
@@ -119,7 +126,8 @@ class Feed:
     if photo.shape[2] == 3:
       self._check_white(view, number, photo)
       photo = images.rgba_from_white(photo)
-    return View(photo=photo[..., :3], coverage=photo[..., 3], mixed=False)
+    coverage = grow_mask(np.ascontiguousarray(photo[..., 3]), self._grow)
+    return View(photo=photo[..., :3], coverage=coverage, mixed=False)
 
   def _read(self, kind: str, view: int, number: int) -> np.ndarray:
     return self._reader(kind, view).read(number)

@@ -53,7 +53,7 @@ def run(settings: Settings, capture: Capture, console: Console | None = None) ->
   pending = [i for i in names if i not in found]
   with (
     Progress(len(names), len(names) - len(pending), console) as progress,
-    Feed(capture, settings.specks) as feed,
+    Feed(capture, settings.specks, settings.grow) as feed,
     StopRequest() as stop,
     open_cameras(capture, feed, frames[indices], progress, settings.without) as cutter,
   ):
@@ -76,7 +76,7 @@ def check(settings: Settings, capture: Capture, console: Console | None = None) 
   _make_folder(settings)
   with (
     Progress(1, 0, console) as progress,
-    Feed(capture, settings.specks) as feed,
+    Feed(capture, settings.specks, settings.grow) as feed,
     open_cameras(capture, feed, frames[indices], progress, settings.without) as cutter,
   ):
     _examine(settings, cutter, frames, indices.tolist(), progress)

@@ -26,7 +26,7 @@ from jaxsplat_mouse.prepare.windows import Window
 
 FILE = "recording.json"
 DONE, FAILED = "done", "failed"
-_LATER = {"specks": SPECK, "without": []}
+_LATER = {"specks": SPECK, "grow": 0, "without": []}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -30,6 +30,7 @@ class Settings:
     margin: of a crop around the silhouette, share of its side.
     masks: a folder of masks instead of the capture's own.
     specks: share of the animal's area below which parts and holes of a mask are repaired.
+    grow: pixels by which silhouettes are widened, narrowed where negative.
     without: names of cameras that have no say.
     redo: prepare scenes again that are there.
   """
@@ -43,6 +44,7 @@ class Settings:
   margin: float = 0.1
   masks: pathlib.Path | None = None
   specks: float = SPECK
+  grow: int = 0
   without: tuple[str, ...] = ()
   redo: bool = False
 
@@ -56,6 +58,7 @@ class Settings:
       "margin": self.margin,
       "masks": str(self.masks.resolve()) if self.masks else "",
       "specks": self.specks,
+      "grow": self.grow,
       "without": sorted(self.without),
     }
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from PIL import Image
 from rich.console import Console
 
 from jaxsplat_mouse import metrics
@@ -260,6 +261,32 @@ def test_larger_islands_are_dropped_on_request(own: Capture, tmp_path: pathlib.P
   assert sides[0] > 100 and sides[1] == 64  # as without the island
 
 
+def test_wide_masks_are_narrowed_on_request(own: Capture, tmp_path: pathlib.Path) -> None:
+  import cv2
+
+  def alphas(name: str, **options) -> np.ndarray:
+    assert prepare(own, tmp_path / name, frames="0", **options)[0] == 0
+    files = sorted((tmp_path / name / NAMES[0] / "images").glob("*.png"))
+    assert len(files) == 5
+    return np.stack([np.asarray(Image.open(file))[..., 3] for file in files]) / 255.0
+
+  exact = alphas("exact")
+  disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (5, 5))
+  rewrite_masks(own, lambda levels: np.asarray(cv2.dilate(levels, disc)))
+  wide, narrowed = alphas("wide"), alphas("narrowed", grow=-2)
+  area = lambda a: (a > 0.5).sum()
+  assert area(wide) > 1.05 * area(exact)
+  assert abs(area(narrowed) / area(exact) - 1) < 0.02
+  with pytest.raises(InputError, match=r"settings.grow: 0 in an earlier run, -2 now"):
+    prepare(own, tmp_path / "wide", grow=-2)
+
+
+def test_pictures_with_alpha_of_their_own_do_not_grow(own: Capture, tmp_path: pathlib.Path) -> None:
+  bare = dataclasses.replace(own, masks=None)
+  with pytest.raises(InputError, match=r"--grow: 2: .*expected 0 or less without masks"):
+    prepare(bare, tmp_path / "out", grow=2)
+
+
 def test_a_camera_is_left_out_on_request(own: Capture, tmp_path: pathlib.Path) -> None:
   status, told = prepare(own, tmp_path / "out", frames="0", without=("Camera2",))
   assert status == 0 and "left out: Camera2: named by --without" in told
@@ -295,7 +322,7 @@ def test_a_recording_of_an_earlier_version_goes_on(own: Capture, tmp_path: pathl
   """Its settings lack what came later, which was as it is unasked."""
   assert prepare(own, tmp_path / "out", frames="0")[0] == 0
   value = recording(tmp_path / "out")
-  del value["settings"]["specks"], value["settings"]["without"]
+  del value["settings"]["specks"], value["settings"]["grow"], value["settings"]["without"]
   (tmp_path / "out" / "recording.json").write_text(json.dumps(value))
   assert prepare(own, tmp_path / "out", frames="0:2")[0] == 0
   with pytest.raises(InputError, match=r"settings.specks: 0.002 in an earlier run, 0.01 now"):

@@ -5,7 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from jaxsplat_mouse.prepare.matte import border_share, clean_mask, own_color, silhouette_box
+from jaxsplat_mouse.prepare.matte import (
+  border_share,
+  clean_mask,
+  grow_mask,
+  own_color,
+  silhouette_box,
+)
 
 pytest.importorskip("cv2")
 
@@ -50,6 +56,20 @@ def test_larger_ones_are_repaired_on_request() -> None:
   levels[110:120, 100:110] = 255  # 100 px beside a disc of 5,027
   levels[70:82, 50:62] = 0
   np.testing.assert_array_equal(clean_mask(levels, 0.05), clean_mask(soft_disc()))
+
+
+@pytest.mark.parametrize("pixels", [-3, -2, -1, 1, 2, 3])
+def test_an_outline_moves_by_so_many_pixels_and_stays_soft(pixels: int) -> None:
+  found = grow_mask(soft_disc(40.0), pixels)
+  area = found.sum() / 255
+  assert abs(np.sqrt(area / np.pi) - (40.0 + pixels)) < 0.25
+  assert ((found > 20) & (found < 235)).sum() > 100
+
+
+def test_an_outline_stays_where_it_is_unasked_and_at_the_border() -> None:
+  whole = np.full((32, 32), 255, np.uint8)
+  np.testing.assert_array_equal(grow_mask(whole, -4), whole)
+  np.testing.assert_array_equal(grow_mask(soft_disc(), 0), soft_disc())
 
 
 def test_label_images_of_0_and_1_are_masks() -> None:
