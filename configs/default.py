@@ -114,7 +114,8 @@ def shrink(config: ConfigDict) -> None:
   config.hull.resolution = 128
   config.fit.num_gaussians = 4000
   config.fit.iterations = 200
-  # At this size compiling a second stage takes longer than its smaller images save.
+  # At this size compiling a second stage takes longer than its smaller images save. Geometry then
+  # counts from the first step on, and with it would the views that nobody took.
   config.fit.resolutions = (1,)
   config.fit.stages = ()
   config.fit.geometry_from = 0.0

@@ -37,7 +37,7 @@ class Config:
     depth_weight: of the depth distortion.
     normal_weight: of the disagreement of normals (of ellipsoids: their shortest axes) with the
       depth's own.
-    novel_weight: of the same disagreement in a view of the output's orbit, which nobody took.
+    novel_weight: of the same disagreement in a view of FaceLift's orbit, which nobody took.
     novel_size: its side in pixels; each step draws one.
     geometry_from: fraction of the iterations after which these three act; before it no geometry is
       rendered.
@@ -144,7 +144,7 @@ class Config:
         f"fit.stages: {self.stages}, expected one fraction fewer than fit.resolutions "
         f"{self.resolutions}"
       )
-    for name in ("num_gaussians", "iterations"):
+    for name in ("num_gaussians", "iterations", "novel_size"):
       if getattr(self, name) < 1:
         raise ValueError(f"fit.{name}: {getattr(self, name)}, expected at least 1")
     if self.low_pass <= 0:

@@ -17,7 +17,7 @@ from jaxsplat_mouse.fit.config import Config
 from jaxsplat_mouse.gaussians import Gaussians
 from jaxsplat_mouse.render import render
 
-_VIEWS = 32  # of the output's orbit
+_VIEWS = 32  # of FaceLift's orbit, which is what is written
 
 
 def novel_loss(
@@ -27,7 +27,7 @@ def novel_loss(
   key: jax.Array,
   config: Config,
 ) -> tuple[jax.Array, jax.Array]:
-  """Disagreement of normals in one view of the output's orbit, and the intersections without room.
+  """Disagreement of normals in one view of FaceLift's orbit, and the intersections without room.
 
   Args:
     gaussians: (N,).

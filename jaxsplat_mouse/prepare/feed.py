@@ -109,9 +109,9 @@ class Feed:
       return self.view(view, number).coverage
     levels = self._read("masks", view, number)
     self._check_size("masks", view, number, levels)
-    found = grow_mask(clean_mask(levels, self._specks), self._grow)
+    found = clean_mask(levels, self._specks)
     self._check_mask(view, number, levels, found)
-    return found
+    return self._grown("masks", view, number, found)
 
   def view(self, view: int, number: int) -> View:
     """Photograph and silhouette in a camera's frame.
@@ -126,8 +126,17 @@ class Feed:
     if photo.shape[2] == 3:
       self._check_white(view, number, photo)
       photo = images.rgba_from_white(photo)
-    coverage = grow_mask(np.ascontiguousarray(photo[..., 3]), self._grow)
+    coverage = self._grown("pictures", view, number, photo[..., 3])
     return View(photo=photo[..., :3], coverage=coverage, mixed=False)
+
+  def _grown(self, kind: str, view: int, number: int, coverage: np.ndarray) -> np.ndarray:
+    """The silhouette with its outline where the user wants it; refused where nothing is left."""
+    grown = grow_mask(coverage, self._grow)
+    if self._grow < 0 and coverage.any() and not grown.any():
+      field = f"{self._capture.rig.names[view]} frame {number}"
+      problem = f"--grow={self._grow} leaves nothing of the silhouette; expected fewer pixels"
+      raise InputError(self._place(kind, view, number), field, problem)
+    return grown
 
   def _read(self, kind: str, view: int, number: int) -> np.ndarray:
     return self._reader(kind, view).read(number)

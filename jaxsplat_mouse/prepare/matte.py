@@ -73,7 +73,8 @@ def grow_mask(coverage: np.ndarray, pixels: int) -> np.ndarray:
   if pixels == 0:
     return coverage
   disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * abs(pixels) + 1,) * 2)
-  return np.asarray((cv2.dilate if pixels > 0 else cv2.erode)(coverage, disc), np.uint8)
+  move = cv2.dilate if pixels > 0 else cv2.erode
+  return np.asarray(move(np.ascontiguousarray(coverage), disc), np.uint8)
 
 
 def _box(solid: np.ndarray, margin: int) -> tuple[int, int, int, int] | None:

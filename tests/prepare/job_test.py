@@ -281,6 +281,20 @@ def test_wide_masks_are_narrowed_on_request(own: Capture, tmp_path: pathlib.Path
     prepare(own, tmp_path / "wide", grow=-2)
 
 
+@pytest.mark.parametrize("masked", [True, False])
+def test_narrowing_that_leaves_nothing_is_told(
+  own: Capture, tmp_path: pathlib.Path, masked: bool
+) -> None:
+  if not masked:
+    for photos, masks in zip(own.pictures, own.masks or (), strict=True):
+      for photo, mask in zip(photos.images, masks.images, strict=True):
+        levels = images.read_image(mask, grey_too=True)
+        photo.write_bytes(images.encode_png(np.dstack([images.read_image(photo), levels])))
+    own = dataclasses.replace(own, masks=None)
+  with pytest.raises(InputError, match=r"frame 0: --grow=-32 leaves nothing of the silhouette"):
+    prepare(own, tmp_path / "out", frames="0", grow=-32)
+
+
 def test_pictures_with_alpha_of_their_own_do_not_grow(own: Capture, tmp_path: pathlib.Path) -> None:
   bare = dataclasses.replace(own, masks=None)
   with pytest.raises(InputError, match=r"--grow: 2: .*expected 0 or less without masks"):
