@@ -23,7 +23,7 @@ import numpy as np
 
 from benchmarks import quality
 from benchmarks.workload import report
-from jaxsplat_mouse.pipeline import device
+from jaxsplat_mouse.runtime import devices
 
 BASE = "default"
 _ROOM = {"fit.tile_entries": 16.0}  # as all scenes need, so that no chunk runs twice
@@ -145,7 +145,7 @@ def main() -> None:
     texts = [pathlib.Path(path).read_text() for path in options.table.split(",")]
     print(make_table([row for text in texts for row in json.loads(text)["rows"]]))
     return
-  device.set_up_cache()
+  devices.set_up_cache()
   print(make_table(run(options)))
 
 

@@ -36,14 +36,15 @@ import numpy as np
 from absl import app, flags
 
 from benchmarks import mice, quality
-from jaxsplat_mouse import fit, metrics
+from jaxsplat_mouse import metrics
 from jaxsplat_mouse.cameras import Cameras
-from jaxsplat_mouse.dataset import to_rgba8
+from jaxsplat_mouse.dataset.writer import to_rgba8
+from jaxsplat_mouse.fit.start import from_hull
 from jaxsplat_mouse.gaussians import Gaussians
-from jaxsplat_mouse.pipeline import device
-from jaxsplat_mouse.pipeline.views import select
+from jaxsplat_mouse.run.renders import select
+from jaxsplat_mouse.runtime import devices
 from jaxsplat_mouse.scene import crop_shape, crop_views
-from jaxsplat_mouse.visual_hull import carve_hull, check_hull
+from jaxsplat_mouse.visual_hull.build import carve_hull, check_hull
 
 if TYPE_CHECKING:  # PyTorch and gsplat may be missing, which `missing` then says
   from benchmarks import gsplat_fit
@@ -101,7 +102,7 @@ def starting_points(
   scene = jax.tree.map(jnp.asarray, crop_views(trial.scene, shape))
   hull = carve_hull(scene, recipe.hull)
   check_hull(hull)
-  starts = [fit.from_hull(hull, recipe.fit, jax.random.key(jnp.uint32(seed))) for seed in seeds]
+  starts = [from_hull(hull, recipe.fit, jax.random.key(jnp.uint32(seed))) for seed in seeds]
   return [jax.tree.map(np.asarray, start) for start in starts]
 
 
@@ -204,7 +205,7 @@ def _main(argv: Sequence[str]) -> None:
     sys.exit(f"gsplat_quality: {reason}")
   from benchmarks import gsplat_fit
 
-  device.set_up_cache()
+  devices.set_up_cache()
   recipe = gsplat_fit.Recipe(iterations=given.iterations)
   ours = our_recipe(quality.SIZES[given.size][2])
   rows = []

@@ -7,8 +7,17 @@ import pathlib
 
 import numpy as np
 
-from jaxsplat_mouse import procedural_mouse as pm
 from jaxsplat_mouse.cameras import Cameras, generate_camera_poses
+from jaxsplat_mouse.procedural_mouse.disturb import (
+  apply_exposure,
+  exposure_gains,
+  grow_masks,
+  punch_holes,
+  shake_cameras,
+)
+from jaxsplat_mouse.procedural_mouse.mouse import make_mouse, render_truth
+from jaxsplat_mouse.procedural_mouse.real_rig import dannce_cameras
+from jaxsplat_mouse.procedural_mouse.scenes import input_cameras, rig_cameras
 from jaxsplat_mouse.scene import Scene
 
 
@@ -61,10 +70,10 @@ CASES: dict[str, Case] = {
 def rig_of(case: Case, size: int) -> Cameras:
   """The cameras of a case, with images about `size` pixels wide."""
   if case.rig == "dannce":
-    return pm.dannce_cameras(size // 9 * 9)
+    return dannce_cameras(size // 9 * 9)
   if case.rig == "uneven":
-    return pm.rig_cameras(case.seed, size, size * 8 // 9)
-  return pm.input_cameras(image_size=size)
+    return rig_cameras(case.seed, size, size * 8 // 9)
+  return input_cameras(image_size=size)
 
 
 def novel_cameras(size: int, views: int) -> Cameras:
@@ -89,8 +98,8 @@ def make_case(
     held = np.load(path)
     rgba = {key: held[key].astype(np.float32) / np.float32(255) for key in ("own", "truth")}
   else:
-    mouse = pm.make_mouse(case.seed, case.pose, case.coat)
-    see = lambda cameras: pm.render_truth(mouse, cameras, fur=case.fur).rgba
+    mouse = make_mouse(case.seed, case.pose, case.coat)
+    see = lambda cameras: render_truth(mouse, cameras, fur=case.fur).rgba
     exact = {"own": see(rig), "truth": see(novel_cameras(size, views))}
     levels = {key: np.round(255 * value).astype(np.uint8) for key, value in exact.items()}
     if path:
@@ -115,12 +124,12 @@ def to_scene(rgba: np.ndarray, rig: Cameras) -> Scene:
 
 def _disturb(scene: Scene, case: Case) -> Scene:
   if case.exposure:
-    gains = pm.exposure_gains(len(scene.alphas), case.seed, case.exposure)
-    scene = pm.apply_exposure(scene, gains)
+    gains = exposure_gains(len(scene.alphas), case.seed, case.exposure)
+    scene = apply_exposure(scene, gains)
   if case.grow:
-    scene = pm.grow_masks(scene, case.grow)
+    scene = grow_masks(scene, case.grow)
   if case.holes:
-    scene = pm.punch_holes(scene, case.seed, case.holes)
+    scene = punch_holes(scene, case.seed, case.holes)
   if case.shake:
-    scene = pm.shake_cameras(scene, case.seed, case.shake)
+    scene = shake_cameras(scene, case.seed, case.shake)
   return scene

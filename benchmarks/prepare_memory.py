@@ -21,10 +21,10 @@ from absl import app, flags
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from jaxsplat_mouse.io.capture import Capture, Stream  # noqa: E402
-from jaxsplat_mouse.prepare import job  # noqa: E402
-from jaxsplat_mouse.prepare.settings import Settings  # noqa: E402
-from tests import capture_fixtures as fixtures  # noqa: E402
+from jaxsplat_mouse.capture import preparation  # noqa: E402
+from jaxsplat_mouse.capture.capture import Capture, Stream  # noqa: E402
+from jaxsplat_mouse.capture.options import PrepareOptions  # noqa: E402
+from tests.capture import recording_fixtures as fixtures  # noqa: E402
 
 FLAGS = flags.FLAGS
 _PERIOD = 8  # different positions, walked to and fro
@@ -55,7 +55,7 @@ def resident() -> float:
 def watch(moments: int) -> list[dict[str, float]]:
   """Prepares a recording; memory after every tenth of it."""
   rows: list[dict[str, float]] = []
-  started, write, done = time.monotonic(), job.write_scene, 0
+  started, write, done = time.monotonic(), preparation.write_scene, 0
 
   def counted(*args: object, **kwargs: object) -> object:
     nonlocal done
@@ -70,12 +70,12 @@ def watch(moments: int) -> list[dict[str, float]]:
 
   with tempfile.TemporaryDirectory() as folder:
     capture = make_recording(pathlib.Path(folder, "raw"), moments)
-    settings = Settings(
+    settings = PrepareOptions(
       format="dannce", input=capture.path, output=pathlib.Path(folder, "scenes"), frames=""
     )
-    job.write_scene = counted
+    preparation.write_scene = counted
     started = time.monotonic()
-    if job.run(settings, capture) != 0:
+    if preparation.run(settings, capture) != 0:
       raise SystemExit("prepare failed")
   return rows
 

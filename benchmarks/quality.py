@@ -33,14 +33,19 @@ import numpy as np
 from absl import app, flags
 
 from benchmarks import mice
-from jaxsplat_mouse import canonical, fit, metrics, sources
+from jaxsplat_mouse import canonical, metrics
 from jaxsplat_mouse.cameras import Cameras
+from jaxsplat_mouse.dataset import sources
+from jaxsplat_mouse.fit.config import FitConfig, chunks
+from jaxsplat_mouse.fit.loop import init_state, run_chunk, unstack
+from jaxsplat_mouse.fit.objective import filter_width
+from jaxsplat_mouse.fit.start import start_batch
 from jaxsplat_mouse.gaussians import Gaussians
-from jaxsplat_mouse.pipeline import device
-from jaxsplat_mouse.pipeline.settings import Settings
-from jaxsplat_mouse.pipeline.views import drop_invisible, render_groups
+from jaxsplat_mouse.run.renders import drop_invisible, render_groups
+from jaxsplat_mouse.run.settings import Settings
+from jaxsplat_mouse.runtime import devices
 from jaxsplat_mouse.scene import Scene, Similarity, crop_shape, crop_views, stack_scenes
-from jaxsplat_mouse.visual_hull import HullConfig
+from jaxsplat_mouse.visual_hull.hull import HullConfig
 
 # Image size, novel views, and what shrinks a recipe with them.
 SIZES: dict[str, tuple[int, int, dict[str, Any]]] = {
@@ -93,7 +98,7 @@ class Recipe:
   """A named configuration."""
 
   name: str
-  fit: fit.Config
+  fit: FitConfig
   hull: HullConfig
 
 
@@ -180,29 +185,29 @@ def fit_trials(
   stack = stack_scenes([crop_views(trial.scene, shape) for trial in trials])
   batch, config = jax.tree.map(jnp.asarray, stack), recipe.fit
   number = jnp.asarray(seeds, jnp.uint32)
-  batch, gaussians = fit.start_batch(batch, number, config, recipe.hull)
+  batch, gaussians = start_batch(batch, number, config, recipe.hull)
   if begin:
-    started = [begin(i, fit.unstack(gaussians, i)) for i in range(len(trials))]
+    started = [begin(i, unstack(gaussians, i)) for i in range(len(trials))]
     gaussians = jax.tree.map(lambda *leaves: jnp.stack(leaves), *started)
-  init = lambda g, seed: fit.init(g, seed, batch.view_mask.shape[1], config)
+  init = lambda g, seed: init_state(g, seed, batch.view_mask.shape[1], config)
   state = jax.vmap(init)(gaussians, number)
   clock = time.monotonic()
-  for part in fit.chunks(config, _CHUNK):
+  for part in chunks(config, _CHUNK):
     while True:
-      new, _ = fit.run_chunk(state, batch, config, *part.program)
+      new, _ = run_chunk(state, batch, config, *part.program)
       if int(np.max(new.overflow)) == 0:
         break
       config = dataclasses.replace(config, tile_entries=config.tile_entries * _GROWTH)
     state = new
   jax.block_until_ready(state)
   seconds = time.monotonic() - clock
-  done = [fit.unstack((state.result, state.alive), i) for i in range(len(trials))]
+  done = [unstack((state.result, state.alive), i) for i in range(len(trials))]
   return [drop_invisible(*one) for one in done], seconds
 
 
 def score(trial: Trial, gaussians: Gaussians, recipe: Recipe) -> dict[str, float]:
   """Mean fg PSNR and IoU of one fit at its novel views."""
-  width = float(fit.filter_width(trial.scene, recipe.fit))
+  width = float(filter_width(trial.scene, recipe.fit))
   rendered = [image / np.float32(255) for image in render_groups(gaussians, trial.groups, width)]
   pairs = list(zip(rendered, trial.truth, strict=True))
   return {
@@ -250,7 +255,7 @@ def make_table(rows: Sequence[dict[str, Any]]) -> str:
 def _main(argv: Sequence[str]) -> None:
   del argv
   given = flags.FLAGS
-  device.set_up_cache()
+  devices.set_up_cache()
   size, views, shrink = SIZES[given.size]
   if given.entries:
     shrink = {**shrink, "fit.tile_entries": given.entries}
@@ -269,7 +274,7 @@ def _main(argv: Sequence[str]) -> None:
   print(make_table(rows))
   if os.environ.get("OUT"):
     path = pathlib.Path(os.environ["OUT"], "quality.json")
-    path.write_text(json.dumps({"device": device.describe(), "rows": rows}, indent=1))
+    path.write_text(json.dumps({"device": devices.describe(), "rows": rows}, indent=1))
 
 
 def _define_flags() -> None:

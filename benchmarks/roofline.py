@@ -49,7 +49,7 @@ import jax
 
 from benchmarks.w1 import _bundles
 from benchmarks.workload import VIEWS, Setting, parameters, report, show, views
-from jaxsplat_mouse.rasterize import binning, blend
+from jaxsplat_mouse.ops.rasterize import binning, blend
 
 _WORD, _KEY = 4, 2  # bytes
 _FACTS = 11  # floats of a splat beside its features: depth, ellipse, box

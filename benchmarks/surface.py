@@ -16,11 +16,11 @@ import numpy as np
 
 from benchmarks import quality, walking
 from benchmarks.workload import report
-from jaxsplat_mouse import mesh
-from jaxsplat_mouse import procedural_mouse as pm
-from jaxsplat_mouse.fit import filter_width
-from jaxsplat_mouse.pipeline import device
-from jaxsplat_mouse.pipeline.meshes import fit_to_mesh
+from jaxsplat_mouse import meshing
+from jaxsplat_mouse.fit.objective import filter_width
+from jaxsplat_mouse.procedural_mouse.mouse import truth_surface_points
+from jaxsplat_mouse.run.fit_mesh import fit_to_mesh
+from jaxsplat_mouse.runtime import devices
 
 _POINTS = 20_000
 
@@ -39,10 +39,10 @@ def run(
     fits, _ = quality.fit_trials(trials, seeds, recipe)
     for frame, trial, gaussians in zip(frames, trials, fits, strict=True):
       width = float(filter_width(trial.scene, recipe.fit))
-      found = mesh.sample_surface(fit_to_mesh(gaussians, filter_width=width), _POINTS)
-      points, normals = pm.truth_surface_points(frame.mouse, _POINTS)
+      found = meshing.sample_surface(fit_to_mesh(gaussians, filter_width=width), _POINTS)
+      points, normals = truth_surface_points(frame.mouse, _POINTS)
       moved = trial.similarity.points(points)
-      errors = mesh.compare_surfaces(*found, moved, normals @ trial.similarity.rotation.T)
+      errors = meshing.compare_surfaces(*found, moved, normals @ trial.similarity.rotation.T)
       rows.append({"recipe": recipe.name, "mouse": frame.seed, **errors})
   return rows
 
@@ -54,7 +54,7 @@ def main() -> None:
   parser.add_argument("--size", default="full", choices=list(quality.SIZES))
   parser.add_argument("--cache", default="", help="a folder that keeps the photographs")
   args = parser.parse_args()
-  device.set_up_cache()
+  devices.set_up_cache()
   size, _, shrink = quality.SIZES[args.size]
   recipes = [quality.make_recipe(name, name, shrink) for name in args.config.split(",")]
   cache = pathlib.Path(args.cache) if args.cache else None

@@ -37,9 +37,9 @@ from benchmarks.workload import (
 )
 from jaxsplat_mouse import cameras as cam
 from jaxsplat_mouse.gaussians import Gaussians
-from jaxsplat_mouse.photometric import photometric
+from jaxsplat_mouse.ops.photometric.api import photometric
+from jaxsplat_mouse.ops.rasterize import api, base, pallas, pallas_binning
 from jaxsplat_mouse.projection import project
-from jaxsplat_mouse.rasterize import api, base, pallas, pallas_binning
 
 
 def time_whole(setting: Setting, steps: int) -> dict[str, float]:

@@ -13,7 +13,8 @@ from multiprocessing import get_context
 import numpy as np
 
 from benchmarks import mice, quality
-from jaxsplat_mouse import procedural_mouse as pm
+from jaxsplat_mouse.procedural_mouse.mouse import Mouse, make_mouse, render_truth, walking
+from jaxsplat_mouse.procedural_mouse.scenes import input_cameras
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,9 +30,9 @@ class Frame:
   phase: float
 
   @property
-  def mouse(self) -> pm.Mouse:
+  def mouse(self) -> Mouse:
     """The animal in its pose."""
-    return pm.walking(pm.make_mouse(self.seed, "walk"), self.phase)
+    return walking(make_mouse(self.seed, "walk"), self.phase)
 
 
 def trials(
@@ -46,7 +47,7 @@ def trials(
     cache: a folder that keeps what was rendered.
   """
   make = functools.partial(_rgba, size=size, views=views, cache=cache)
-  rig = pm.input_cameras(image_size=size)
+  rig = input_cameras(image_size=size)
   novel = mice.novel_cameras(size, views)
   # Tracing is NumPy's: processes, which must not inherit this one's device.
   with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as pool:
@@ -68,9 +69,9 @@ def _rgba(
   if path and path.is_file():
     held = np.load(path)
     return held["own"], held["truth"]
-  rigs = pm.input_cameras(image_size=size), mice.novel_cameras(size, views)
+  rigs = input_cameras(image_size=size), mice.novel_cameras(size, views)
   own, truth = (
-    np.round(255 * pm.render_truth(frame.mouse, rig).rgba).astype(np.uint8) for rig in rigs
+    np.round(255 * render_truth(frame.mouse, rig).rgba).astype(np.uint8) for rig in rigs
   )
   if path:
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -19,9 +19,9 @@ import numpy as np
 
 from benchmarks import quality, walking
 from benchmarks.workload import report
-from jaxsplat_mouse import fit
+from jaxsplat_mouse.fit.warm_start import start_warm, warm_config
 from jaxsplat_mouse.gaussians import Gaussians
-from jaxsplat_mouse.pipeline import device
+from jaxsplat_mouse.runtime import devices
 
 
 def run(
@@ -37,11 +37,11 @@ def run(
   trials = walking.trials(frames, size, views, cache)
   first, second = trials[: len(seeds)], trials[len(seeds) :]
   before, _ = quality.fit_trials(first, seeds, recipe)
-  short = dataclasses.replace(recipe, fit=fit.warm_config(recipe.fit))
+  short = dataclasses.replace(recipe, fit=warm_config(recipe.fit))
 
   def begin(index: int, fresh: Gaussians) -> Gaussians:
     ratio = second[index].similarity.scale / first[index].similarity.scale
-    return fit.start_warm(before[index], fresh, ratio)
+    return start_warm(before[index], fresh, ratio)
 
   rows = []
   for name, how, start in (("cold", recipe, None), ("short", short, None), ("warm", short, begin)):
@@ -60,7 +60,7 @@ def main() -> None:
   parser.add_argument("--size", default="full", choices=list(quality.SIZES))
   parser.add_argument("--cache", default="", help="a folder that keeps the photographs")
   args = parser.parse_args()
-  device.set_up_cache()
+  devices.set_up_cache()
   size, views, shrink = quality.SIZES[args.size]
   recipe = quality.make_recipe(args.config, args.config, shrink)
   cache = pathlib.Path(args.cache) if args.cache else None

@@ -27,8 +27,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxsplat_mouse import dataset
-from jaxsplat_mouse.pipeline import summary
+from jaxsplat_mouse.dataset import manifest
+from jaxsplat_mouse.report import statistics
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 TARGET_SCENES = 1600
@@ -51,22 +51,23 @@ def write_mice(
   folder: pathlib.Path, count: int, image_size: int, first: int = 0, step: int = 1
 ) -> None:
   """Writes `mouse_00000` and so on, every `step`-th from `first`; those that are there stay."""
-  from jaxsplat_mouse import procedural_mouse
-  from jaxsplat_mouse.io import facelift, images
+  from jaxsplat_mouse.dataset import camera_file
+  from jaxsplat_mouse.io import images
+  from jaxsplat_mouse.procedural_mouse.scenes import input_cameras, make_scene
 
-  cameras = procedural_mouse.input_cameras(image_size=image_size)
+  cameras = input_cameras(image_size=image_size)
   for seed in range(first, count, step):
     scene = folder / f"mouse_{seed:05d}"
-    if (scene / facelift.CAMERAS_FILE).is_file():
+    if (scene / camera_file.CAMERAS_FILE).is_file():
       continue
     # One ray a pixel inside, nine at outlines: a third of the usual rays.
-    views = procedural_mouse.make_scene(seed, cameras, samples=1, edge_samples=3)
+    views = make_scene(seed, cameras, samples=1, edge_samples=3)
     rgba = np.concatenate([views.images, views.alphas[..., None]], -1)
     names = [f"images/cam_{i:03d}.png" for i in range(len(rgba))]
     (scene / "images").mkdir(parents=True, exist_ok=True)
     for name, view in zip(names, rgba, strict=True):
       (scene / name).write_bytes(images.encode_png((view * 255 + 0.5).astype(np.uint8)))
-    facelift.write_scene_cameras(scene, cameras, names)  # last: it says that the scene is whole
+    camera_file.write_scene_cameras(scene, cameras, names)  # last: it says that the scene is whole
 
 
 def write_mice_in_parallel(folder: pathlib.Path, count: int, image_size: int) -> None:
@@ -137,19 +138,21 @@ def measure(
   workdir: pathlib.Path, watch: Watch, began: float, seconds: float, status: int
 ) -> dict[str, Any]:
   """The figures of a finished run."""
-  records = dataset.latest_records(workdir / "dataset")
-  ends = sorted(filter(None, (summary.parse_time(r.extra["finished"]) for r in records.values())))
+  records = manifest.latest_records(workdir / "dataset")
+  ends = sorted(
+    filter(None, (statistics.parse_time(r.extra["finished"]) for r in records.values()))
+  )
   batches = [len(line) for line in _batch_sizes(workdir)]
   first = min(batches[0] if batches else 1, len(ends))
   result: dict[str, Any] = {
     "status": status,
     "scenes": len(records),
-    **summary.count_statuses(records),
+    **statistics.count_statuses(records),
     "seconds": seconds,
     "scenes_per_minute": 60 * len(ends) / seconds,
     "first_batch_scenes": first,
     "first_batch_done_seconds": ends[first - 1] - began if ends else None,
-    "stage_seconds": summary.mean_seconds(records),
+    "stage_seconds": statistics.mean_seconds(records),
     "device_thread_seconds_a_scene": device_thread_seconds(workdir),
     "peak_rss_bytes": watch.peak_rss or None,
     "dataset_bytes": sum(r.extra.get("bytes", 0) for r in records.values()),

@@ -27,9 +27,9 @@ from jaxsplat_mouse import cameras as cam
 from jaxsplat_mouse import math as jm
 from jaxsplat_mouse import spherical_harmonics
 from jaxsplat_mouse.gaussians import Gaussians, Gaussians2D, Gaussians3D
-from jaxsplat_mouse.photometric import photometric
-from jaxsplat_mouse.rasterize import base
-from jaxsplat_mouse.render import render
+from jaxsplat_mouse.ops.photometric.api import photometric
+from jaxsplat_mouse.ops.rasterize import base
+from jaxsplat_mouse.rendering import render
 
 VIEWS, DISTANCE, ELEVATION, FOV = 6, 2.7, 20.0, 50.0
 GEOMETRY_WEIGHT = 1e-3

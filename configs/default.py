@@ -10,8 +10,8 @@ import dataclasses
 
 from ml_collections import ConfigDict
 
-from jaxsplat_mouse.fit import Config as FitConfig
-from jaxsplat_mouse.visual_hull import HullConfig
+from jaxsplat_mouse.fit.config import FitConfig
+from jaxsplat_mouse.visual_hull.hull import HullConfig
 
 
 def get_config(variant: str = "") -> ConfigDict:

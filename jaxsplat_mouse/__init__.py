@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # For type checkers and editors; _EXPORTS below is what runs.
   from jaxsplat_mouse.cameras import Cameras, generate_camera_poses
+  from jaxsplat_mouse.dataset.sources import load_scene
   from jaxsplat_mouse.errors import InputError
-  from jaxsplat_mouse.fit import Config as FitConfig
-  from jaxsplat_mouse.fit import fit_scene, fit_scenes
+  from jaxsplat_mouse.fit.config import FitConfig
+  from jaxsplat_mouse.fit.loop import fit_scene, fit_scenes
   from jaxsplat_mouse.gaussians import Gaussians2D, Gaussians3D
-  from jaxsplat_mouse.render import render_views
+  from jaxsplat_mouse.rendering import render_views
   from jaxsplat_mouse.scene import Scene
-  from jaxsplat_mouse.sources import load_scene
 
 __version__ = "0.1.0"
 

@@ -12,7 +12,8 @@ import numpy as np
 
 from jaxsplat_mouse.cameras import Cameras
 from jaxsplat_mouse.scene import Scene, Similarity, transform_scene
-from jaxsplat_mouse.visual_hull import HullConfig, hull_extent
+from jaxsplat_mouse.visual_hull.build import hull_extent
+from jaxsplat_mouse.visual_hull.hull import HullConfig
 
 DEFAULT_RADIUS = 0.85
 _EXTENT_CONFIG = HullConfig(resolution=128)

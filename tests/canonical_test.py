@@ -11,7 +11,8 @@ import pytest
 from jaxsplat_mouse.cameras import Cameras, generate_camera_poses, look_at
 from jaxsplat_mouse.canonical import canonicalize, recording_scale, rotation_to_z, up_axis
 from jaxsplat_mouse.scene import Scene, Similarity, transform_scene
-from jaxsplat_mouse.visual_hull import HullConfig, hull_extent
+from jaxsplat_mouse.visual_hull.build import hull_extent
+from jaxsplat_mouse.visual_hull.hull import HullConfig
 
 SIZE = 96
 CONFIG = HullConfig(resolution=64)

@@ -10,7 +10,7 @@ from collections.abc import Generator
 
 import pytest
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
 def _set_environment() -> None:
@@ -73,7 +73,7 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
   if maps.is_file() and len(maps.read_text().splitlines()) > _MOST_MAPPINGS:
     import jax
 
-    from jaxsplat_mouse.pipeline import programs
+    from jaxsplat_mouse.runtime import programs
 
     programs.clear()
     jax.clear_caches()
@@ -97,7 +97,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 @pytest.fixture(scope="session", autouse=True)
 def _no_kept_programs() -> Generator[None]:
   """No program from the disk within the tests' own process: some tests change what is traced."""
-  from jaxsplat_mouse.pipeline import programs
+  from jaxsplat_mouse.runtime import programs
 
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(programs, "keep_in", lambda folder: None)

@@ -11,7 +11,7 @@ import pytest
 
 from jaxsplat_mouse import cameras, density, optimizer
 from jaxsplat_mouse import gaussians as gs
-from jaxsplat_mouse.render import render
+from jaxsplat_mouse.rendering import render
 from tests.splat_fixtures import random_gaussians
 
 pytestmark = pytest.mark.unoptimized

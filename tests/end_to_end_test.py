@@ -12,11 +12,13 @@ import pytest
 
 import jaxsplat_mouse as jm
 from configs import default
-from jaxsplat_mouse import dataset, pipeline, validate
+from jaxsplat_mouse.dataset import manifest
 from jaxsplat_mouse.io import ply
+from jaxsplat_mouse.run import job
+from jaxsplat_mouse.validation import dataset, geometry
 from tests.run_fixtures import write_mouse
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+ROOT = pathlib.Path(__file__).resolve().parents[1]
 SIZE = 96
 NOVEL_IOU, NOVEL_PSNR = 0.87, 18.0  # measured: 0.898 and 18.8 (2dgs), 0.903 and 18.9 (3dgs)
 
@@ -40,13 +42,13 @@ def small_config(model: str):
 @pytest.mark.parametrize("model", ["2dgs", "3dgs"])
 def test_the_built_in_mouse_becomes_a_dataset(model: str, tmp_path: pathlib.Path) -> None:
   workdir = tmp_path / "w"
-  assert pipeline.run(small_config(model), workdir) == 0
-  record = dataset.latest_records(workdir / "dataset")["mouse_0000"]
+  assert job.run(small_config(model), workdir) == 0
+  record = manifest.latest_records(workdir / "dataset")["mouse_0000"]
   told = {k: round(v, 3) for k, v in record.metrics.items() if v is not None}
   assert told["novel_iou"] > NOVEL_IOU and told["novel_fg_psnr"] > NOVEL_PSNR, told
   gaussians = ply.read_gaussians(workdir / "fits" / "mouse_0000" / "gaussians.ply")
   assert type(gaussians) is {"2dgs": jm.Gaussians2D, "3dgs": jm.Gaussians3D}[model]
-  found = validate.check(workdir / "dataset", validate.Rules(size=SIZE))
+  found = dataset.check(workdir / "dataset", geometry.Rules(size=SIZE))
   assert not found.faults, found.faults
   tool = ROOT.parent / "shared" / "tools" / "check_dataset.py"
   if tool.is_file():

@@ -14,7 +14,7 @@ import pytest
 
 import jaxsplat_mouse
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+ROOT = pathlib.Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "jaxsplat_mouse"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 

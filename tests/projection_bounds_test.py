@@ -9,8 +9,8 @@ import pytest
 
 from jaxsplat_mouse import cameras as cam
 from jaxsplat_mouse.gaussians import Gaussians2D
+from jaxsplat_mouse.ops.rasterize import blend
 from jaxsplat_mouse.projection import ALPHA_MIN, project_2d
-from jaxsplat_mouse.rasterize import blend
 
 SIZE, COUNT = 96, 400
 

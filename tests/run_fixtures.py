@@ -9,8 +9,9 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from configs import default
-from jaxsplat_mouse import procedural_mouse
-from jaxsplat_mouse.io import facelift, images
+from jaxsplat_mouse.dataset import camera_file
+from jaxsplat_mouse.io import images
+from jaxsplat_mouse.procedural_mouse.scenes import input_cameras, make_scene
 
 IMAGE_SIZE = 36
 
@@ -43,14 +44,14 @@ def tiny_config(data_input: str = "") -> ConfigDict:
 
 def write_mouse(folder: pathlib.Path, seed: int) -> pathlib.Path:
   """Six photographs of a built-in mouse as a scene folder."""
-  cameras = procedural_mouse.input_cameras(image_size=IMAGE_SIZE)
-  scene = procedural_mouse.make_scene(seed, cameras)
+  cameras = input_cameras(image_size=IMAGE_SIZE)
+  scene = make_scene(seed, cameras)
   rgba = np.concatenate([scene.images, scene.alphas[..., None]], -1)
   names = [f"images/cam_{i:03d}.png" for i in range(len(rgba))]
   (folder / "images").mkdir(parents=True)
   for name, view in zip(names, rgba, strict=True):
     (folder / name).write_bytes(images.encode_png((view * 255 + 0.5).astype(np.uint8)))
-  facelift.write_scene_cameras(folder, cameras, names)
+  camera_file.write_scene_cameras(folder, cameras, names)
   return folder
 
 

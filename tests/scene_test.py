@@ -9,8 +9,8 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from jaxsplat_mouse import cameras, scene
-from jaxsplat_mouse.fit import objective
-from jaxsplat_mouse.visual_hull.views import quantize
+from jaxsplat_mouse.fit.objective import views_at
+from jaxsplat_mouse.visual_hull.silhouette_views import quantize
 
 _SIMILARITY = scene.Similarity(
   scale=0.013,
@@ -113,7 +113,7 @@ def test_eight_bit_levels_lose_nothing_of_an_eight_bit_photograph():
   cut, expected = scene.crop_views(levels, (9, 12)), scene.crop_views(one, (9, 12))
   assert cut.images.dtype == np.uint8
   np.testing.assert_array_equal(scene.unit(cut.images), expected.images)
-  views, same = objective.views_at(levels, 1), objective.views_at(one, 1)
+  views, same = views_at(levels, 1), views_at(one, 1)
   # XLA divides by a constant as it likes: to a unit in the last place.
   np.testing.assert_allclose(views.colors, same.colors, rtol=3e-7)
   np.testing.assert_allclose(views.alphas, same.alphas, rtol=3e-7)

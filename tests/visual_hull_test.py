@@ -18,16 +18,12 @@ from PIL import Image
 from jaxsplat_mouse import gaussians as gs
 from jaxsplat_mouse.cameras import Cameras, generate_camera_poses, look_at
 from jaxsplat_mouse.scene import Scene, Similarity, crop_views, pad_views, transform_scene
-from jaxsplat_mouse.visual_hull import (
-  HullConfig,
-  allowed_points,
-  build_hull,
-  carve_hull,
-  hull_alpha,
-  initial_gaussians,
-)
-from jaxsplat_mouse.visual_hull.hull import interpolate
-from jaxsplat_mouse.visual_hull.views import dilate, field, make_views, quantize
+from jaxsplat_mouse.visual_hull.allowed import allowed_points
+from jaxsplat_mouse.visual_hull.build import build_hull, carve_hull
+from jaxsplat_mouse.visual_hull.hull import HullConfig, interpolate
+from jaxsplat_mouse.visual_hull.hull_alpha import hull_alpha
+from jaxsplat_mouse.visual_hull.initial_gaussians import initial_gaussians
+from jaxsplat_mouse.visual_hull.silhouette_views import dilate, field, make_views, quantize
 
 SIZE = 96
 VIEWS = 14

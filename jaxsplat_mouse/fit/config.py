@@ -9,7 +9,7 @@ from jaxsplat_mouse import optimizer
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config:
+class FitConfig:
   """How a scene is fitted. Lengths are in canonical units: the animal's radius is just below 1.
 
   Losses are means over the silhouette's area, so that weights do not depend on how much of a frame
@@ -203,7 +203,7 @@ class Stage:
     return (self.resolution, self.last - self.first, self.geometry)
 
 
-def stages(config: Config) -> list[Stage]:
+def stages(config: FitConfig) -> list[Stage]:
   """The stages of a fit, cut at whole relocation periods, without empty ones."""
   period = max(config.relocate_every, 1)
   cut = lambda fraction: round(fraction * config.iterations / period) * period
@@ -221,7 +221,7 @@ def stages(config: Config) -> list[Stage]:
   ]
 
 
-def chunks(config: Config, longest: int) -> list[Stage]:
+def chunks(config: FitConfig, longest: int) -> list[Stage]:
   """The fit cut into pieces of at most `longest` steps, whole relocation periods each."""
   period = max(config.relocate_every, 1)
   size = max(longest // period, 1) * period

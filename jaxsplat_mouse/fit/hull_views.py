@@ -12,16 +12,18 @@ import jax.numpy as jnp
 
 from jaxsplat_mouse import gaussians as gs
 from jaxsplat_mouse.cameras import generate_camera_poses
-from jaxsplat_mouse.fit.config import Config
+from jaxsplat_mouse.fit.config import FitConfig
 from jaxsplat_mouse.gaussians import Gaussians
-from jaxsplat_mouse.render import render
+from jaxsplat_mouse.rendering import render
 from jaxsplat_mouse.scene import HullViews
-from jaxsplat_mouse.visual_hull import Hull, dilate, hull_alpha
+from jaxsplat_mouse.visual_hull.hull import Hull
+from jaxsplat_mouse.visual_hull.hull_alpha import hull_alpha
+from jaxsplat_mouse.visual_hull.silhouette_views import dilate
 
 _MARGIN = 2.0  # pixels of the hull's views: its outline is not the animal's, only near it
 
 
-def hull_views(hull: Hull, config: Config) -> HullViews | None:
+def hull_views(hull: Hull, config: FitConfig) -> HullViews | None:
   """Silhouettes of one hull in the output's orbit; None where the config gives them no weight."""
   if config.hull_inside <= 0 and config.hull_outside <= 0:
     return None
@@ -36,7 +38,7 @@ def hull_views(hull: Hull, config: Config) -> HullViews | None:
 
 
 def hull_loss(
-  gaussians: Gaussians, alive: jax.Array, views: HullViews | None, key: jax.Array, config: Config
+  gaussians: Gaussians, alive: jax.Array, views: HullViews | None, key: jax.Array, config: FitConfig
 ) -> jax.Array:
   """Coverage outside of the hull and gaps inside it in one of its views, drawn by `key`; ().
 

@@ -11,11 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsplat_mouse import density, optimizer
-from jaxsplat_mouse.fit import adjustments
-from jaxsplat_mouse.fit.adjustments import Adjustments, AdjustmentState
-from jaxsplat_mouse.fit.config import Config, Stage, chunks
+from jaxsplat_mouse.fit.config import FitConfig, Stage, chunks
 from jaxsplat_mouse.fit.hull_views import hull_loss
-from jaxsplat_mouse.fit.novel_views import novel_loss
+from jaxsplat_mouse.fit.novel_normals import novel_loss
 from jaxsplat_mouse.fit.objective import (
   Problem,
   adjusted,
@@ -25,6 +23,7 @@ from jaxsplat_mouse.fit.objective import (
   problem_at,
   regularizer,
 )
+from jaxsplat_mouse.fit.poses import Adjustments, AdjustmentState, init, penalty, rate_decay, update
 from jaxsplat_mouse.fit.start import start_batch
 from jaxsplat_mouse.gaussians import Gaussians, mask
 from jaxsplat_mouse.scene import Scene, crop_shape, crop_views, stack_scenes
@@ -64,11 +63,11 @@ class FitState:
     return self.gaussians if self.average is None else self.average
 
 
-def init(
+def init_state(
   gaussians: Gaussians,
   seed: int | jax.Array = 0,
   num_views: int = 0,
-  config: Config | None = None,
+  config: FitConfig | None = None,
 ) -> FitState:
   """The state before the first step, of one scene.
 
@@ -85,13 +84,13 @@ def init(
     alive=jnp.ones(gaussians.means.shape[0], bool),
     opt_state=optimizer.init(gaussians),
     overflow=jnp.zeros((), jnp.int32),
-    adjustments=adjustments.init(num_views, config) if config else None,
+    adjustments=init(num_views, config) if config else None,
     average=gaussians if config and config.average_from < 1 else None,
   )
 
 
 def step(
-  state: FitState, problem: Problem, config: Config, geometry: bool
+  state: FitState, problem: Problem, config: FitConfig, geometry: bool
 ) -> tuple[FitState, dict[str, jax.Array]]:
   """One optimisation step of one scene; `geometry` as in `Stage`."""
   key = jax.random.fold_in(jax.random.key(state.seed), state.step)
@@ -142,7 +141,7 @@ def step(
   return state, metrics
 
 
-def _average(state: FitState, gaussians: Gaussians, config: Config) -> Gaussians | None:
+def _average(state: FitState, gaussians: Gaussians, config: FitConfig) -> Gaussians | None:
   """The mean over the last steps with one more, given the state before it."""
   if state.average is None:
     return None
@@ -152,7 +151,9 @@ def _average(state: FitState, gaussians: Gaussians, config: Config) -> Gaussians
   return jax.tree.map(mix, state.average, gaussians)
 
 
-def _press(gaussians: Gaussians, alive: jax.Array, pressed: jax.Array, config: Config) -> Gaussians:
+def _press(
+  gaussians: Gaussians, alive: jax.Array, pressed: jax.Array, config: FitConfig
+) -> Gaussians:
   """Gradient of the regulariser, where pressed (N,); the weights are those for all alive (N,)."""
   gradient = jax.grad(regularizer)(gaussians, alive, config)
   if config.spare <= 0:
@@ -162,20 +163,20 @@ def _press(gaussians: Gaussians, alive: jax.Array, pressed: jax.Array, config: C
 
 
 def _adjust(
-  state: FitState, problem: Problem, gradient: Adjustments | None, config: Config
+  state: FitState, problem: Problem, gradient: Adjustments | None, config: FitConfig
 ) -> AdjustmentState | None:
   """One step of what is fitted of the views, given the state before the step."""
   if state.adjustments is None:
     return None
   real = (problem.views.observed.max((1, 2)) > 0).astype(jnp.float32)
-  pull = jax.grad(adjustments.penalty)(state.adjustments.values, real, config.exposure_weight)
+  pull = jax.grad(penalty)(state.adjustments.values, real, config.exposure_weight)
   gradient = jax.tree.map(jnp.add, gradient, pull)
-  decay = adjustments.rate_decay(config, state.step)
+  decay = rate_decay(config, state.step)
   cameras = problem.views.cameras
-  return adjustments.update(state.adjustments, gradient, cameras, real, decay, config)
+  return update(state.adjustments, gradient, cameras, real, decay, config)
 
 
-def _relocate(state: FitState, config: Config) -> FitState:
+def _relocate(state: FitState, config: FitConfig) -> FitState:
   """Relocates dead Gaussians, until `relocate_until`."""
   key = jax.random.fold_in(jax.random.key(state.seed ^ jnp.uint32(0x5EED)), state.step)
   moved, rows = density.relocate(state.gaussians, state.alive, key, config.min_opacity)
@@ -187,7 +188,7 @@ def _relocate(state: FitState, config: Config) -> FitState:
 
 
 def _scene_chunk(
-  state: FitState, scene: Scene, config: Config, resolution: int, num_steps: int, geometry: bool
+  state: FitState, scene: Scene, config: FitConfig, resolution: int, num_steps: int, geometry: bool
 ) -> tuple[FitState, dict[str, jax.Array]]:
   """`num_steps` steps of one scene, with a relocation after every whole period."""
   problem = problem_at(scene, resolution, config)
@@ -214,7 +215,7 @@ def _scene_chunk(
 def run_chunk(
   state: FitState,
   scenes: Scene,
-  config: Config,
+  config: FitConfig,
   resolution: int,
   num_steps: int,
   geometry: bool,
@@ -255,7 +256,7 @@ class Fit:
   filter_width: float
 
 
-def fit_scenes(scenes: list[Scene], config: Config, seed: int = 0) -> list[Fit]:
+def fit_scenes(scenes: list[Scene], config: FitConfig, seed: int = 0) -> list[Fit]:
   """Fits several scenes as one batch, cropped to one shape.
 
   Args:
@@ -273,7 +274,7 @@ def fit_scenes(scenes: list[Scene], config: Config, seed: int = 0) -> list[Fit]:
   for index in range(len(scenes)):
     if not all(bool(np.isfinite(leaf[index]).all()) for leaf in jax.tree.leaves(gaussians)):
       raise ValueError(f"scene {index}: no solid fits its silhouettes; check its cameras and masks")
-  start = functools.partial(init, num_views=batch.view_mask.shape[1], config=config)
+  start = functools.partial(init_state, num_views=batch.view_mask.shape[1], config=config)
   state = jax.vmap(start)(gaussians, seeds)
   records = []
   for part in chunks(config, _LONGEST_CHUNK):
@@ -289,8 +290,8 @@ def fit_scenes(scenes: list[Scene], config: Config, seed: int = 0) -> list[Fit]:
 
 
 def _advance(
-  state: FitState, scenes: Scene, config: Config, part: Stage
-) -> tuple[FitState, dict[str, jax.Array], Config]:
+  state: FitState, scenes: Scene, config: FitConfig, part: Stage
+) -> tuple[FitState, dict[str, jax.Array], FitConfig]:
   """One chunk, again with more room for as long as splats do not find any."""
   while True:
     after, metrics = run_chunk(state, scenes, config, *part.program)
@@ -299,7 +300,7 @@ def _advance(
     config = dataclasses.replace(config, tile_entries=1.5 * config.tile_entries)
 
 
-def fit_scene(scene: Scene, config: Config, seed: int = 0) -> Fit:
+def fit_scene(scene: Scene, config: FitConfig, seed: int = 0) -> Fit:
   """Fits one scene; see `fit_scenes`."""
   return fit_scenes([scene], config, seed)[0]
 

@@ -10,17 +10,17 @@ import jax.numpy as jnp
 from jaxsplat_mouse import gaussians as gs
 from jaxsplat_mouse import losses
 from jaxsplat_mouse.cameras import Cameras
-from jaxsplat_mouse.fit.adjustments import Adjustments, adjust_cameras, expose
-from jaxsplat_mouse.fit.config import Config
+from jaxsplat_mouse.fit.config import FitConfig
+from jaxsplat_mouse.fit.poses import Adjustments, adjust_cameras, expose
 from jaxsplat_mouse.gaussians import Gaussians
-from jaxsplat_mouse.photometric import photometric
-from jaxsplat_mouse.render import RenderOutput, render
+from jaxsplat_mouse.ops.photometric.api import photometric
+from jaxsplat_mouse.rendering import RenderOutput, render
 from jaxsplat_mouse.scene import HullViews, Scene, unit
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Views:
+class TargetViews:
   """Training views at one resolution.
 
   Attributes:
@@ -38,7 +38,7 @@ class Views:
   exposure: jax.Array | None = None
 
 
-def views_at(scene: Scene, resolution: int, mask_tolerance: int = 0) -> Views:
+def views_at(scene: Scene, resolution: int, mask_tolerance: int = 0) -> TargetViews:
   """Averages views over resolution^2 pixels, as premultiplied colour, and moves the intrinsics.
 
   Pixels that no camera saw, that other views contradict, or that lie within `mask_tolerance` of a
@@ -60,7 +60,7 @@ def views_at(scene: Scene, resolution: int, mask_tolerance: int = 0) -> Views:
   if mask_tolerance > 0:
     observed *= ~_outline(alphas, mask_tolerance)
   if resolution == 1:
-    return Views(cameras=scene.cameras, colors=colors, alphas=alphas, observed=observed)
+    return TargetViews(cameras=scene.cameras, colors=colors, alphas=alphas, observed=observed)
   high, wide = height // resolution, width // resolution
 
   def pool(a: jax.Array) -> jax.Array:
@@ -73,7 +73,7 @@ def views_at(scene: Scene, resolution: int, mask_tolerance: int = 0) -> Views:
     width=wide,
     height=high,
   )
-  return Views(
+  return TargetViews(
     cameras=cameras,
     colors=pool(colors),
     alphas=pool(alphas),
@@ -102,14 +102,14 @@ class Problem:
     hull_views: of the scene.
   """
 
-  views: Views
+  views: TargetViews
   area: jax.Array
   footprint: jax.Array
   filter_width: jax.Array
   hull_views: HullViews | None = None
 
 
-def problem_at(scene: Scene, resolution: int, config: Config) -> Problem:
+def problem_at(scene: Scene, resolution: int, config: FitConfig) -> Problem:
   """What a fit of `scene` minimises at a downsampling of its views; see `views_at`."""
   views = views_at(scene, resolution, config.mask_tolerance)
   real = jnp.asarray(scene.view_mask)
@@ -125,7 +125,7 @@ def problem_at(scene: Scene, resolution: int, config: Config) -> Problem:
   )
 
 
-def filter_width(scene: Scene, config: Config) -> jax.Array:
+def filter_width(scene: Scene, config: FitConfig) -> jax.Array:
   """() width of the screen-space filter with which a fit of `scene` is to be rendered."""
   return config.resolutions[-1] * config.low_pass**0.5 * _footprint(scene)
 
@@ -137,7 +137,7 @@ def _footprint(scene: Scene) -> jax.Array:
   return footprints[(jnp.maximum(real.sum(), 1) - 1) // 2]
 
 
-def adjusted(views: Views, adjustments: Adjustments | None) -> Views:
+def adjusted(views: TargetViews, adjustments: Adjustments | None) -> TargetViews:
   """The views with what was found out about their cameras and exposures."""
   if adjustments is None:
     return views
@@ -146,7 +146,11 @@ def adjusted(views: Views, adjustments: Adjustments | None) -> Views:
 
 
 def _view_loss(
-  output: RenderOutput, target: Views, background: jax.Array, config: Config, geometry: bool
+  output: RenderOutput,
+  target: TargetViews,
+  background: jax.Array,
+  config: FitConfig,
+  geometry: bool,
 ) -> dict[str, jax.Array]:
   """Per-pixel mean losses of one view, unweighted."""
   wanted = target.colors + (1.0 - target.alphas)[..., None] * background
@@ -177,10 +181,10 @@ def expose_over(
 def loss(
   gaussians: Gaussians,
   alive: jax.Array,
-  views: Views,
+  views: TargetViews,
   backgrounds: jax.Array,
   problem: Problem,
-  config: Config,
+  config: FitConfig,
   geometry: bool,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
   """How far N Gaussians are from the given views, and the parts of that for the record.
@@ -196,7 +200,7 @@ def loss(
   """
   shown = gs.mask(gaussians, alive)
 
-  def one(view: Views, background: jax.Array) -> tuple[dict[str, jax.Array], jax.Array]:
+  def one(view: TargetViews, background: jax.Array) -> tuple[dict[str, jax.Array], jax.Array]:
     output = render(
       shown,
       view.cameras,
@@ -221,13 +225,13 @@ def loss(
   return total, {**parts, "loss": total, "overflow": overflow.max()}
 
 
-def regularizer(gaussians: Gaussians, alive: jax.Array, config: Config) -> jax.Array:
+def regularizer(gaussians: Gaussians, alive: jax.Array, config: FitConfig) -> jax.Array:
   """Pressure of N Gaussians, those alive (N,), toward few and small ones."""
   total = config.opacity_weight * losses.opacity_regularizer(gs.opacities(gaussians), alive)
   return total + config.scale_weight * losses.scale_regularizer(gs.scales(gaussians), alive)
 
 
-def draw_views(views: Views, key: jax.Array, count: int) -> Views:
+def draw_views(views: TargetViews, key: jax.Array, count: int) -> TargetViews:
   """`count` views drawn without replacement; all where count is 0 or reaches their number.
 
   Padding views, which observe nothing, come last.

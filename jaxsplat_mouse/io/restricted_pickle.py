@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from jaxsplat_mouse.errors import InputError, reason
-from jaxsplat_mouse.io.calibration_checks import shown
+from jaxsplat_mouse.io.checks import shown
 
 _MAX_BYTES = 1 << 30
 _MAX_OPCODES = 5_000_000

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxsplat_mouse.procedural_mouse import skeleton
+from jaxsplat_mouse.procedural_mouse.skeleton import EAR, Frame, Parts
 
 SAFE_STEP = 0.85
 _SKIN_WIDTH = 0.012  # how far the rest coordinates of neighbouring bones mix, world units
@@ -218,9 +218,7 @@ def surface_attributes(
   return rest, tuple(matter[i] / total for i in range(4))
 
 
-def assemble(
-  posed: skeleton.Parts, rest: skeleton.Parts, scale: float, yaw: float, translation: np.ndarray
-) -> Body:
+def assemble(posed: Parts, rest: Parts, scale: float, yaw: float, translation: np.ndarray) -> Body:
   """Places the primitives of a posed animal in the world.
 
   Args:
@@ -254,11 +252,11 @@ class _Placement:
   def point(self, p: np.ndarray) -> np.ndarray:
     return self.scale * self.turn @ p + self.translation
 
-  def to_local(self, frames: Sequence[skeleton.Frame]) -> np.ndarray:
+  def to_local(self, frames: Sequence[Frame]) -> np.ndarray:
     """(P, 3, 3) rows are the axes of the frames in the world."""
     return _floats([(self.turn @ frame.axes).T for frame in frames])
 
-  def to_rest(self, posed: Sequence[skeleton.Frame], rest: Sequence[skeleton.Frame]) -> np.ndarray:
+  def to_rest(self, posed: Sequence[Frame], rest: Sequence[Frame]) -> np.ndarray:
     """(P, 3, 4) from the world to the body frame of the rest pose."""
     maps = []
     for now, then in zip(posed, rest, strict=True):
@@ -309,7 +307,7 @@ def _ears(posed: list, rest: list, place: _Placement) -> Ears:
     stretch=_floats(stretches),
     blend=_floats(place.scale * np.array(blends)),
     to_rest=place.to_rest(frames, [item[0] for item in rest]),
-    material=_one_hot([skeleton.EAR] * len(frames)),
+    material=_one_hot([EAR] * len(frames)),
   )
 
 

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from jaxsplat_mouse.cameras import Cameras
-from jaxsplat_mouse.procedural_mouse import field, skeleton, tracer
+from jaxsplat_mouse.procedural_mouse.field import SAFE_STEP, Body, assemble, distance, gradient
 from jaxsplat_mouse.procedural_mouse.parameters import (
   COATS,
   POSES,
@@ -22,6 +22,8 @@ from jaxsplat_mouse.procedural_mouse.parameters import (
   sample_shape,
 )
 from jaxsplat_mouse.procedural_mouse.shading import Lighting
+from jaxsplat_mouse.procedural_mouse.skeleton import build
+from jaxsplat_mouse.procedural_mouse.tracer import Views, chunks, pad, render
 
 RADIUS = 0.82  # of the sphere around the origin that holds the animal in every phase of its walk
 
@@ -117,14 +119,14 @@ def walking(mouse: Mouse, phase: float) -> Mouse:
   return dataclasses.replace(mouse, pose=pose)
 
 
-def body_of(mouse: Mouse) -> field.Body:
+def body_of(mouse: Mouse) -> Body:
   """The primitives of the distance field, in the world."""
-  posed = skeleton.build(mouse.shape, mouse.pose)
-  rest = skeleton.build(mouse.shape, Pose())
-  return field.assemble(posed, rest, mouse.scale, mouse.yaw, np.asarray(mouse.translation))
+  posed = build(mouse.shape, mouse.pose)
+  rest = build(mouse.shape, Pose())
+  return assemble(posed, rest, mouse.scale, mouse.yaw, np.asarray(mouse.translation))
 
 
-def _spheres(body: field.Body) -> tuple[np.ndarray, np.ndarray]:
+def _spheres(body: Body) -> tuple[np.ndarray, np.ndarray]:
   """Spheres (N, 3), (N,) that together hold the body, up to the fillets of its smooth unions."""
   ends = [body.cones.start, body.cones.start + body.cones.axis]
   radii = [body.cones.radius, body.cones.radius + body.cones.taper]
@@ -158,7 +160,7 @@ def render_truth(
   edge_samples: int = 4,
   fur: float = 0.0,
   lighting: Lighting | None = None,
-) -> tracer.Views:
+) -> Views:
   """Exact views of the animal.
 
   Args:
@@ -175,7 +177,7 @@ def render_truth(
   """
   body = body_of(mouse)
   center, radius = _enclosing_sphere(*_spheres(body))
-  return tracer.render(
+  return render(
     body,
     mouse.coat,
     lighting or Lighting(),
@@ -187,16 +189,16 @@ def render_truth(
   )
 
 
-_distance = jax.jit(lambda body, p: field.distance(body, p[0], p[1], p[2]))
-_gradient = jax.jit(lambda body, p: jax.numpy.stack(field.gradient(body, p[0], p[1], p[2])))
+_distance = jax.jit(lambda body, p: distance(body, p[0], p[1], p[2]))
+_gradient = jax.jit(lambda body, p: jax.numpy.stack(gradient(body, p[0], p[1], p[2])))
 
 
 def _evaluate(function: Callable[..., jax.Array], mouse: Mouse, points: np.ndarray) -> np.ndarray:
   """Applies a jitted field function to points (N, 3) in chunks; (..., N)."""
   body, columns = body_of(mouse), np.asarray(points, np.float32).reshape(-1, 3).T
   parts = [
-    np.asarray(function(body, tracer.pad(columns[:, part], padding)))[..., : part.stop - part.start]
-    for part, padding in tracer.chunks(columns.shape[1])
+    np.asarray(function(body, pad(columns[:, part], padding)))[..., : part.stop - part.start]
+    for part, padding in chunks(columns.shape[1])
   ]
   return np.concatenate(parts, -1) if parts else np.zeros((0,), np.float32)
 
@@ -244,4 +246,4 @@ def _surface_cells(mouse: Mouse, resolution: int = 64) -> tuple[np.ndarray, floa
   corners += center - radius
   d = np.abs(signed_distance(mouse, corners + 0.5 * cell))
   reach = math.sqrt(3) / 2 * cell + thickness
-  return corners[d * field.SAFE_STEP < reach], cell, thickness
+  return corners[d * SAFE_STEP < reach], cell, thickness

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxsplat_mouse.procedural_mouse import coat as coat_lib
-from jaxsplat_mouse.procedural_mouse import field
+from jaxsplat_mouse.procedural_mouse.coat import albedo
+from jaxsplat_mouse.procedural_mouse.field import Body, distance, gradient, surface_attributes
 from jaxsplat_mouse.procedural_mouse.parameters import Coat
 
 Triple = tuple[Array, ...]
@@ -53,13 +53,13 @@ def _unit(v: Triple) -> Triple:
   return tuple(c * scale for c in v)
 
 
-def _occlusion(body: field.Body, point: Triple, normal: Triple) -> Array:
+def _occlusion(body: Body, point: Triple, normal: Triple) -> Array:
   """Share of the surroundings that the animal itself hides, from distances along the normal."""
   taps = jnp.array(_OCCLUSION_TAPS, jnp.float32)
 
   def add(i: Array, hidden: Array) -> Array:
     away = taps[i, 0]
-    d = field.distance(body, *[p + away * n for p, n in zip(point, normal, strict=True)])
+    d = distance(body, *[p + away * n for p, n in zip(point, normal, strict=True)])
     return hidden + taps[i, 1] * jnp.clip(1.0 - d / away, 0.0, 1.0)
 
   hidden = jax.lax.fori_loop(0, taps.shape[0], add, jnp.zeros_like(point[0]))
@@ -67,20 +67,20 @@ def _occlusion(body: field.Body, point: Triple, normal: Triple) -> Array:
 
 
 def shade(
-  body: field.Body, coat: Coat, lighting: Lighting, point: Triple, direction: Triple
+  body: Body, coat: Coat, lighting: Lighting, point: Triple, direction: Triple
 ) -> tuple[Triple, Triple, Array, Array]:
   """Colour of surface points seen along `direction`.
 
   Returns:
     rgb channels in [0, 1], the outward unit normal, the weight of fur, the hair streaks in [0, 1].
   """
-  normal = _unit(field.gradient(body, *point))
-  rest, materials = field.surface_attributes(body, *point)
+  normal = _unit(gradient(body, *point))
+  rest, materials = surface_attributes(body, *point)
   is_left = rest[1] > 0
   openings = [[body.ear_openings[side, i] for i in range(3)] for side in range(2)]
   opening = tuple(jnp.where(is_left, openings[0][i], openings[1][i]) for i in range(3))
   inner = jnp.clip(2.0 * _dot(normal, opening) + 0.1, 0.0, 1.0)
-  colour, streak = coat_lib.albedo(coat, rest, materials, inner)
+  colour, streak = albedo(coat, rest, materials, inner)
 
   to_key = _unit(tuple(lighting.key_direction[i] for i in range(3)))
   facing = _dot(normal, to_key)

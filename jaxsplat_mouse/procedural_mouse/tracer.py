@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsplat_mouse.cameras import Cameras
-from jaxsplat_mouse.procedural_mouse import field
+from jaxsplat_mouse.procedural_mouse.field import SAFE_STEP, Body, distance
 from jaxsplat_mouse.procedural_mouse.parameters import Coat
 from jaxsplat_mouse.procedural_mouse.shading import Lighting, shade
 
@@ -80,7 +80,7 @@ class _Pinholes:
 
 @jax.jit
 def _march(
-  body: field.Body,
+  body: Body,
   origin: jax.Array,
   direction: jax.Array,
   state: jax.Array,
@@ -110,11 +110,11 @@ def _march(
   def step(carry: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
     i, state, active = carry
     t = state[0]
-    d = field.distance(body, *[o + t * k for o, k in zip(origin, direction, strict=True)])
+    d = distance(body, *[o + t * k for o, k in zip(origin, direction, strict=True)])
     closer = active & (d < state[1])
     d = d - margin
     # near the surface a ray takes whole steps, back as well as forth
-    trust = jnp.where((jnp.abs(d) < _NEAR) & (spread == 0.0), 1.0, field.SAFE_STEP)
+    trust = jnp.where((jnp.abs(d) < _NEAR) & (spread == 0.0), 1.0, SAFE_STEP)
     free = (trust * d - spread * t) / (1.0 + spread)
     moving = active & (jnp.where(spread == 0.0, jnp.abs(free), free) > tolerance(t))
     ahead = jnp.where(moving, t + free, t)
@@ -129,7 +129,7 @@ def _march(
 
 @jax.jit
 def _shade(
-  body: field.Body, coat: Coat, lighting: Lighting, point: jax.Array, direction: jax.Array
+  body: Body, coat: Coat, lighting: Lighting, point: jax.Array, direction: jax.Array
 ) -> jax.Array:
   """(8, N): rgb, normal, weight of fur, hair streaks."""
   rgb, normal, fur, streak = shade(body, coat, lighting, tuple(point), tuple(direction))
@@ -156,7 +156,7 @@ def _workers() -> ThreadPoolExecutor:
 
 
 def _trace(
-  body: field.Body,
+  body: Body,
   origin: np.ndarray,
   direction: np.ndarray,
   start: np.ndarray,
@@ -186,7 +186,7 @@ def _trace(
 
 
 def _shade_all(
-  body: field.Body, coat: Coat, lighting: Lighting, point: np.ndarray, direction: np.ndarray
+  body: Body, coat: Coat, lighting: Lighting, point: np.ndarray, direction: np.ndarray
 ) -> np.ndarray:
   """`_shade` for any number of points (3, N)."""
   out = np.zeros((8, point.shape[1]), np.float32)
@@ -205,7 +205,7 @@ def _shade_all(
 class _Job:
   """What stays the same while a group of views is traced."""
 
-  body: field.Body
+  body: Body
   coat: Coat
   lighting: Lighting
   fur: float
@@ -340,7 +340,7 @@ def _render_group(
 
 
 def render(
-  body: field.Body,
+  body: Body,
   coat: Coat,
   lighting: Lighting,
   cameras: Cameras,

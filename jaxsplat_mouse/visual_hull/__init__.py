@@ -7,23 +7,3 @@ field is the smallest bilinearly sampled alpha over the views, and its 0.5 level
     build_hull(scene)  ->  Hull  ->  initial_gaussians(hull, key, 20_000, model="2dgs")
                                  ->  hull_alpha(hull, cameras), silhouettes in unseen cameras
 """
-
-from jaxsplat_mouse.visual_hull.allowed import allowed_points
-from jaxsplat_mouse.visual_hull.build import build_hull, carve_hull, check_hull, hull_extent
-from jaxsplat_mouse.visual_hull.hull import Hull, HullConfig
-from jaxsplat_mouse.visual_hull.initialize import initial_gaussians
-from jaxsplat_mouse.visual_hull.silhouette import hull_alpha
-from jaxsplat_mouse.visual_hull.views import dilate
-
-__all__ = [
-  "Hull",
-  "HullConfig",
-  "allowed_points",
-  "build_hull",
-  "carve_hull",
-  "check_hull",
-  "dilate",
-  "hull_alpha",
-  "hull_extent",
-  "initial_gaussians",
-]

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxsplat_mouse.scene import Scene
-from jaxsplat_mouse.visual_hull.views import (
+from jaxsplat_mouse.visual_hull.silhouette_views import (
   dilate,
   make_views,
   pack_quads,

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from jaxsplat_mouse import math as jm
 from jaxsplat_mouse.visual_hull.cells import Box, bounding_box, cell_centers
-from jaxsplat_mouse.visual_hull.views import Views
+from jaxsplat_mouse.visual_hull.silhouette_views import SilhouetteViews
 
 _RESOLUTION = 24
 _ROUNDS = 10
@@ -36,7 +36,7 @@ class Bounds:
   consistent: jax.Array
 
 
-def silhouette_rectangles(views: Views) -> jax.Array:
+def silhouette_rectangles(views: SilhouetteViews) -> jax.Array:
   """Pixel rectangles (V, 4) x0 y0 x1 y1 that hold coverage >= 0.5, one pixel wider all round.
 
   A side where the silhouette reaches the frame is infinite: the animal may go on there. An empty
@@ -59,7 +59,7 @@ def silhouette_rectangles(views: Views) -> jax.Array:
   return jnp.stack([x0, y0, x1, y1], -1)
 
 
-def find_bounds(views: Views, tolerance: jax.Array) -> Bounds:
+def find_bounds(views: SilhouetteViews, tolerance: jax.Array) -> Bounds:
   """Shrinks a cube around all cameras to what at least all views but `tolerance` () allow."""
   rectangles = silhouette_rectangles(views)
   start = _starting_cube(views, rectangles)
@@ -75,7 +75,7 @@ def find_bounds(views: Views, tolerance: jax.Array) -> Bounds:
   return Bounds(box=box, shared=shared, consistent=consistent)
 
 
-def _starting_cube(views: Views, rectangles: jax.Array) -> Box:
+def _starting_cube(views: SilhouetteViews, rectangles: jax.Array) -> Box:
   """A cube around all cameras, centred at the point nearest to the silhouettes' central rays."""
   rotation, translation = views.world_to_camera[:, :3, :3], views.world_to_camera[:, :3, 3]
   centers = -(rotation * translation[:, :, None]).sum(1)
@@ -105,7 +105,7 @@ def _solve(matrix: jax.Array, right: jax.Array) -> jax.Array:
 
 
 def _ask_cones(
-  views: Views, rectangles: jax.Array, box: Box, tolerance: jax.Array
+  views: SilhouetteViews, rectangles: jax.Array, box: Box, tolerance: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
   """Cells (_RESOLUTION^3,) in enough frames, and those that also the silhouettes' cones allow."""
   centers = cell_centers(box, _RESOLUTION)

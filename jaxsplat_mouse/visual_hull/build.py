@@ -16,8 +16,14 @@ from jaxsplat_mouse.visual_hull.carve import carve, tighten
 from jaxsplat_mouse.visual_hull.color import point_colors
 from jaxsplat_mouse.visual_hull.hull import DEFAULT_CONFIG, Hull, HullConfig, volume_moments
 from jaxsplat_mouse.visual_hull.repair import repair_coverage
+from jaxsplat_mouse.visual_hull.silhouette_views import (
+  SilhouetteViews,
+  dilate,
+  make_views,
+  pack_quads,
+  quantize,
+)
 from jaxsplat_mouse.visual_hull.surface import surface_points
-from jaxsplat_mouse.visual_hull.views import Views, dilate, make_views, pack_quads, quantize
 
 _VIEWS_FOR_REPAIR = 4  # with three, a hull of two others would decide against the third
 _DOUBT_PIXELS = 2.0  # around what repair fills: the soft edge of a hole is as wrong as the hole
@@ -28,8 +34,8 @@ _DOUBT_PIXELS = 2.0  # around what repair fills: the soft edge of a hole is as w
 class _Carved:
   """A carved grid, the silhouettes as given and as carved with; fields as in `Hull`."""
 
-  photographed: Views
-  views: Views
+  photographed: SilhouetteViews
+  views: SilhouetteViews
   values: jax.Array
   origin: jax.Array
   voxel_size: jax.Array
@@ -108,7 +114,7 @@ def _carve_scene(scene: Scene, config: HullConfig) -> _Carved:
   )
 
 
-def _with_coverage(views: Views, coverage: jax.Array) -> Views:
+def _with_coverage(views: SilhouetteViews, coverage: jax.Array) -> SilhouetteViews:
   """The same views with other silhouettes (V, H, W) uint8."""
   return dataclasses.replace(views, coverage=coverage, quads=pack_quads(coverage))
 

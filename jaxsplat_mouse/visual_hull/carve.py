@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxsplat_mouse.visual_hull.cells import Box, bounding_box, cell_centers, cell_indices, judge
-from jaxsplat_mouse.visual_hull.views import Views, field, quantize
+from jaxsplat_mouse.visual_hull.silhouette_views import SilhouetteViews, field, quantize
 
 BLOCK = 4
 _BLOCKS_PER_CHUNK = 4096
@@ -16,7 +16,7 @@ _MAX_ANISOTROPY = 3.0
 _TIGHTEN_RESOLUTION = 64
 
 
-def tighten(views: Views, box: Box) -> tuple[Box, jax.Array]:
+def tighten(views: SilhouetteViews, box: Box) -> tuple[Box, jax.Array]:
   """The box around the cells that all views allow, and () bool whether there are any."""
 
   def shrink(state: tuple[Box, jax.Array], _: None) -> tuple:
@@ -49,7 +49,7 @@ def morton_order(blocks: int) -> jax.Array:
   return (axes[0] * blocks + axes[1]) * blocks + axes[2]
 
 
-def carve(views: Views, box: Box, resolution: int) -> jax.Array:
+def carve(views: SilhouetteViews, box: Box, resolution: int) -> jax.Array:
   """Hull field (resolution^3) as uint8, sample i at low + (i + 0.5) * voxel along each axis.
 
   Blocks of 4^3 samples that are surely empty or surely solid get one value; the others are

@@ -11,7 +11,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from jaxsplat_mouse.visual_hull.views import Views, dilate, project, scan_views
+from jaxsplat_mouse.visual_hull.silhouette_views import SilhouetteViews, dilate, project, scan_views
 
 # Sampling reads the nearest pixel of a running maximum (half a pixel off) of a bilinear image (half
 # a pixel wide on either side).
@@ -73,7 +73,7 @@ def bounding_box(box: Box, resolution: int, keep: jax.Array) -> Box:
   )
 
 
-def footprint(views: Views, box: Box, half: jax.Array) -> tuple[jax.Array, jax.Array]:
+def footprint(views: SilhouetteViews, box: Box, half: jax.Array) -> tuple[jax.Array, jax.Array]:
   """Half sizes (V,), (V,) in pixels of the largest image of a cell of half size (3,) in the box.
 
   Evaluated on a 5^3 lattice of the box; near a camera inside the box the depth is held at 15 % of
@@ -98,7 +98,7 @@ def footprint(views: Views, box: Box, half: jax.Array) -> tuple[jax.Array, jax.A
   return jax.vmap(one)(views.world_to_camera, views.intrinsics, views.frames)
 
 
-def judge(views: Views, box: Box, centers: jax.Array, half: jax.Array) -> Verdict:
+def judge(views: SilhouetteViews, box: Box, centers: jax.Array, half: jax.Array) -> Verdict:
   """Asks every view about cells with centres (N, 3) and one half size (3,) inside `box`."""
   radius_x, radius_y = footprint(views, box, half)
   grow_x, grow_y = radius_x + _PIXEL_SLACK, radius_y + _PIXEL_SLACK

@@ -7,7 +7,13 @@ import jax.numpy as jnp
 
 from jaxsplat_mouse import math as jm
 from jaxsplat_mouse.visual_hull.hull import halve
-from jaxsplat_mouse.visual_hull.views import Views, dilate, project, sample_view, scan_views
+from jaxsplat_mouse.visual_hull.silhouette_views import (
+  SilhouetteViews,
+  dilate,
+  project,
+  sample_view,
+  scan_views,
+)
 
 _MARCH_STEPS = 128
 _OPAQUE = 0.35  # of a cell of 2^3 samples; below one half, so that a thin tail still hides
@@ -20,7 +26,7 @@ _CONFIDENT = 0.1  # visibility from which a point's own colour is trusted
 
 
 def point_colors(
-  views: Views,
+  views: SilhouetteViews,
   images: jax.Array,
   values: jax.Array,
   origin: jax.Array,
@@ -47,7 +53,9 @@ def point_colors(
   edge = jnp.full(len(images), _EDGE_PIXELS)
   interior = 255 - dilate(255 - views.coverage, edge, edge)
 
-  def look(view: Views, image: jax.Array, inner: jax.Array) -> tuple[jax.Array, jax.Array]:
+  def look(
+    view: SilhouetteViews, image: jax.Array, inner: jax.Array
+  ) -> tuple[jax.Array, jax.Array]:
     matrix = view.world_to_camera
     center = -(matrix[:3, :3] * matrix[:3, 3, None]).sum(0)
     toward = jm.safe_normalize(center - points, epsilon=1e-20)

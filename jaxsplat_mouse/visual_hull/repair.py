@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxsplat_mouse.visual_hull.cells import Box, Verdict, cell_centers, judge
-from jaxsplat_mouse.visual_hull.views import Views, dilate, project
+from jaxsplat_mouse.visual_hull.silhouette_views import SilhouetteViews, dilate, project
 
 _RESOLUTION = 96
 _RASTER = 160
@@ -30,7 +30,7 @@ _WITNESSES = 2  # other views that must miss a point before one view's verdict i
 _HOLE_REACH = 9  # raster cells: holes up to twice as wide, 11 % of the box's image, are filled
 
 
-def repair_coverage(views: Views, box: Box) -> jax.Array:
+def repair_coverage(views: SilhouetteViews, box: Box) -> jax.Array:
   """Coverage (V, H, W) uint8 with the pixels filled that one view alone wrongly calls empty.
 
   Args:
@@ -62,7 +62,7 @@ def repair_coverage(views: Views, box: Box) -> jax.Array:
 class _Rasters:
   """One coarse picture per view, whose cells are about as large as a projected grid cell."""
 
-  def __init__(self, views: Views, box: Box):
+  def __init__(self, views: SilhouetteViews, box: Box):
     """Lays up to _RASTER^2 square cells over the box's image in every view, if it is in frame."""
     corners = cell_centers(box, 2) * 2 - (box.low + box.high) / 2
     self._cameras = (views.world_to_camera, views.intrinsics)
@@ -103,11 +103,11 @@ class _Rasters:
                     jnp.clip(column, 0, width - 1)[:, None, :]]  # fmt: skip
     return jnp.where(off, 0, picked)
 
-  def sample_filled(self, views: Views) -> jax.Array:
+  def sample_filled(self, views: SilhouetteViews) -> jax.Array:
     """Cells (V, R, R) whose centre lies in the silhouette."""
     return self._sample(views.coverage) >= 128
 
-  def sample_background(self, views: Views) -> jax.Array:
+  def sample_background(self, views: SilhouetteViews) -> jax.Array:
     """Cells (V, R, R) that hold any background."""
     # Whole pixels from the one nearest to the cell's centre to any other in the cell.
     reach = jnp.floor(self._size[:, 0] / 2 + 0.5)

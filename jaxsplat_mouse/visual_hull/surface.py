@@ -15,7 +15,7 @@ from jaxsplat_mouse import math as jm
 from jaxsplat_mouse.visual_hull.carve import BLOCK, morton_order
 from jaxsplat_mouse.visual_hull.cells import cell_indices
 from jaxsplat_mouse.visual_hull.hull import halve, interpolate
-from jaxsplat_mouse.visual_hull.views import Views, field
+from jaxsplat_mouse.visual_hull.silhouette_views import SilhouetteViews, field
 
 # Fractional parts of multiples of these fill the unit cube evenly (the generalised golden ratio).
 _SPREAD = (0.8191725133961645, 0.6710436067037893, 0.5497004779019703)
@@ -23,7 +23,11 @@ _SEARCH_STEPS = 12
 
 
 def surface_points(
-  views: Views, values: jax.Array, origin: jax.Array, voxel_size: jax.Array, num_points: int
+  views: SilhouetteViews,
+  values: jax.Array,
+  origin: jax.Array,
+  voxel_size: jax.Array,
+  num_points: int,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
   """Points (N, 3), outward unit normals (N, 3) and the surface's area ().
 
@@ -136,7 +140,9 @@ def _tangential(vectors: jax.Array, normals: jax.Array) -> jax.Array:
   return vectors - (vectors * unit).sum(-1, keepdims=True) * unit
 
 
-def _settle(views: Views, points: jax.Array, normals: jax.Array, voxel: jax.Array) -> jax.Array:
+def _settle(
+  views: SilhouetteViews, points: jax.Array, normals: jax.Array, voxel: jax.Array
+) -> jax.Array:
   """Points moved along their normals onto the exact field's 0.5 level nearest to them.
 
   The field is searched from 1.5 voxels outside to 1.5 inside; a point without a crossing stays.

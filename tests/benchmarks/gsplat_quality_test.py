@@ -124,12 +124,12 @@ def test_it_starts_where_our_fit_starts(tiny):
   import jax
   import jax.numpy as jnp
 
-  from jaxsplat_mouse import fit
+  from jaxsplat_mouse.fit.start import start_batch
 
   trial, ours, start = tiny
   cut = quality.crop_views(trial.scene, quality.crop_shape([trial.scene]))
   batch = jax.tree.map(jnp.asarray, quality.stack_scenes([cut]))
-  _, expected = fit.start_batch(batch, jnp.zeros(1, jnp.uint32), ours.fit, ours.hull)
+  _, expected = start_batch(batch, jnp.zeros(1, jnp.uint32), ours.fit, ours.hull)
   assert start.means.shape == (128, 3) and start.sh.shape == (128, 1, 3)
   for name in ("means", "log_scales", "sh", "logit_opacities"):
     np.testing.assert_allclose(getattr(start, name), getattr(expected, name)[0], atol=2e-4)
@@ -164,7 +164,7 @@ def test_ssim_is_that_of_our_losses():
 @needs_torch
 def test_the_stand_in_renders_like_ours(tiny):
   """So that the parameters, cameras and colours handed to a rasterizer mean what they should."""
-  from jaxsplat_mouse.pipeline.views import render_rgba
+  from jaxsplat_mouse.run.renders import render_rgba
 
   trial, _, start = tiny
   parameters, _, _ = make(tiny, 1)

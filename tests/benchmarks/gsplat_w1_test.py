@@ -13,7 +13,7 @@ import pytest
 
 from jaxsplat_mouse import losses
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 def test_without_torch_it_says_so_in_one_line(tmp_path: pathlib.Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from benchmarks import startup
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 LOG = """
 warning: Finished tracing run_chunk for jit in 3.5 sec
 warning: Compiling jit(run_chunk) with global shapes and types (ShapedArray(bool[]),).

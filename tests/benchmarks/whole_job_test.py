@@ -11,9 +11,9 @@ import sys
 import pytest
 
 from benchmarks import whole_job
-from tests.report_fixtures import START, fake_run
+from tests.report.report_fixtures import START, fake_run
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 def test_the_steady_rate_leaves_out_the_first_batch(tmp_path: pathlib.Path) -> None:

@@ -12,11 +12,14 @@ import jax
 import numpy as np
 import pytest
 
-from jaxsplat_mouse import cameras, fit, metrics
-from jaxsplat_mouse import procedural_mouse as pm
-from jaxsplat_mouse.pipeline.views import render_rgba
+from jaxsplat_mouse import cameras, metrics
+from jaxsplat_mouse.fit.config import FitConfig
+from jaxsplat_mouse.fit.loop import Fit, fit_scene
+from jaxsplat_mouse.procedural_mouse.disturb import apply_exposure
+from jaxsplat_mouse.procedural_mouse.scenes import make_scene
+from jaxsplat_mouse.run.renders import render_rgba
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 # Rounding differs between the devices, and a fit amplifies it. On one CPU, photographs brighter by
 # 1e-6 moved the score by .002 dB; kernels sum in another order in every step, not only once.
 _TOLERANCE_DB = 0.2
@@ -27,9 +30,9 @@ print(json.dumps(device_test.score(device_test.run())))
 """
 
 
-def run(model: str = "2dgs", brightness: float = 1.0) -> fit.Fit:
+def run(model: str = "2dgs", brightness: float = 1.0) -> Fit:
   """A small fit of a built-in mouse on the default device."""
-  config = fit.Config(
+  config = FitConfig(
     model=model,
     num_gaussians=600,
     iterations=120,
@@ -38,19 +41,19 @@ def run(model: str = "2dgs", brightness: float = 1.0) -> fit.Fit:
     stages=(),
     views_per_step=0,
   )
-  return fit.fit_scene(_mouse(brightness), config)
+  return fit_scene(_mouse(brightness), config)
 
 
 def _mouse(brightness: float = 1.0):
-  mouse = pm.make_scene(3, _ring())
-  return pm.apply_exposure(mouse, np.full((len(mouse.alphas), 3), brightness, np.float32))
+  mouse = make_scene(3, _ring())
+  return apply_exposure(mouse, np.full((len(mouse.alphas), 3), brightness, np.float32))
 
 
 def _ring() -> cameras.Cameras:
   return cameras.generate_camera_poses(6, image_size=64)
 
 
-def score(result: fit.Fit) -> float:
+def score(result: Fit) -> float:
   """Mean fg PSNR in dB at the cameras of the photographs."""
   mouse = _mouse()
   truth = np.concatenate([mouse.images, mouse.alphas[..., None]], -1)

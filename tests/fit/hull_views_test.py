@@ -9,12 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxsplat_mouse import cameras, fit, scene
-from jaxsplat_mouse import procedural_mouse as pm
-from jaxsplat_mouse.fit import hull_views, loop
-from jaxsplat_mouse.visual_hull import HullConfig
+from jaxsplat_mouse import cameras, scene
+from jaxsplat_mouse.fit.config import FitConfig
+from jaxsplat_mouse.fit.hull_views import hull_loss
+from jaxsplat_mouse.fit.loop import _press
+from jaxsplat_mouse.fit.start import start_scene
+from jaxsplat_mouse.procedural_mouse.scenes import make_scene
+from jaxsplat_mouse.visual_hull.hull import HullConfig
 
-_CONFIG = fit.Config(
+_CONFIG = FitConfig(
   model="3dgs",
   num_gaussians=300,
   iterations=20,
@@ -31,15 +34,14 @@ _CONFIG = fit.Config(
 @pytest.fixture(scope="module")
 def started():
   """A scene that knows its hull, and the Gaussians that lie on it."""
-  mouse = pm.make_scene(0, cameras.generate_camera_poses(4, image_size=48))
+  mouse = make_scene(0, cameras.generate_camera_poses(4, image_size=48))
   hull = HullConfig(resolution=64, num_points=300)
-  return fit.start(jax.tree.map(jnp.asarray, mouse), _CONFIG, jax.random.key(0), hull)
+  return start_scene(jax.tree.map(jnp.asarray, mouse), _CONFIG, jax.random.key(0), hull)
 
 
 def _loss(gaussians, views, config=_CONFIG):
   losses = [
-    hull_views.hull_loss(gaussians, jnp.ones(300, bool), views, jax.random.key(i), config)
-    for i in range(6)
+    hull_loss(gaussians, jnp.ones(300, bool), views, jax.random.key(i), config) for i in range(6)
   ]
   return float(np.mean(losses))
 
@@ -63,7 +65,7 @@ def test_gaps_cost_inside_and_specks_outside(started):
 
 def test_without_weights_there_are_no_such_views(started):
   plain = dataclasses.replace(_CONFIG, hull_inside=0.0, hull_outside=0.0)
-  one, gaussians = fit.start(
+  one, gaussians = start_scene(
     dataclasses.replace(started[0], hull_views=None),
     plain,
     jax.random.key(0),
@@ -85,8 +87,8 @@ def test_what_is_spared_feels_no_pressure(started):
   alive = jnp.ones(300, bool)
   pressed = jnp.arange(300) < 100
   config = dataclasses.replace(_CONFIG, spare=1e-6)
-  felt = loop._press(gaussians, alive, pressed, config)
-  usual = loop._press(gaussians, alive, pressed, _CONFIG)
+  felt = _press(gaussians, alive, pressed, config)
+  usual = _press(gaussians, alive, pressed, _CONFIG)
   np.testing.assert_array_equal(felt.logit_opacities[100:], 0.0)
   np.testing.assert_array_equal(felt.logit_opacities[:100], usual.logit_opacities[:100])
   assert (np.asarray(usual.logit_opacities[100:]) > 0).all()

@@ -9,11 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxsplat_mouse import cameras, fit, scene
-from jaxsplat_mouse import procedural_mouse as pm
-from jaxsplat_mouse.fit import loop, objective
+from jaxsplat_mouse import cameras, scene
+from jaxsplat_mouse.fit.config import FitConfig, chunks, stages
+from jaxsplat_mouse.fit.loop import _average, fit_scenes, init_state, run_chunk
+from jaxsplat_mouse.fit.objective import filter_width, problem_at
+from jaxsplat_mouse.fit.start import initialize_batch, random_gaussians
+from jaxsplat_mouse.procedural_mouse.scenes import make_scene
 
-_CONFIG = fit.Config(
+_CONFIG = FitConfig(
   model="3dgs",
   num_gaussians=300,
   iterations=40,
@@ -25,7 +28,7 @@ _CONFIG = fit.Config(
 
 def _mouse(seed: int, views: int = 4) -> scene.Scene:
   ring = cameras.generate_camera_poses(views, image_size=48)
-  return pm.make_scene(seed, ring)
+  return make_scene(seed, ring)
 
 
 @pytest.fixture(scope="module")
@@ -37,13 +40,13 @@ def batch():
 @pytest.fixture(scope="module")
 def start(batch):
   seeds = jnp.arange(2, dtype=jnp.uint32)
-  return jax.vmap(fit.init)(fit.initialize_batch(batch, seeds, _CONFIG), seeds)
+  return jax.vmap(init_state)(initialize_batch(batch, seeds, _CONFIG), seeds)
 
 
 def _run(state, batch, longest):
   losses = []
-  for part in fit.chunks(_CONFIG, longest):
-    state, metrics = fit.run_chunk(state, batch, _CONFIG, *part.program)
+  for part in chunks(_CONFIG, longest):
+    state, metrics = run_chunk(state, batch, _CONFIG, *part.program)
     losses.append(np.asarray(metrics["loss"]))
   return state, np.concatenate(losses, -1)
 
@@ -89,7 +92,7 @@ def test_padding_views_change_nothing_but_rounding(start, batch, done):
   padded = jax.tree.map(lambda a: jnp.concatenate([a, a[:, :1]], 1), batch)
   padded = dataclasses.replace(padded, view_mask=padded.view_mask.at[:, views:].set(False))
   config = dataclasses.replace(_CONFIG, random_background=False)
-  run = lambda scenes: fit.run_chunk(start, scenes, config, 2, 10, False)[1]["loss"]
+  run = lambda scenes: run_chunk(start, scenes, config, 2, 10, False)[1]["loss"]
   np.testing.assert_allclose(run(padded), run(batch), rtol=2e-3)
 
 
@@ -103,15 +106,15 @@ def test_configuration_errors_name_the_key():
     {"initialization": "sphere"},
   ):
     with pytest.raises(ValueError, match=f"fit.{next(iter(bad))}"):
-      fit.Config(**bad)
+      FitConfig(**bad)
 
 
 def test_stages_and_chunks_cover_every_step_once():
-  config = fit.Config(iterations=1030, resolutions=(4, 2, 1), stages=(0.2, 0.5))
-  covered = [s for c in fit.chunks(config, 130) for s in range(c.first, c.last)]
+  config = FitConfig(iterations=1030, resolutions=(4, 2, 1), stages=(0.2, 0.5))
+  covered = [s for c in chunks(config, 130) for s in range(c.first, c.last)]
   assert covered == list(range(1030))
-  assert all(c.last - c.first <= 130 for c in fit.chunks(config, 130))
-  assert [s.resolution for s in fit.stages(config)] == [4, 2, 1]
+  assert all(c.last - c.first <= 130 for c in chunks(config, 130))
+  assert [s.resolution for s in stages(config)] == [4, 2, 1]
 
 
 def test_the_filter_is_that_of_the_photographs_pixels():
@@ -126,8 +129,8 @@ def test_the_filter_is_that_of_the_photographs_pixels():
     view_mask=np.arange(5) < 3,
   )
   pixel = 2.7 / np.asarray(one.cameras.intrinsics)[0, 0]
-  assert float(fit.filter_width(moved, config)) == pytest.approx(0.5 * pixel, rel=1e-5)
-  problem = objective.problem_at(moved, 2, config)
+  assert float(filter_width(moved, config)) == pytest.approx(0.5 * pixel, rel=1e-5)
+  problem = problem_at(moved, 2, config)
   assert float(problem.filter_width) == pytest.approx(0.5 * 2 * pixel, rel=1e-5)
 
 
@@ -142,13 +145,13 @@ def test_the_filter_is_that_of_the_photographs_pixels():
   ],
 )
 def test_geometry_begins_where_it_is_asked_to(model, geometry_from, expected):
-  config = fit.Config(
+  config = FitConfig(
     model=model, iterations=1030, resolutions=(2, 1), stages=(0.5,), geometry_from=geometry_from
   )
-  found = [(s.first, s.last, s.resolution, s.geometry) for s in fit.stages(config)]
+  found = [(s.first, s.last, s.resolution, s.geometry) for s in stages(config)]
   assert found == expected
   plain = dataclasses.replace(config, depth_weight=0.0, normal_weight=0.0)
-  assert not any(stage.geometry for stage in fit.stages(plain))
+  assert not any(stage.geometry for stage in stages(plain))
 
 
 @pytest.mark.slow
@@ -157,11 +160,9 @@ def test_fit_scenes_finds_room_by_itself():
   config = dataclasses.replace(
     _CONFIG, iterations=10, num_gaussians=300, resolutions=(1,), stages=(), tile_entries=3.0
   )
-  fits = fit.fit_scenes([_mouse(0), _mouse(1, views=3)], config)
+  fits = fit_scenes([_mouse(0), _mouse(1, views=3)], config)
   roomy = dataclasses.replace(config, tile_entries=24.0)
-  for found, wanted in zip(
-    fits, fit.fit_scenes([_mouse(0), _mouse(1, views=3)], roomy), strict=True
-  ):
+  for found, wanted in zip(fits, fit_scenes([_mouse(0), _mouse(1, views=3)], roomy), strict=True):
     assert found.losses.shape == (10,)
     np.testing.assert_allclose(found.losses, wanted.losses, rtol=1e-3)
     assert found.gaussians.means.shape == (300, 3)
@@ -169,14 +170,14 @@ def test_fit_scenes_finds_room_by_itself():
 
 def test_the_result_is_the_mean_of_the_last_steps():
   config = dataclasses.replace(_CONFIG, iterations=10, average_from=0.6)
-  path = [fit.random_gaussians(_CONFIG, jax.random.key(i)) for i in range(11)]
-  state = fit.init(path[0], config=config)
+  path = [random_gaussians(_CONFIG, jax.random.key(i)) for i in range(11)]
+  state = init_state(path[0], config=config)
   for step in range(10):
-    average = loop._average(state, path[step + 1], config)
+    average = _average(state, path[step + 1], config)
     state = dataclasses.replace(state, step=state.step + 1, average=average)
     if step < 6:
       np.testing.assert_array_equal(state.result.means, path[step + 1].means)
   mean = np.mean([g.means for g in path[7:]], 0)
   np.testing.assert_allclose(state.result.means, mean, atol=1e-6)
-  off = fit.init(path[0], config=dataclasses.replace(config, average_from=1.0))
+  off = init_state(path[0], config=dataclasses.replace(config, average_from=1.0))
   assert off.average is None and off.result is path[0]

@@ -7,9 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxsplat_mouse import fit, photometric
 from jaxsplat_mouse.cameras import generate_camera_poses
-from jaxsplat_mouse.rasterize import api
+from jaxsplat_mouse.fit.config import FitConfig
+from jaxsplat_mouse.fit.loop import init_state, run_chunk
+from jaxsplat_mouse.fit.start import random_gaussians
+from jaxsplat_mouse.ops.photometric import api as photometric_api
+from jaxsplat_mouse.ops.rasterize import api as rasterize_api
 from jaxsplat_mouse.scene import Scene, stack_scenes
 from tests.cuda_lowering import lower_for_cuda
 
@@ -31,9 +34,9 @@ def _batch(scenes: int, views: int, size: int) -> Scene:
 )
 def test_a_chunk_lowers_for_cuda_without_a_gpu(model, novel_weight, kernels, monkeypatch):
   """Views are mapped inside of the gradient and scenes outside: both fold into one image axis."""
-  for module in (api, photometric):
+  for module in (photometric_api, rasterize_api):
     monkeypatch.setattr(module, "default_implementation", lambda: "pallas")
-  config = fit.Config(
+  config = FitConfig(
     model=model,
     num_gaussians=64,
     iterations=4,
@@ -44,7 +47,7 @@ def test_a_chunk_lowers_for_cuda_without_a_gpu(model, novel_weight, kernels, mon
     novel_size=32,
   )
   batch, seeds = _batch(2, 3, 32), jnp.arange(2, dtype=jnp.uint32)
-  start = lambda seed: fit.init(fit.random_gaussians(config, jax.random.key(seed)), seed, 3, config)
-  traced = fit.run_chunk.trace(jax.vmap(start)(seeds), batch, config, 1, 4, True)
+  start = lambda seed: init_state(random_gaussians(config, jax.random.key(seed)), seed, 3, config)
+  traced = run_chunk.trace(jax.vmap(start)(seeds), batch, config, 1, 4, True)
   text = lower_for_cuda(traced)
   assert text.count("triton") >= kernels

@@ -1,0 +1,1 @@
+"""Recordings in: a calibration, videos and masks become scene folders."""

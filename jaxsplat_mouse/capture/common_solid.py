@@ -1,0 +1,95 @@
+"""The solid that silhouettes have in common: where it is, how large, how well it explains them.
+
+Silhouettes are reduced to one small size first: a hull then takes a fraction of a second, and every
+moment and every reading of a calibration runs the same compiled program.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from jaxsplat_mouse import metrics
+from jaxsplat_mouse.cameras import Cameras
+from jaxsplat_mouse.capture.crops import Crop
+from jaxsplat_mouse.scene import Scene
+from jaxsplat_mouse.visual_hull.build import build_hull, hull_extent
+from jaxsplat_mouse.visual_hull.hull import HullConfig
+from jaxsplat_mouse.visual_hull.hull_alpha import hull_alpha
+
+SIDE = 128  # pixels of a reduced silhouette
+# One dissenting silhouette must show, not be overruled.
+_CONFIG = HullConfig(resolution=64, num_points=64, repair=False)
+
+
+def small_scene(crops: Sequence[Crop], world_to_camera: np.ndarray, views: int) -> Scene:
+  """Reduced silhouettes of one moment as a scene without colour.
+
+  Args:
+    crops: of V cameras at most `views`.
+    world_to_camera: (V, 4, 4) of these.
+    views: rows of the result; missing ones are padding.
+  """
+  alphas = np.zeros((views, SIDE, SIDE), np.float32)
+  intrinsics = np.ones((views, 4), np.float32)
+  poses = np.tile(np.eye(4, dtype=np.float32), (views, 1, 1))
+  frames = np.tile(np.array([0, 0, SIDE, SIDE], np.float32), (views, 1))
+  for i, crop in enumerate(crops):
+    height, width = crop.rgba.shape[:2]
+    factor = SIDE / max(height, width)
+    w, h = max(1, int(width * factor)), max(1, int(height * factor))
+    alphas[i, :h, :w] = _reduce(crop.rgba[..., 3], w, h) / 255.0
+    intrinsics[i] = crop.intrinsics * np.array([w / width, h / height] * 2)
+    frames[i, 2:] = w, h
+    poses[i] = world_to_camera[i]
+  return Scene(
+    cameras=Cameras(world_to_camera=poses, intrinsics=intrinsics, width=SIDE, height=SIDE),
+    images=np.zeros((views, SIDE, SIDE, 3), np.float32),
+    alphas=alphas,
+    frames=frames,
+    view_mask=np.arange(views) < len(crops),
+  )
+
+
+def _reduce(alpha: np.ndarray, width: int, height: int) -> np.ndarray:
+  import cv2
+
+  return cv2.resize(alpha.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Agreement:
+  """How well the common solid explains each silhouette.
+
+  Attributes:
+    iou: (V,) of the solid's silhouette with the given one; 0 where there is no common solid.
+    alphas: (V, SIDE, SIDE) silhouettes of the solid in the reduced views.
+  """
+
+  iou: np.ndarray
+  alphas: np.ndarray
+
+
+def agreement(scene: Scene) -> Agreement:
+  """Carves the solid of a small scene and looks at it from its cameras."""
+  count = int(scene.view_mask.sum())
+  try:
+    hull = build_hull(scene, _CONFIG)
+  except ValueError:
+    return Agreement(iou=np.zeros(count), alphas=np.zeros((count, SIDE, SIDE), np.float32))
+  alphas = np.array(hull_alpha(hull, scene.cameras)[:count])
+  for alpha, (_, _, w, h) in zip(alphas, scene.frames[:count].astype(int), strict=True):
+    alpha[h:], alpha[:, w:] = 0, 0
+  scores = [metrics.iou(a, b) for a, b in zip(alphas, scene.alphas[:count], strict=True)]
+  return Agreement(iou=np.nan_to_num(np.array(scores)), alphas=alphas)
+
+
+def extent(scene: Scene) -> tuple[np.ndarray, float]:
+  """Centroid (3,) and radius of the common solid, world units.
+
+  Raises:
+    ValueError: there is none.
+  """
+  return hull_extent(scene, _CONFIG)

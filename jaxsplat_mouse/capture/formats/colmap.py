@@ -1,0 +1,281 @@
+"""COLMAP sparse models, text or binary: a still scene, one camera for each registered image.
+
+    FOLDER/sparse/0/cameras.{bin,txt} images.{bin,txt}     or FOLDER/sparse, or FOLDER itself
+    FOLDER/images/NAME                                     the photographs
+    FOLDER/masks/NAME.png                                  as COLMAP names masks, or NAME with
+                                                           another suffix (optional)
+
+Poses are OpenCV's world-to-camera, and COLMAP's pixel centres are at +0.5 already: nothing is
+added. The world has no unit; up is what the cameras agree on. Distortion is OpenCV's, of the models
+SIMPLE_PINHOLE, PINHOLE, SIMPLE_RADIAL, RADIAL and OPENCV.
+
+unsupported: every other camera model; rigs and frames of COLMAP 3.12 (images are read one by one).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+import struct
+
+import numpy as np
+
+from jaxsplat_mouse.capture import rig_checks
+from jaxsplat_mouse.capture.capture import Capture, Stream
+from jaxsplat_mouse.capture.rig import Rig
+from jaxsplat_mouse.errors import InputError, reason
+from jaxsplat_mouse.io import checks as checks
+
+# COLMAP's numbers of camera models; those that can be read have the number of their parameters.
+MODELS = (
+  ("SIMPLE_PINHOLE", 3),
+  ("PINHOLE", 4),
+  ("SIMPLE_RADIAL", 4),
+  ("RADIAL", 5),
+  ("OPENCV", 8),
+  ("OPENCV_FISHEYE", 0),
+  ("FULL_OPENCV", 0),
+  ("FOV", 0),
+  ("SIMPLE_RADIAL_FISHEYE", 0),
+  ("RADIAL_FISHEYE", 0),
+  ("THIN_PRISM_FISHEYE", 0),
+)
+_READABLE = {name: count for name, count in MODELS if count}
+_QUATERNION_TOLERANCE = 1e-3  # of its length, from 1
+_POINT_BYTES = 24
+_MASK_SUFFIXES = (".png", ".jpg", ".jpeg")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Camera:
+  matrix: np.ndarray
+  distortion: np.ndarray
+  size: tuple[int, int]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Image:
+  name: str
+  camera: int
+  pose: np.ndarray
+
+
+def read_capture(path: str | os.PathLike[str]) -> Capture:
+  """Reads a model and finds its images; images are cameras, in the order of their names.
+
+  Raises:
+    InputError: a file is missing, broken or cut short, a camera model is none that can be read, a
+      value cannot be what it says, or an image or mask is missing, of another size or outside.
+  """
+  path = pathlib.Path(path)
+  model = _find_model(path)
+  suffix = ".bin" if (model / "images.bin").is_file() else ".txt"
+  read_cameras, read_images = (
+    (_binary_cameras, _binary_images) if suffix == ".bin" else (_text_cameras, _text_images)
+  )
+  cameras = read_cameras(model / f"cameras{suffix}")
+  file = model / f"images{suffix}"
+  shots = sorted(read_images(file), key=lambda shot: shot.name)
+  for shot in shots:
+    if shot.camera not in cameras:
+      problem = f"camera {shot.camera} is not in cameras{suffix}; expected one that is"
+      raise InputError(file, shot.name, problem)
+  lenses = [cameras[shot.camera] for shot in shots]
+  files = [
+    checks.inside(path / "images", shot.name, file, checks.shown(shot.name)) for shot in shots
+  ]
+  for photograph, lens, shot in zip(files, lenses, shots, strict=True):
+    checks.same_size(photograph, shot.name, checks.image_size(photograph, shot.name), lens.size)
+  if not shots:
+    raise InputError(file, "", "no image; expected the registered images of a capture")
+  rig = Rig(
+    names=checks.camera_names([shot.name for shot in shots]),
+    matrices=np.stack([lens.matrix for lens in lenses]),
+    world_to_camera=np.stack([shot.pose for shot in shots]),
+    distortion=np.stack([lens.distortion for lens in lenses]),
+    sizes=np.array([lens.size for lens in lenses]),
+  )
+  return Capture(
+    path=path,
+    format="colmap",
+    rig=rig_checks.checked(file, rig),
+    pictures=tuple(Stream(images=(f,)) for f in files),
+    masks=_find_masks(path / "masks", shots, lenses),
+    frames=np.zeros((1, len(shots)), np.int64),
+    moments=np.zeros(1, np.int64),
+    up="cameras",
+  )
+
+
+def _find_model(path: pathlib.Path) -> pathlib.Path:
+  candidates = [path / "sparse" / "0", path / "sparse", path]
+  for folder in candidates:
+    for suffix in (".bin", ".txt"):
+      if (folder / f"images{suffix}").is_file():
+        return folder
+  expected = "expected images.bin or images.txt in sparse/0, sparse or the folder itself"
+  raise InputError(path, "", f"no sparse model; {expected}")
+
+
+def _find_masks(
+  folder: pathlib.Path, shots: list[_Image], lenses: list[_Camera]
+) -> tuple[Stream, ...] | None:
+  if not folder.is_dir():
+    return None
+  found = []
+  for shot, lens in zip(shots, lenses, strict=True):
+    stem = str(pathlib.PurePosixPath(shot.name).with_suffix(""))
+    names = [f"{shot.name}.png", shot.name, *(stem + suffix for suffix in _MASK_SUFFIXES)]
+    files = [f for n in names if (f := checks.inside(folder, n, folder, shot.name)).is_file()]
+    if not files:
+      raise InputError(folder, shot.name, f"no mask; expected {names[0]} beside the others")
+    checks.same_size(files[0], shot.name, checks.image_size(files[0], shot.name), lens.size)
+    found.append(Stream(images=(files[0],)))
+  return tuple(found)
+
+
+def _camera(
+  path: pathlib.Path, field: str, model: str, size: tuple[int, int], values: list[float]
+) -> _Camera:
+  """A camera from its model's parameters, in COLMAP's order."""
+  if model not in _READABLE:
+    problem = f"camera model {checks.shown(model)}; expected one of {', '.join(_READABLE)}"
+    raise InputError(path, field, f"{problem} (undistort the images with COLMAP first)")
+  p = checks.numbers(path, field, values, (_READABLE[model],))
+  shared = model not in ("PINHOLE", "OPENCV")  # one focal length for both axes
+  fx, fy, cx, cy, *rest = [p[0], *p] if shared else p
+  k1, k2, p1, p2 = [*rest, 0.0, 0.0, 0.0, 0.0][:4]
+  matrix = np.array([[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]])
+  return _Camera(
+    matrix=checks.intrinsics(path, field, matrix),
+    distortion=np.array([k1, k2, p1, p2, 0.0]),
+    size=checks.check_size(path, field, size),
+  )
+
+
+def _image(path: pathlib.Path, name: str, values: list[float], camera: int) -> _Image:
+  """An image from qw qx qy qz tx ty tz."""
+  pose = checks.numbers(path, checks.shown(name), values, (7,))
+  length = float(np.linalg.norm(pose[:4]))
+  if abs(length - 1.0) > _QUATERNION_TOLERANCE:
+    problem = f"a quaternion of length {length:.4g}; expected a rotation, of length 1"
+    raise InputError(path, checks.shown(name), problem)
+  w, x, y, z = pose[:4] / length
+  rotation = np.array(
+    [
+      [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
+      [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
+      [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
+    ]
+  )
+  return _Image(name=name, camera=camera, pose=checks.pose(rotation, pose[4:]))
+
+
+# --------------------------------------------------------------------------------------- text
+
+
+def _lines(path: pathlib.Path) -> list[tuple[int, str]]:
+  """Lines that are no comment, with their numbers; empty ones too, as images may lack points."""
+  try:
+    text = path.read_text(encoding="utf-8")
+  except (OSError, UnicodeDecodeError) as error:
+    raise InputError(
+      path, "", f"cannot be read ({reason(error)}); expected COLMAP's text"
+    ) from None
+  lines = [line.strip() for line in text.splitlines()]
+  return [(i, line) for i, line in enumerate(lines, 1) if not line.startswith("#")]
+
+
+def _text_cameras(path: pathlib.Path) -> dict[int, _Camera]:
+  found = {}
+  for number, line in _lines(path):
+    if not line:
+      continue
+    words = line.split()
+    try:
+      key, size = int(words[0]), (int(words[2]), int(words[3]))
+      values = [float(word) for word in words[4:]]
+    except (ValueError, IndexError):
+      expected = "expected CAMERA_ID MODEL WIDTH HEIGHT PARAMS"
+      raise InputError(path, f"line {number}", f"{checks.shown(line)}; {expected}") from None
+    found[key] = _camera(path, f"line {number}", words[1], size, values)
+  return found
+
+
+def _text_images(path: pathlib.Path) -> list[_Image]:
+  """Every other line is an image, the one after it its points."""
+  lines = _lines(path)
+  while lines and not lines[-1][1]:
+    lines.pop()
+  found = []
+  for number, line in lines[::2]:
+    words = line.split(maxsplit=9)
+    try:
+      values, camera, name = [float(word) for word in words[1:8]], int(words[8]), words[9]
+    except (ValueError, IndexError):
+      expected = "expected IMAGE_ID QW QX QY QZ TX TY TZ CAMERA_ID NAME, points on the next line"
+      raise InputError(path, f"line {number}", f"{checks.shown(line)}; {expected}") from None
+    found.append(_image(path, name, values, camera))
+  return found
+
+
+# ------------------------------------------------------------------------------------- binary
+
+
+class _Bytes:
+  """A file's bytes, taken one value after the other."""
+
+  def __init__(self, path: pathlib.Path):
+    self._path, self._at = path, 0
+    try:
+      self._data = path.read_bytes()
+    except OSError as error:
+      problem = f"cannot be read ({reason(error)}); expected COLMAP's binary file"
+      raise InputError(path, "", problem) from None
+
+  def take(self, layout: str, what: str) -> tuple:
+    """Values of a `struct` layout, little-endian."""
+    size = struct.calcsize("<" + layout)
+    self.skip(size, what)
+    return struct.unpack_from("<" + layout, self._data, self._at - size)
+
+  def skip(self, size: int, what: str) -> None:
+    """Goes on by `size` bytes."""
+    if self._at + size > len(self._data):
+      problem = f"cut short: {what} at byte {self._at} takes {size} bytes, {len(self._data)} in all"
+      raise InputError(self._path, what, f"{problem}; expected a whole file")
+    self._at += size
+
+  def text(self, what: str) -> str:
+    """Text up to a zero byte."""
+    end = self._data.find(b"\0", self._at)
+    if end < 0:
+      raise InputError(self._path, what, "cut short: a name without end; expected a whole file")
+    raw, self._at = self._data[self._at : end], end + 1
+    return raw.decode("utf-8", "replace")
+
+
+def _binary_cameras(path: pathlib.Path) -> dict[int, _Camera]:
+  data, found = _Bytes(path), {}
+  (count,) = data.take("Q", "count")
+  for i in range(count):
+    field = f"camera {i}"
+    key, number, width, height = data.take("iiQQ", field)
+    model, parameters = MODELS[number] if 0 <= number < len(MODELS) else (f"number {number}", 0)
+    values = list(data.take(f"{parameters}d", field))
+    found[key] = _camera(path, field, model, (width, height), values)
+  return found
+
+
+def _binary_images(path: pathlib.Path) -> list[_Image]:
+  data, found = _Bytes(path), []
+  (count,) = data.take("Q", "count")
+  for i in range(count):
+    field = f"image {i}"
+    _, *values, camera = data.take("i7di", field)
+    name = data.text(field)
+    (points,) = data.take("Q", field)
+    data.skip(points * _POINT_BYTES, field)
+    found.append(_image(path, name, values, camera))
+  return found

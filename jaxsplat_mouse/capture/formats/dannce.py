@@ -1,0 +1,151 @@
+"""DANNCE and Label3D recordings: a `.mat` file, and the videos beside it.
+
+    FOLDER/*dannce.mat                 params, sync, camnames, labelData
+    FOLDER/videos/CAMERA/0.mp4         the photographs, frame by frame; a recording in parts goes on
+                                       in files named after their first frame, as 3500.mp4
+    FOLDER/masks/CAMERA/0.mp4          grey silhouettes, frame for frame beside them (optional)
+
+Conventions and units are those of `label3d`. Frames are joined by `data_sampleID`, not by row: a
+moment is a sample number, and cameras that lack it have frame -1. `data_frame` counts from 0. Up is
++z, or -z where the cameras hang the other way.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxsplat_mouse.capture.capture import Capture
+from jaxsplat_mouse.capture.formats import label3d
+from jaxsplat_mouse.capture.rig import Labels, Rig
+from jaxsplat_mouse.errors import InputError
+from jaxsplat_mouse.io import checks as checks
+from jaxsplat_mouse.io import matlab
+
+_NAMES = ("params", "sync", "camnames", "labelData")
+
+
+def read_capture(path: str | os.PathLike[str]) -> Capture:
+  """Reads a recording: its folder, or the `.mat` file in it.
+
+  Raises:
+    InputError: a file is missing or broken, a field is missing or cannot be what it says, no
+      sample number is common to all cameras, or the labels contradict the cameras.
+  """
+  path = pathlib.Path(path)
+  file = find_file(path)
+  data = matlab.read(file, _NAMES)
+  rig = parse_rig(file, data)
+  moments, frames = label3d.join_samples(file, _per_camera(file, data, "sync", len(rig)), rig.names)
+  pictures = tuple(label3d.find_video(file.parent / "videos", camera) for camera in rig.names)
+  masks = None
+  if (file.parent / "masks").is_dir():
+    masks = tuple(label3d.find_video(file.parent / "masks", camera) for camera in rig.names)
+  return Capture(
+    path=path,
+    format="dannce",
+    rig=rig,
+    pictures=pictures,
+    masks=masks,
+    frames=frames,
+    moments=moments,
+    up=label3d.up_axis(rig),
+  )
+
+
+def read_rig(path: str | os.PathLike[str]) -> Rig:
+  """Reads the cameras and labels alone: of a `.mat` file, or of the one in a folder.
+
+  Raises:
+    InputError: as `read_capture`; neither `sync` nor videos are asked for.
+  """
+  file = find_file(pathlib.Path(path))
+  return parse_rig(file, matlab.read(file, ("params", "camnames", "labelData")))
+
+
+def find_file(path: pathlib.Path) -> pathlib.Path:
+  """The `*dannce.mat` of a recording.
+
+  Raises:
+    InputError: there is none, or more than one.
+  """
+  if not path.is_dir():
+    return path
+  found = sorted(path.glob("*dannce.mat"))
+  if len(found) != 1:
+    names = ", ".join(f.name for f in found) or "none"
+    raise InputError(path, "", f"found {names}; expected one *dannce.mat, or name the file itself")
+  return found[0]
+
+
+def parse_rig(path: pathlib.Path, data: dict[str, Any]) -> Rig:
+  """The cameras of a file's variables; see `read_capture`."""
+  names = _names(path, data)
+  lenses = [
+    label3d.parse_lens(path, f"params{{{i + 1}}}", params)
+    for i, params in enumerate(_per_camera(path, data, "params", len(names)))
+  ]
+  return label3d.build_rig(path, names, lenses, _labels(path, data, names))
+
+
+def _names(path: pathlib.Path, data: dict[str, Any]) -> list[str]:
+  value = checks.get(path, "", data, "camnames")
+  values = [value] if isinstance(value, str) else value
+  if not isinstance(values, list) or not values:
+    raise InputError(path, "camnames", "no names; expected a cell with the cameras' folder names")
+  return [checks.name(path, f"camnames{{{i + 1}}}", v) for i, v in enumerate(values)]
+
+
+def _per_camera(path: pathlib.Path, data: dict[str, Any], key: str, count: int) -> list[Any]:
+  """The entries of a cell or struct array that holds one for each camera."""
+  value = checks.get(path, "", data, key)
+  entries = [value] if isinstance(value, dict) else value
+  if not isinstance(entries, list) or len(entries) != count:
+    found = f"{len(entries)} entries" if isinstance(entries, list) else "no cell"
+    raise InputError(path, key, f"{found}; expected one for each of {count} cameras in camnames")
+  return entries
+
+
+def _labels(path: pathlib.Path, data: dict[str, Any], names: Sequence[str]) -> Labels | None:
+  """The labels of samples that every camera has; None where there are none."""
+  if len(data.get("labelData", ())) == 0:
+    return None
+  entries = _per_camera(path, data, "labelData", len(names))
+  rows, points, pixels = [], [], []
+  for i, entry in enumerate(entries):
+    field = f"labelData{{{i + 1}}} ({names[i]})"
+    rows.append(label3d.integers(path, field, entry, "data_sampleID"))
+    points.append(_landmarks(path, field, entry, "data_3d", 3, len(rows[i])))
+    pixels.append(_landmarks(path, field, entry, "data_2d", 2, len(rows[i])))
+    if points[i].shape[1] != pixels[i].shape[1] or pixels[i].shape[1] != pixels[0].shape[1]:
+      raise InputError(path, field, "differing numbers of landmarks; expected one number")
+  common = functools.reduce(np.intersect1d, rows)
+  if len(common) == 0:
+    return None
+  order = [np.argsort(own)[np.searchsorted(np.sort(own), common)] for own in rows]
+  world = points[0][order[0]].reshape(-1, 3)
+  seen = np.stack([p[at].reshape(-1, 2) for p, at in zip(pixels, order, strict=True)])
+  known = np.isfinite(world).all(-1)
+  if not known.any():
+    return None
+  return Labels(points=world[known], pixels=seen[:, known] + label3d.HALF_PIXEL)
+
+
+def _landmarks(
+  path: pathlib.Path, field: str, entry: Any, key: str, axes: int, count: int
+) -> np.ndarray:
+  """Landmarks (N, L, axes), NaN where they were not set."""
+  value = checks.get(path, field, entry, key)
+  if not isinstance(value, np.ndarray) or value.dtype.kind not in "iuf" or value.ndim != 2:
+    raise InputError(
+      path, f"{field}.{key}", f"expected numbers, one row for each of {count} samples"
+    )
+  if len(value) != count or value.shape[1] % axes:
+    expected = f"expected {count} rows of {axes} numbers a landmark"
+    raise InputError(path, f"{field}.{key}", f"shape {value.shape}; {expected}")
+  return value.astype(np.float64).reshape(count, -1, axes)

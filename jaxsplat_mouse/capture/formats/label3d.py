@@ -1,0 +1,211 @@
+"""What calibrations written by MATLAB for DANNCE share: lenses, sample numbers, video folders.
+
+Conventions. MATLAB writes for row vectors, [X 1] [r; t] K, so K = K', R = r' here and t = t; K has
+a skew that acts after the distortion k1 k2 p1 p2 k3. A file with K for columns has r for columns
+too; which of the two r is, the labels decide where there are any. Lengths are millimetres. Pixel
+(0, 0) is taken for the centre of the first pixel, as DANNCE samples frames, so 0.5 is added to cx
+and cy and to labels.
+
+unsupported: mirrors (`m`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from absl import logging
+
+from jaxsplat_mouse.capture import rig_checks
+from jaxsplat_mouse.capture.capture import Stream
+from jaxsplat_mouse.capture.rig import Labels, Rig
+from jaxsplat_mouse.errors import InputError
+from jaxsplat_mouse.io import checks as checks
+
+HALF_PIXEL = 0.5  # from OpenCV's origin of pixels to centres at +0.5
+_SUFFIXES = (".mp4", ".avi")
+_MAX_INTEGER = 2.0**53
+_LABELS_DECIDE = 3.0  # times nearer that labels must lie under the other convention
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Lens:
+  """One camera of a MATLAB calibration, for column vectors and pixel centres at +0.5.
+
+  Attributes:
+    matrix: (3, 3), K with its skew.
+    pose: (4, 4) world-to-camera, millimetres.
+    distortion: (5,) k1 k2 p1 p2 k3.
+  """
+
+  matrix: np.ndarray
+  pose: np.ndarray
+  distortion: np.ndarray
+
+
+def build_rig(
+  path: pathlib.Path, names: Sequence[str], lenses: Sequence[Lens], labels: Labels | None
+) -> Rig:
+  """A rig in millimetres; labels, where there are any, decide which way the rotations stand."""
+  poses = np.stack([lens.pose for lens in lenses])
+  turned = rig_checks.turned(poses)
+  rig = Rig(
+    names=tuple(names),
+    matrices=np.stack([lens.matrix for lens in lenses]),
+    world_to_camera=poses,
+    distortion=np.stack([lens.distortion for lens in lenses]),
+    sizes=np.zeros((len(names), 2), np.int64),
+    unit="mm",
+    labels=labels,
+  )
+  if labels is not None:
+    other = dataclasses.replace(rig, world_to_camera=turned)
+    error, other_error = (np.nanmax(rig_checks.label_errors(r)) for r in (rig, other))
+    if other_error < error / _LABELS_DECIDE:
+      logging.warning(
+        "%s: r is for the other kind of vectors than K: labels are %.1f px off as it should be, "
+        "%.3f px transposed; read transposed",
+        path,
+        error,
+        other_error,
+      )
+      rig = other
+  return rig_checks.checked(path, rig)
+
+
+def parse_lens(path: pathlib.Path, field: str, params: Any) -> Lens:
+  """One camera's K, r (or R), t, RDistort and TDistort.
+
+  Raises:
+    InputError: a field is missing or is none of these.
+  """
+  raw = checks.numbers(path, f"{field}.K", checks.get(path, field, params, "K"), (3, 3))
+  rows = checks.is_transposed(raw)
+  matrix = checks.intrinsics(path, f"{field}.K", raw.T if rows else raw)
+  key = "R" if "r" not in params and "R" in params else "r"
+  turn = checks.rotation(path, f"{field}.{key}", checks.get(path, field, params, key))
+  shift = _flat(path, f"{field}.t", checks.get(path, field, params, "t"), (3,))
+  radial = _flat(path, f"{field}.RDistort", checks.get(path, field, params, "RDistort"), (2, 3))
+  tangential = _flat(path, f"{field}.TDistort", checks.get(path, field, params, "TDistort"), (2,))
+  if "m" in params and np.any(_row(path, f"{field}.m", params["m"]) != 0):
+    raise InputError(path, f"{field}.m", "a mirrored camera; expected none, they are unsupported")
+  k1, k2, k3 = [*radial, 0.0][:3]
+  offset = np.array([[0.0, 0.0, HALF_PIXEL], [0.0, 0.0, HALF_PIXEL], [0.0, 0.0, 0.0]])
+  return Lens(
+    matrix=matrix + offset,
+    pose=checks.pose(turn.T if rows else turn, shift),
+    distortion=np.array([k1, k2, *tangential, k3]),
+  )
+
+
+def join_samples(
+  path: pathlib.Path, sync: Sequence[Any], names: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray]:
+  """Moments and frames of cameras whose rows are numbered by `data_sampleID`.
+
+  Args:
+    path: the file, for messages.
+    sync: for each camera a struct with data_frame and data_sampleID.
+    names: of the cameras.
+
+  Returns:
+    Sample numbers (F,), rising, and frames (F, V), -1 where a camera lacks the sample.
+
+  Raises:
+    InputError: numbers that are none, a sample given twice, or none common to all cameras.
+  """
+  found = []
+  for i, entry in enumerate(sync):
+    field = f"sync{{{i + 1}}} ({names[i]})"
+    samples = integers(path, field, entry, "data_sampleID")
+    frames = integers(path, field, entry, "data_frame")
+    if len(samples) != len(frames):
+      problem = f"{len(samples)} sample numbers for {len(frames)} frames; expected as many of each"
+      raise InputError(path, field, problem)
+    unique, counts = np.unique(samples, return_counts=True)
+    if len(unique) != len(samples):
+      problem = f"sample {unique[counts > 1][0]} occurs twice; expected each once"
+      raise InputError(path, f"{field}.data_sampleID", problem)
+    found.append((samples, frames))
+  moments = np.unique(np.concatenate([samples for samples, _ in found]))
+  joined = np.full((len(moments), len(found)), -1, np.int64)
+  for i, (samples, frames) in enumerate(found):
+    joined[np.searchsorted(moments, samples), i] = frames
+  if not (joined >= 0).all(1).any():
+    spans = ", ".join(
+      f"{n} {s.min()}-{s.max()}" if len(s) else f"{n} none"
+      for n, (s, _) in zip(names, found, strict=True)
+    )
+    problem = f"no sample number is common to all cameras ({spans}); expected moments in common"
+    raise InputError(path, "sync.data_sampleID", problem)
+  return moments, joined
+
+
+def find_video(folder: pathlib.Path, camera: str) -> Stream:
+  """The video of a camera: 0.mp4 in its folder, or in the only folder in that.
+
+  A recording that was cut goes on in files that are named after their first frame, as 3500.mp4.
+  A camera that has none costs that camera alone: whoever opens its stream is told.
+
+  Raises:
+    InputError: no such `folder`, or a camera's files are not named so.
+  """
+  if not folder.is_dir():
+    raise InputError(folder, "", f"no such folder; expected {camera}/0.mp4 and so on in it")
+  place = folder / camera
+  if not place.is_dir():
+    return Stream(video=place / "0.mp4")
+  files = _videos(place)
+  inner = [child for child in place.iterdir() if child.is_dir()]
+  if not files and len(inner) == 1:  # acquisition programs put a folder with a time stamp between
+    files = _videos(inner[0])
+  if not files and not inner:
+    return Stream(video=place / "0.mp4")
+  starts = [int(f.stem) if f.stem.isdecimal() else -1 for f in files]
+  if files and starts[0] == 0 and -1 not in starts and len(set(starts)) == len(starts):
+    return Stream(video=files[0], parts=tuple(zip(starts[1:], files[1:], strict=True)))
+  names = ", ".join(f.name for f in files[:4]) + (", ..." if len(files) > 4 else "")
+  expected = "expected 0.mp4, and further parts named after their first frame"
+  raise InputError(place, camera, f"found {names or 'no video'}; {expected}")
+
+
+def up_axis(rig: Rig) -> str:
+  """`+z`, or `-z` where the images of the cameras are upright that way."""
+  return "+z" if -rig.world_to_camera[:, 1, 2].mean() >= 0 else "-z"
+
+
+def integers(path: pathlib.Path, field: str, entry: Any, key: str) -> np.ndarray:
+  """A column of whole numbers, (N,) int64; fractions of sample numbers are cut as DANNCE does.
+
+  Raises:
+    InputError: missing, or no such numbers.
+  """
+  value = checks.get(path, field, entry, key)
+  array = _row(path, f"{field}.{key}", value)
+  if np.any(array < 0) or np.any(array > _MAX_INTEGER):
+    raise InputError(path, f"{field}.{key}", "negative or absurdly large; expected whole numbers")
+  return array.astype(np.int64)
+
+
+def _videos(folder: pathlib.Path) -> list[pathlib.Path]:
+  found = [f for f in folder.iterdir() if f.suffix.lower() in _SUFFIXES and f.is_file()]
+  return sorted(found, key=lambda f: (len(f.stem), f.stem))
+
+
+def _flat(path: pathlib.Path, field: str, value: Any, lengths: tuple[int, ...]) -> np.ndarray:
+  """A row or column of one of these lengths."""
+  array = _row(path, field, value)
+  if len(array) not in lengths:
+    expected = " or ".join(str(n) for n in lengths)
+    raise InputError(path, field, f"{len(array)} numbers; expected {expected}")
+  return array
+
+
+def _row(path: pathlib.Path, field: str, value: Any) -> np.ndarray:
+  """The numbers of a row or column."""
+  return checks.numbers(
+    path, field, value.ravel() if isinstance(value, np.ndarray) else value, (None,)
+  )

@@ -1,0 +1,161 @@
+"""MAMMAL mouse recordings: undistorted videos, masks, keypoints and one pickle of cameras.
+
+    FOLDER/new_cam.pkl                                a list of dicts with K R T, mapx mapy
+    FOLDER/videos_undist/{i}.mp4                      the photographs, undistorted
+    FOLDER/simpleclick_undist/{i}.mp4                 grey silhouettes, lossy (optional)
+    FOLDER/keypoints2d_undist/result_view_{i}.pkl     (T, 22, 3) x y confidence (optional)
+
+x_cam = R X + T in millimetres, K for columns. The frames were undistorted, so the rig has no
+distortion. OpenCV made them and the keypoints: (0, 0) is the centre of the first pixel, and 0.5 is
+added. `mapx` has the shape of the frames. The cameras ran in step: moment i is frame i.
+
+The file has no points in space. Keypoints that at least three cameras are sure of are triangulated
+and serve as labels: a network's marks are pixels off, and a wrong convention hundreds of them.
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from jaxsplat_mouse.capture import rig_checks, synchronized
+from jaxsplat_mouse.capture.capture import Capture, Stream
+from jaxsplat_mouse.capture.rig import Labels, Rig
+from jaxsplat_mouse.errors import InputError
+from jaxsplat_mouse.io import checks as checks
+from jaxsplat_mouse.io import restricted_pickle
+
+CAMERAS_FILE = "new_cam.pkl"
+_HALF_PIXEL = 0.5
+_SURE = 0.5  # confidence of a keypoint, 0 to 1, from which it counts
+_MIN_VIEWS = 3
+_LABELLED_MOMENTS = 60  # spread over the recording
+
+
+def read_capture(path: str | os.PathLike[str]) -> Capture:
+  """Reads a recording from its folder.
+
+  Raises:
+    InputError: a file is missing or broken, the pickle holds anything but numbers, or the
+      keypoints contradict the cameras.
+  """
+  path = pathlib.Path(path)
+  rig = read_rig(path)
+  pictures = tuple(_video(path / "videos_undist", camera) for camera in rig.names)
+  masks = None
+  if (path / "simpleclick_undist").is_dir():
+    masks = tuple(_video(path / "simpleclick_undist", camera) for camera in rig.names)
+  moments, frames = synchronized.count_moments(path, pictures, rig.names)
+  return Capture(
+    path=path,
+    format="mammal",
+    rig=rig,
+    pictures=pictures,
+    masks=masks,
+    frames=frames,
+    moments=moments,
+    up="cameras",
+  )
+
+
+def read_rig(path: str | os.PathLike[str]) -> Rig:
+  """Reads the cameras and keypoints alone.
+
+  Raises:
+    InputError: as `read_capture`; videos are not asked for.
+  """
+  path = pathlib.Path(path)
+  file = path / CAMERAS_FILE
+  entries = restricted_pickle.load(file)
+  if isinstance(entries, dict):
+    entries = list(entries.values())
+  if not isinstance(entries, (list, tuple)) or not entries:
+    raise InputError(file, "", "no list of cameras; expected dicts with K, R and T")
+  cameras = [_camera(file, f"[{i}]", entry) for i, entry in enumerate(entries)]
+  matrices, poses = np.stack([k for k, _, _ in cameras]), np.stack([p for _, p, _ in cameras])
+  rig = Rig(
+    names=tuple(str(i) for i in range(len(cameras))),
+    matrices=matrices,
+    world_to_camera=poses,
+    distortion=np.zeros((len(cameras), 5)),
+    sizes=np.array([size for _, _, size in cameras]),
+    unit="mm",
+    labels=_keypoints(path / "keypoints2d_undist", matrices, poses),
+  )
+  return rig_checks.checked(file, rig)
+
+
+def _camera(
+  file: pathlib.Path, field: str, entry: Any
+) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
+  """K, world-to-camera and image size of one camera."""
+  matrix = checks.intrinsics(file, f"{field}.K", checks.get(file, field, entry, "K"))
+  matrix[:2, 2] += _HALF_PIXEL
+  turn = checks.rotation(file, f"{field}.R", checks.get(file, field, entry, "R"))
+  shift = checks.get(file, field, entry, "T")
+  if isinstance(shift, np.ndarray) and shift.size == 3:
+    shift = shift.reshape(3)
+  size = (0, 0)
+  if isinstance(entry.get("mapx"), np.ndarray) and entry["mapx"].ndim == 2:
+    size = checks.check_size(file, f"{field}.mapx", entry["mapx"].shape[::-1])
+  return matrix, checks.pose(turn, checks.numbers(file, f"{field}.T", shift, (3,))), size
+
+
+def _video(folder: pathlib.Path, camera: str) -> Stream:
+  """A camera's video; that one is missing costs its camera alone, and whoever opens it is told."""
+  return Stream(video=folder / f"{camera}.mp4")
+
+
+def _keypoints(folder: pathlib.Path, matrices: np.ndarray, poses: np.ndarray) -> Labels | None:
+  """Keypoints with their triangulation; None where there are none that enough cameras see."""
+  if not folder.is_dir():
+    return None
+  views = [
+    _read_keypoints(folder / f"result_view_{i}.pkl", _LABELLED_MOMENTS)
+    for i in range(len(matrices))
+  ]
+  if len({view.shape for view in views}) != 1:
+    shapes = ", ".join(str(view.shape) for view in views)
+    raise InputError(folder, "", f"keypoints of the shapes {shapes}; expected one shape")
+  marks = np.stack(views).reshape(len(views), -1, 3)
+  sure = (marks[..., 2] >= _SURE).sum(0) >= min(_MIN_VIEWS, len(views))
+  marks = marks[:, sure]
+  if marks.shape[1] == 0:
+    return None
+  pixels = np.where(marks[..., 2:] >= _SURE, marks[..., :2] + _HALF_PIXEL, np.nan)
+  return Labels(points=triangulate(matrices @ poses[:, :3], pixels), pixels=pixels)
+
+
+def _read_keypoints(file: pathlib.Path, count: int) -> np.ndarray:
+  """(count, L, 3) keypoints of moments spread over the recording."""
+  value = restricted_pickle.load(file)
+  if isinstance(value, list):
+    value = np.stack([checks.numbers(file, f"[{i}]", v, (None, 3)) for i, v in enumerate(value)])
+  if not isinstance(value, np.ndarray) or value.ndim != 3 or len(value) == 0:
+    raise InputError(file, "", "no array; expected x, y, confidence as (T, landmarks, 3)")
+  chosen = np.unique(np.linspace(0, len(value) - 1, count).astype(np.int64))
+  return checks.numbers(file, "", value[chosen], (None, None, 3))
+
+
+def triangulate(projections: np.ndarray, pixels: np.ndarray) -> np.ndarray:
+  """Points nearest to the rays of their pixels, by the direct linear transform.
+
+  Args:
+    projections: (V, 3, 4) world to homogeneous pixels.
+    pixels: (V, N, 2), NaN where a camera does not see the point.
+
+  Returns:
+    (N, 3) in the world.
+  """
+  seen = np.isfinite(pixels).all(-1)
+  flat = np.where(seen[..., None], pixels, 0.0)
+  rows = flat[..., None] * projections[:, None, 2:] - projections[:, None, :2]
+  rows = np.where(seen[..., None, None], rows, 0.0) / np.abs(projections[:, None, :2]).max(
+    (2, 3), keepdims=True
+  )
+  system = rows.transpose(1, 0, 2, 3).reshape(pixels.shape[1], -1, 4)
+  homogeneous = np.linalg.svd(system, full_matrices=False)[2][:, -1]
+  return homogeneous[:, :3] / homogeneous[:, 3:]

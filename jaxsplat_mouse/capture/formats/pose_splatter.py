@@ -1,0 +1,173 @@
+"""Pose Splatter projects: an HDF5 file of cameras, videos and grey mask videos.
+
+    FOLDER/config.json          names of all of the following, as Pose Splatter's own; without it:
+    FOLDER/camera_params.h5     camera_parameters/{rotation (V,3,3), translation (V,3), intrinsic}
+    FOLDER/vertical_lines.npz   up (3,), optional
+    FOLDER/videos/{i}.mp4       the photographs
+    FOLDER/masks/{i}.mp4        grey silhouettes, 128 and more is animal
+
+`data_directory` and `project_directory` of the config are where their owner put the data and may be
+absolute; the files below them may not lead out.
+
+x_cam = R X + t, K for columns and for the whole videos: `image_downsample` is Pose Splatter's own.
+The frames have no distortion. (0, 0) is taken for the centre of the first pixel, as OpenCV, whose
+calibrations these are: 0.5 is added. The world has no unit that the file tells.
+
+Up. A `Capture` names an axis, so a world with an `up` is turned (not scaled) by the smallest
+rotation that makes it +z. Which end of that line is up is not agreed on between tools that write
+the file; the cameras, taken to be held upright, decide.
+
+unsupported: `center_rotation.npz`, where the animal is: it is found in the silhouettes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import os
+import pathlib
+import zipfile
+from typing import Any
+
+import numpy as np
+
+from jaxsplat_mouse.canonical import rotation_to_z
+from jaxsplat_mouse.capture import rig_checks, synchronized
+from jaxsplat_mouse.capture.capture import Capture, Stream
+from jaxsplat_mouse.capture.rig import Rig
+from jaxsplat_mouse.errors import InputError, reason
+from jaxsplat_mouse.io import checks as checks
+from jaxsplat_mouse.io import hdf5
+
+CONFIG_FILE, CAMERAS_FILE, UP_FILE = "config.json", "camera_params.h5", "vertical_lines.npz"
+_HALF_PIXEL = 0.5
+_MAX_UP_BYTES = 4096  # of the three numbers with their header
+
+
+def read_capture(path: str | os.PathLike[str]) -> Capture:
+  """Reads a project: its folder, or its configuration file.
+
+  Raises:
+    InputError: a file is missing or broken, or a value cannot be what it says.
+  """
+  path = pathlib.Path(path)
+  config_file = path / CONFIG_FILE if path.is_dir() else path
+  folder = config_file.parent
+  config = checks.read_json(config_file) if config_file.is_file() else {}
+  data = folder / _text(config_file, config, "data_directory", ".")
+  project = folder / _text(config_file, config, "project_directory", ".")
+  camera_name = _text(config_file, config, "camera_fn", CAMERAS_FILE)
+  camera_file = checks.inside(project, camera_name, config_file, "camera_fn")
+  up_name = _text(config_file, config, "vertical_lines_fn", UP_FILE)
+  up_file = checks.inside(project, up_name, config_file, "vertical_lines_fn")
+  rig, up = _turned(read_rig(camera_file), up_file)
+  count = len(rig)
+  pictures = _videos(config_file, config, "video_fns", data, "videos", count)
+  masks = _videos(config_file, config, "mask_video_fns", data, "masks", count)
+  if pictures is None:
+    raise InputError(data / "videos", "", "no such folder; expected one video for each camera")
+  moments, frames = synchronized.count_moments(path, pictures, rig.names)
+  return Capture(
+    path=path,
+    format="pose_splatter",
+    rig=rig,
+    pictures=pictures,
+    masks=masks,
+    frames=frames,
+    moments=moments,
+    up=up,
+  )
+
+
+def read_rig(file: pathlib.Path) -> Rig:
+  """Reads the cameras alone, in the world of the file.
+
+  Raises:
+    InputError: as `read_capture`; videos are not asked for.
+  """
+  with hdf5.opened(file) as opened:
+    group = hdf5.child(file, "camera_parameters", opened, "camera_parameters")
+    keys = ("rotation", "translation", "intrinsic")
+    fields = {key: f"camera_parameters/{key}" for key in keys}
+    rotation, translation, intrinsic = (
+      hdf5.array(file, fields[key], hdf5.child(file, fields[key], group, key)) for key in keys
+    )
+  rotation = checks.numbers(file, fields["rotation"], rotation, (None, 3, 3))
+  count = len(rotation)
+  if np.shape(translation) == (count, 3, 1):
+    translation = translation[..., 0]
+  translation = checks.numbers(file, fields["translation"], translation, (count, 3))
+  intrinsic = checks.numbers(file, fields["intrinsic"], intrinsic, (count, 3, 3))
+  poses, matrices = np.zeros((count, 4, 4)), np.zeros((count, 3, 3))
+  for i in range(count):
+    turn = checks.rotation(file, f"{fields['rotation']}[{i}]", rotation[i])
+    poses[i] = checks.pose(turn, translation[i])
+    matrices[i] = checks.intrinsics(file, f"{fields['intrinsic']}[{i}]", intrinsic[i])
+  matrices[:, :2, 2] += _HALF_PIXEL
+  rig = Rig(
+    names=tuple(str(i) for i in range(count)),
+    matrices=matrices,
+    world_to_camera=poses,
+    distortion=np.zeros((count, 5)),
+    sizes=np.zeros((count, 2), np.int64),
+  )
+  return rig_checks.checked(file, rig)
+
+
+def _turned(rig: Rig, up_file: pathlib.Path) -> tuple[Rig, str]:
+  """The rig in a world whose up is +z, and its up; the same rig where no file tells up."""
+  if not up_file.is_file():
+    return rig, "cameras"
+  axis = _read_up(up_file)
+  own = -rig.world_to_camera[:, 1, :3].mean(0)
+  axis = axis if axis @ own >= 0 else -axis
+  turn = np.eye(4)
+  turn[:3, :3] = rotation_to_z(axis)
+  poses = rig.world_to_camera @ turn.T
+  return dataclasses.replace(rig, world_to_camera=poses), "+z"
+
+
+def _read_up(file: pathlib.Path) -> np.ndarray:
+  """The unit vector `up` of an npz file; nothing is unpacked but its few bytes."""
+  try:
+    with zipfile.ZipFile(file) as archive:
+      if archive.getinfo("up.npy").file_size > _MAX_UP_BYTES:
+        raise InputError(file, "up", "larger than three numbers; expected a vector")
+      content = archive.read("up.npy")
+    value = np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
+  except InputError:
+    raise
+  except KeyError:
+    raise InputError(file, "up", "missing; expected the world's up axis") from None
+  except Exception as error:  # zip and npy readers raise many types for one thing: a broken file
+    problem = f"broken or cut short ({reason(error)}); expected the world's up axis"
+    raise InputError(file, "up", problem) from None
+  vector = checks.numbers(file, "up", np.ravel(value), (3,))
+  length = float(np.linalg.norm(vector))
+  if length < 1e-9:
+    raise InputError(file, "up", "zero; expected the world's up axis")
+  return vector / length
+
+
+def _text(path: pathlib.Path, config: dict[str, Any], key: str, default: str) -> str:
+  value = config.get(key, default)
+  if not isinstance(value, str) or "\0" in value:
+    raise InputError(path, key, "no text; expected a path")
+  return value
+
+
+def _videos(
+  path: pathlib.Path, config: dict[str, Any], key: str, data: pathlib.Path, folder: str, count: int
+) -> tuple[Stream, ...] | None:
+  """One video for each camera, of the configuration or of a folder; None without either."""
+  if key not in config and not (data / folder).is_dir():
+    return None
+  names = config.get(key, [f"{folder}/{i}.mp4" for i in range(count)])
+  if not isinstance(names, list) or len(names) != count:
+    found = f"{len(names)} files" if isinstance(names, list) else "no list"
+    raise InputError(path, key, f"{found}; expected one for each of {count} cameras")
+  files = [checks.inside(data, name, path, f"{key}[{i}]") for i, name in enumerate(names)]
+  for i, file in enumerate(files):
+    if not file.is_file():
+      raise InputError(file, f"{key}[{i}]", "no such video; expected one for each camera")
+  return tuple(Stream(video=file) for file in files)

@@ -1,0 +1,57 @@
+"""A FaceLift scene folder as a capture of one moment.
+
+`main` reads such folders itself; this reader is for what `prepare` adds to them: its check of the
+calibration, and crops. Poses are OpenCV's world-to-camera and pixel centres at +0.5 already, up is
++z, and the scene has no unit. Where the camera file tells no size, the image's header does.
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+
+import numpy as np
+
+from jaxsplat_mouse.capture import rig_checks
+from jaxsplat_mouse.capture.capture import Capture, Stream
+from jaxsplat_mouse.capture.rig import Rig
+from jaxsplat_mouse.dataset import camera_file
+from jaxsplat_mouse.io import checks as checks
+
+
+def read_capture(path: str | os.PathLike[str]) -> Capture:
+  """Reads a scene folder; its images carry their silhouettes.
+
+  Raises:
+    InputError: the camera file is missing, broken or contradictory, or names an image outside.
+  """
+  path = pathlib.Path(path)
+  file = path / camera_file.CAMERAS_FILE
+  parsed = camera_file.parse(file)
+  fields = [f"frames[{i}].file_path" for i in range(len(parsed.names))]
+  images = [
+    checks.inside(path, name, file, field) for name, field in zip(parsed.names, fields, strict=True)
+  ]
+  real = [checks.image_size(image, f) for image, f in zip(images, fields, strict=True)]
+  for size, told, field in zip(real, parsed.sizes, fields, strict=True):
+    checks.same_size(file, field, size, (int(told[0]), int(told[1])))
+  matrices = np.tile(np.eye(3), (len(images), 1, 1))
+  matrices[:, [0, 1], [0, 1]] = parsed.intrinsics[:, :2]
+  matrices[:, :2, 2] = parsed.intrinsics[:, 2:]
+  rig = Rig(
+    names=checks.camera_names(parsed.names),
+    matrices=matrices,
+    world_to_camera=parsed.world_to_camera,
+    distortion=np.zeros((len(images), 5)),
+    sizes=np.array(real),
+  )
+  return Capture(
+    path=path,
+    format="facelift",
+    rig=rig_checks.checked(file, rig),
+    pictures=tuple(Stream(images=(image,)) for image in images),
+    masks=None,
+    frames=np.zeros((1, len(images)), np.int64),
+    moments=np.zeros(1, np.int64),
+    up="+z",
+  )

@@ -1,0 +1,130 @@
+"""What the command was asked to do, checked; and which frames of which camera that means."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import pathlib
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxsplat_mouse.capture.capture import Capture
+from jaxsplat_mouse.capture.mattes import SPECK
+from jaxsplat_mouse.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PrepareOptions:
+  """One recording to prepare.
+
+  Attributes:
+    format: one of `readers.FORMATS`.
+    input: the folder or file of the capture.
+    output: the folder that gets the scenes.
+    frames: START:STOP:STEP of moments, or one number; empty for all.
+    offsets: frames to add, by camera.
+    size: largest side of a crop, pixels; 0 for no limit.
+    margin: of a crop around the silhouette, share of its side.
+    masks: a folder of masks instead of the capture's own.
+    specks: share of the animal's area below which parts and holes of a mask are repaired.
+    grow: pixels by which silhouettes are widened, narrowed where negative.
+    without: names of cameras that have no say.
+    redo: prepare scenes again that are there.
+  """
+
+  format: str
+  input: pathlib.Path
+  output: pathlib.Path
+  frames: str = ""
+  offsets: dict[str, int] = dataclasses.field(default_factory=dict)
+  size: int = 0
+  margin: float = 0.1
+  masks: pathlib.Path | None = None
+  specks: float = SPECK
+  grow: int = 0
+  without: tuple[str, ...] = ()
+  redo: bool = False
+
+  def fixed(self) -> dict[str, Any]:
+    """What may not change between runs into one output folder, for JSON."""
+    return {
+      "format": self.format,
+      "input": str(self.input.resolve()),
+      "offsets": {k: v for k, v in sorted(self.offsets.items()) if v},
+      "size": self.size,
+      "margin": self.margin,
+      "masks": str(self.masks.resolve()) if self.masks else "",
+      "specks": self.specks,
+      "grow": self.grow,
+      "without": sorted(self.without),
+    }
+
+
+def parse_offsets(text: str) -> dict[str, int]:
+  """`Camera1:3,Camera4:-1` as a dictionary.
+
+  Raises:
+    InputError: it reads otherwise, or names a camera twice.
+  """
+  offsets: dict[str, int] = {}
+  for part in filter(None, (p.strip() for p in text.split(","))):
+    name, colon, number = part.rpartition(":")
+    if not colon or not name or not re.fullmatch(r"[+-]?\d+", number):
+      raise InputError("--offsets", part, "expected CAMERA:FRAMES, as in Camera1:3,Camera4:-1")
+    if name in offsets:
+      raise InputError("--offsets", name, "named twice; expected one number a camera")
+    offsets[name] = int(number)
+  return offsets
+
+
+def select_moments(text: str, count: int) -> np.ndarray:
+  """Indices of the moments that `START:STOP:STEP` stands for, as Python slices.
+
+  Raises:
+    InputError: it reads otherwise, or selects none of `count` moments.
+  """
+  parts = text.split(":") if text else [""]
+  if len(parts) > 3 or not all(re.fullmatch(r"\d*", p.strip()) for p in parts):
+    raise InputError("--frames", text, "expected START:STOP:STEP, as in 0:100:5, or one number")
+  numbers = [int(p) if p.strip() else None for p in parts]
+  if len(parts) == 1 and numbers[0] is not None:
+    numbers = [numbers[0], numbers[0] + 1]
+  if len(numbers) == 3 and numbers[2] == 0:
+    raise InputError("--frames", text, "a step of 0; expected at least 1")
+  chosen = np.arange(count)[slice(*numbers)]
+  if len(chosen) == 0:
+    raise InputError(
+      "--frames", text, f"selects nothing; the recording has moments 0 to {count - 1}"
+    )
+  return chosen
+
+
+def shift_frames(capture: Capture, offsets: dict[str, int]) -> np.ndarray:
+  """(F, V) frame numbers with each camera's offset added; -1 where there is none.
+
+  Raises:
+    InputError: an offset names no camera of the recording.
+  """
+  names = capture.rig.names
+  frames = np.array(capture.frames, np.int64)
+  check_names("--offsets", offsets, names)
+  for name, offset in offsets.items():
+    column = frames[:, names.index(name)]
+    frames[:, names.index(name)] = np.where(column < 0, -1, np.maximum(column + offset, -1))
+  return frames
+
+
+def check_names(flag: str, given: Iterable[str], names: Sequence[str]) -> None:
+  """Nothing where all of `given` are cameras' `names`.
+
+  Raises:
+    InputError: one is not; it is told with the nearest name.
+  """
+  for name in given:
+    if name not in names:
+      near = difflib.get_close_matches(name, names, 1)
+      hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(names)}"
+      raise InputError(flag, name, f"no such camera; {hint}")

@@ -1,0 +1,87 @@
+"""Scores the fits of a run at views that they were not made from.
+
+  python -m jaxsplat_mouse.evaluate --workdir=DIR
+      against each scene's target/ folder, beside its input/; the built-in mice have their own truth
+
+  python -m jaxsplat_mouse.evaluate --workdir=DIR --targets=VIEWS
+      against VIEWS/SCENE (or VIEWS itself for a single scene): a camera file with images, in the
+      world of the scene's photographs
+
+A scene that has no such views is fitted again without each of its cameras in turn, and scored at
+the camera left out; that takes as many fits as it has cameras.
+
+fg PSNR (over the animal) and IoU are the headlines; PSNR and SSIM of the whole image are flattered
+by the background. DIR/evaluation/ gets metrics.json and a picture of each scene: truth, render and
+error.
+
+Exit status: 0 done; 1 nothing could be evaluated; 3 some scenes could not and are listed.
+"""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Sequence
+
+from absl import flags
+from rich.console import Console
+from rich.table import Table
+
+from jaxsplat_mouse import metrics
+from jaxsplat_mouse.commands import console
+from jaxsplat_mouse.errors import InputError
+from jaxsplat_mouse.run.evaluation import Evaluation, evaluate
+from jaxsplat_mouse.run.workdir import Workdir
+from jaxsplat_mouse.runtime import devices
+from jaxsplat_mouse.runtime.progress import format_metric, metric_title
+
+_WORKDIR = flags.DEFINE_string("workdir", None, "The folder of a run of jaxsplat_mouse.main.")
+_TARGETS = flags.DEFINE_string("targets", None, "Held-out views, instead of each scene's target/.")
+_MAX_SCENES = flags.DEFINE_integer(
+  "max_scenes", 4, "Scenes without held-out views that are fitted again; 0 for all.", 0
+)
+
+
+def main() -> int:
+  """The command; its exit status."""
+  if not _WORKDIR.value:
+    raise InputError("--workdir", "", "missing; expected the folder of a run")
+  targets = pathlib.Path(_TARGETS.value) if _TARGETS.value else None
+  if targets and not targets.is_dir():
+    raise InputError(targets, "", "no such folder; expected held-out views")
+  devices.set_up_cache()
+  out = Console()
+  out = out if out.is_terminal else Console(width=120)
+  say = lambda text: out.print(text, markup=False, highlight=False, soft_wrap=True)
+  workdir = Workdir(_WORKDIR.value)
+  done, failures = evaluate(workdir, targets, _MAX_SCENES.value, say)
+  if done:
+    out.print(make_table(done))
+    say(f"written to {workdir.path / 'evaluation'}")
+  if not failures:
+    return 0
+  return 3 if done else 1
+
+
+def make_table(done: Sequence[Evaluation]) -> Table:
+  """Scenes with their metrics at novel views, and the mean."""
+  table = Table()
+  table.add_column("scene", overflow="fold")
+  table.add_column("scored at")
+  table.add_column("views", justify="right")
+  for name in metrics.NAMES:
+    table.add_column(metric_title(name), justify="right")
+  for one in done:
+    count = sum(not view["seen"] for view in one.views)
+    values = [format_metric(name, one.novel.get(name)) for name in metrics.NAMES]
+    table.add_row(one.scene, one.kind, str(count), *values)
+  if len(done) > 1:
+    mean = metrics.average(one.novel for one in done if one.novel)
+    table.add_section()
+    values = [format_metric(name, mean.get(name)) for name in metrics.NAMES]
+    table.add_row("mean", "", "", *values)
+  return table
+
+
+def start() -> None:
+  """Parses flags and runs the command."""
+  console.run(main, str(__doc__), ["workdir", "targets", "max_scenes"])

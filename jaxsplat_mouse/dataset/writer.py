@@ -1,0 +1,267 @@
+"""Writes FaceLift datasets: scenes that appear whole or not at all, lists, manifest, training YAML.
+
+    ROOT/scene_0000/opencv_cameras.json, images/cam_000.png ...    32 RGBA views, straight alpha
+    ROOT/train.txt, val.txt                                       one scene folder a line
+    ROOT/manifest.jsonl                                           what became of every scene
+    ROOT/mouse_gslrm_synthetic.yaml                               a training configuration
+
+Lists hold absolute paths. FaceLift takes a relative line from its working directory and silently
+puts another scene in the place of one that it cannot open, so a relative line trains on the wrong
+data without a word. Nothing else in a dataset knows where it lies; after a move,
+`python -m jaxsplat_mouse.validate ROOT --relocate` rewrites the lists.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pathlib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxsplat_mouse.cameras import Cameras
+from jaxsplat_mouse.dataset import camera_file
+from jaxsplat_mouse.dataset.manifest import (
+  MANIFEST_FILE,
+  SceneRecord,
+  append_record,
+  latest_records,
+  read_manifest,
+)
+from jaxsplat_mouse.dataset.training_yaml import (
+  TRAINING_FILE,
+  check_list_path,
+  write_mixed_list,
+  write_training_yaml,
+)
+from jaxsplat_mouse.errors import InputError
+from jaxsplat_mouse.io import atomic, images
+
+__all__ = [
+  "MANIFEST_FILE",
+  "TRAINING_FILE",
+  "SceneRecord",
+  "append_record",
+  "clean_stale",
+  "is_complete",
+  "latest_records",
+  "read_manifest",
+  "scene_hashes",
+  "split_scenes",
+  "to_rgba8",
+  "write_lists",
+  "write_mixed_list",
+  "write_scene",
+  "write_training_yaml",
+]
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+=-]{0,149}")
+
+
+def to_rgba8(rgb: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+  """Straight 8-bit RGBA of renders over black.
+
+  The colour is divided by the alpha in floating point, before either is rounded, so edges keep
+  their colour; both are rounded to the nearest level.
+
+  Args:
+    rgb: (..., H, W, 3) colour multiplied by alpha.
+    alpha: (..., H, W) in [0, 1].
+
+  Returns:
+    uint8 (..., H, W, 4), colour 0 where alpha is 0.
+
+  Raises:
+    ValueError: shapes that do not match, or values that are not finite.
+  """
+  rgb, alpha = np.asarray(rgb, np.float32), np.asarray(alpha, np.float32)
+  if rgb.shape != (*alpha.shape, 3):
+    raise ValueError(
+      f"rgb {rgb.shape} and alpha {alpha.shape}: expected (..., H, W, 3), (..., H, W)"
+    )
+  out = np.zeros((*alpha.shape, 4), np.uint8)
+  for target, colour, cover in zip(
+    out.reshape(-1, *out.shape[-3:]),
+    rgb.reshape(-1, *rgb.shape[-3:]),
+    alpha.reshape(-1, *alpha.shape[-2:]),
+    strict=True,
+  ):
+    _to_rgba8_view(target, colour, cover)
+  return out
+
+
+def _to_rgba8_view(out: np.ndarray, rgb: np.ndarray, alpha: np.ndarray) -> None:
+  # a sum is not finite if any term is not, and costs a fraction of looking at each
+  if not np.isfinite(rgb.sum() + alpha.sum()):
+    raise ValueError("renders with values that are not finite cannot be stored as 8-bit images")
+  covered = alpha > 0
+  rows, columns = np.flatnonzero(covered.any(1)), np.flatnonzero(covered.any(0))
+  if len(rows) == 0:
+    return
+  box = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]  # animals fill little
+  out[box] = straight_levels(rgb[box], alpha[box])
+
+
+def straight_levels(rgb: Any, alpha: Any, xp: Any = np) -> Any:
+  """The formula of `to_rgba8`: float32 (..., 4) which, cut to integers, are its levels.
+
+  Args:
+    rgb: (..., 3) colour multiplied by alpha.
+    alpha: (...) in [0, 1].
+    xp: `numpy`, or `jax.numpy` where the renders are on a device.
+  """
+  level = xp.clip(alpha, 0.0, 1.0) * np.float32(255) + np.float32(0.5)
+  visible = level >= 1.0
+  straight = rgb / xp.where(visible, alpha, 1.0)[..., None]
+  colour = xp.clip(straight, 0.0, 1.0) * np.float32(255) + np.float32(0.5)
+  return xp.concatenate([xp.where(visible[..., None], colour, 0.0), level[..., None]], -1)
+
+
+def write_scene(
+  root: str | os.PathLike[str],
+  name: str,
+  rgba: np.ndarray,
+  cameras: Cameras,
+  *,
+  scene_id: str | None = None,
+  extra: dict[str, Any] | None = None,
+  png_level: int = 1,
+  overwrite: bool = False,
+) -> dict[str, str]:
+  """Writes the scene `root/name`, which appears whole, flushed to the disk, or not at all.
+
+  Args:
+    root: the dataset, created where it is missing.
+    name: the scene's folder: letters, digits and _ . + = -, at most 150.
+    rgba: uint8 (V, S, S, 4), straight alpha; colour under alpha 0 is dropped.
+    cameras: (V,) cameras of S x S images.
+    scene_id: the `id` in the camera file, by default the name.
+    extra: more top-level keys for the camera file.
+    png_level: zlib level, see `images.encode_png`.
+    overwrite: replace an existing scene.
+
+  Returns:
+    SHA-256 of every file by path relative to the scene's folder.
+
+  Raises:
+    ValueError: a name or arrays that make no FaceLift scene.
+    FileExistsError: the scene exists and `overwrite` is false.
+    OSError: the disk is full or not writable; nothing of the scene is left behind.
+  """
+  _check_scene(name, rgba, cameras)
+  root = pathlib.Path(root)
+  root.mkdir(parents=True, exist_ok=True)
+  names = [f"images/cam_{i:03d}.png" for i in range(len(rgba))]
+  hashes = {}
+
+  def write(folder: pathlib.Path, relative: str, data: bytes) -> None:
+    (folder / relative).write_bytes(data)
+    hashes[relative] = hashlib.sha256(data).hexdigest()
+
+  with atomic.new_folder(root / name, overwrite=overwrite) as folder:
+    (folder / "images").mkdir()
+    for relative, view in zip(names, rgba, strict=True):
+      visible = np.where(view[..., 3:] == 0, np.uint8(0), view)
+      write(folder, relative, images.encode_png(visible, png_level))
+    text = camera_file.cameras_json(cameras, names, scene_id=scene_id or name, extra=extra)
+    write(folder, camera_file.CAMERAS_FILE, text.encode())
+  return hashes
+
+
+def _check_scene(name: str, rgba: np.ndarray, cameras: Cameras) -> None:
+  if not _NAME.fullmatch(name):
+    raise ValueError(f"scene name {name!r}: expected letters, digits and _ . + = -, at most 150")
+  views, size = len(cameras), cameras.width
+  if rgba.dtype != np.uint8 or rgba.shape != (views, size, size, 4) or cameras.height != size:
+    raise ValueError(
+      f"scene {name}: images {rgba.dtype} {rgba.shape}, cameras {views} of "
+      f"{cameras.width} x {cameras.height}; expected uint8 (V, S, S, 4) and V cameras of S x S"
+    )
+
+
+def scene_hashes(folder: str | os.PathLike[str]) -> dict[str, str]:
+  """SHA-256 of every file below a folder by path relative to it; {} where there is no folder."""
+  folder = pathlib.Path(folder)
+  files = sorted(path for path in folder.rglob("*") if path.is_file())
+  return {
+    path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+    for path in files
+  }
+
+
+def is_complete(root: str | os.PathLike[str], record: SceneRecord | None) -> bool:
+  """Whether the scene of a manifest record stands in the dataset, byte for byte."""
+  if record is None or record.status == "failed" or not record.hashes:
+    return False
+  return scene_hashes(pathlib.Path(root, record.scene)) == record.hashes
+
+
+def clean_stale(root: str | os.PathLike[str]) -> list[str]:
+  """Deletes what killed writers left in the dataset; returns the names."""
+  return atomic.clean_stale(root)
+
+
+def split_scenes(
+  recordings: Mapping[str, str] | Iterable[str], *, val_fraction: float = 0.1, seed: int = 0
+) -> tuple[list[str], list[str]]:
+  """Splits scenes into training and validation, whole recordings to one side.
+
+  Neighbouring frames of a recording are nearly the same image, so they must not stand on both
+  sides. Recordings are drawn in the order of a hash of their name and the seed: the same names give
+  the same split anywhere. With two recordings or more both sides get one, unless `val_fraction` is
+  0; a single recording is all training.
+
+  Args:
+    recordings: scene to recording; or scenes alone, each then a recording of its own.
+    val_fraction: share of the scenes to hold out, met as nearly as whole recordings allow.
+    seed: draws another split.
+
+  Returns:
+    Scene names for training and validation, sorted.
+  """
+  if not isinstance(recordings, Mapping):
+    recordings = {name: name for name in recordings}
+  groups: dict[str, list[str]] = {}
+  for scene, recording in recordings.items():
+    groups.setdefault(recording, []).append(scene)
+  order = sorted(groups, key=lambda key: hashlib.sha256(f"{seed}:{key}".encode()).digest())
+  val: list[str] = []
+  while len(groups) > 1 and val_fraction > 0:
+    room = 2 * (val_fraction * len(recordings) - len(val))  # over by no more than short without
+    drawn = next((key for key in order if key in groups and len(groups[key]) <= room), None)
+    if drawn is None and val:
+      break
+    val += groups.pop(drawn if drawn is not None else min(order, key=lambda key: len(groups[key])))
+  return sorted(set(recordings) - set(val)), sorted(val)
+
+
+def write_lists(
+  root: str | os.PathLike[str], train: Sequence[str], val: Sequence[str], *, relative: bool = False
+) -> None:
+  """Writes `train.txt` and `val.txt` of the dataset `root` in one step each.
+
+  Args:
+    root: the dataset.
+    train: names of scene folders in `root`, in the order of the list.
+    val: likewise.
+    relative: write names instead of absolute paths, for loaders that run inside `root` only.
+
+  Raises:
+    InputError: a scene is listed twice or missing, or the dataset's path cannot stand in a list.
+  """
+  root = pathlib.Path(root).absolute()
+  check_list_path(root)
+  seen: set[str] = set()
+  for file, names in (("train.txt", train), ("val.txt", val)):
+    for name in names:
+      if name in seen:
+        raise InputError(root / file, name, "listed twice; expected each scene once in one list")
+      if not (root / name / camera_file.CAMERAS_FILE).is_file():
+        raise InputError(root / file, name, "no such scene; expected a folder of the dataset")
+      seen.add(name)
+  for file, names in (("train.txt", train), ("val.txt", val)):
+    lines = [name if relative else str(root / name) for name in names]
+    atomic.write_bytes(root / file, "".join(line + "\n" for line in lines).encode())

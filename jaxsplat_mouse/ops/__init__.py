@@ -1,0 +1,1 @@
+"""Kernels: one operation a folder, several implementations each; `batching` folds mapped axes."""

@@ -1,0 +1,1 @@
+"""Splats in, composited images out: one operation, several implementations; see `api.rasterize`."""

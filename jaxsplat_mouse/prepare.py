@@ -1,0 +1,6 @@
+"""`python -m jaxsplat_mouse.prepare`: see `commands/prepare.py`."""
+
+from jaxsplat_mouse.commands import prepare
+
+if __name__ == "__main__":
+  prepare.start()

@@ -1,0 +1,1 @@
+"""Pages and pictures, made from folders and plain records."""

@@ -1,0 +1,144 @@
+"""Fits on disk: `fits/SCENE/gaussians.ply` and `scene.json`, which says where they came from."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import pathlib
+from typing import Any
+
+from jaxsplat_mouse.dataset.sources import Source
+from jaxsplat_mouse.errors import InputError
+from jaxsplat_mouse.gaussians import Gaussians, model_name
+from jaxsplat_mouse.io import atomic, ply
+from jaxsplat_mouse.run.settings import Settings
+from jaxsplat_mouse.run.workdir import Workdir
+from jaxsplat_mouse.scene import Similarity
+
+GAUSSIANS_FILE, SCENE_FILE = "gaussians.ply", "scene.json"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SavedFit:
+  """A fit as it stands in `fits/SCENE`.
+
+  Attributes:
+    name: the scene.
+    source: where it came from.
+    digest: hash of what was read.
+    fit_key: hash of the settings that it depends on.
+    similarity: input frame -> canonical frame.
+    gaussians: (N,) in the canonical frame.
+    filter_width: with which `render` shows them as the fit saw them; None for its default.
+    info: what else `scene.json` says.
+  """
+
+  name: str
+  source: Source
+  digest: str
+  fit_key: str
+  similarity: Similarity
+  gaussians: Gaussians
+  filter_width: float | None = None
+  info: dict[str, Any]
+
+
+def save_fit(workdir: Workdir, saved: SavedFit) -> None:
+  """Writes `fits/SCENE`, which appears whole or not at all.
+
+  Raises:
+    OSError: the disk is full or not writable.
+  """
+  workdir.fits.mkdir(parents=True, exist_ok=True)
+  text = {
+    "scene": saved.name,
+    "source": saved.source.to_json(),
+    "digest": saved.digest,
+    "fit_key": saved.fit_key,
+    "model": model_name(saved.gaussians),
+    "num_gaussians": len(saved.gaussians.means),
+    "filter_width": saved.filter_width,
+    "input_to_canonical": saved.similarity.to_json(),
+    "canonical_to_input": saved.similarity.inverse().to_json(),
+    **saved.info,
+  }
+  with atomic.new_folder(workdir.fits / saved.name, overwrite=True) as folder:
+    ply.write_gaussians(folder / GAUSSIANS_FILE, saved.gaussians)
+    (folder / SCENE_FILE).write_text(json.dumps(text, indent=2) + "\n")
+
+
+def read_transform(path: pathlib.Path) -> tuple[dict[str, Any], Similarity]:
+  """A `scene.json` and the transform in it, input -> canonical.
+
+  Raises:
+    InputError: missing, broken, or no such file.
+  """
+  try:
+    value = json.loads(path.read_text())
+    return value, Similarity.from_json(value["input_to_canonical"])
+  except FileNotFoundError:
+    raise InputError(path, "", "no such file; expected the scene.json of a fit") from None
+  except (OSError, ValueError, KeyError, TypeError) as error:
+    problem = f"not readable ({error}); expected what a run wrote"
+    raise InputError(path, "", problem) from None
+
+
+def read_filter_width(folder: pathlib.Path) -> float | None:
+  """What `scene.json` in a fit's folder says of it; None where there is no such file.
+
+  Raises:
+    InputError: the file is broken.
+  """
+  path = folder / SCENE_FILE
+  return _filter_width(path, read_transform(path)[0]) if path.is_file() else None
+
+
+def _filter_width(path: pathlib.Path, value: dict[str, Any]) -> float | None:
+  found = value.get("filter_width")
+  if found is None:
+    return None
+  if not isinstance(found, int | float) or not 0 < found < float("inf"):
+    raise InputError(path, "filter_width", f"{found!r}, expected a positive number")
+  return float(found)
+
+
+def load_fit(workdir: Workdir, name: str) -> SavedFit:
+  """Reads `fits/SCENE`.
+
+  Raises:
+    InputError: missing or broken.
+  """
+  folder = workdir.fits / name
+  value, similarity = read_transform(folder / SCENE_FILE)
+  try:
+    source = Source.from_json(value["source"])
+    digest, fit_key = value["digest"], value["fit_key"]
+  except (KeyError, TypeError) as error:
+    raise InputError(folder / SCENE_FILE, "source", f"not readable ({error})") from None
+  return SavedFit(
+    name=name,
+    source=source,
+    digest=digest,
+    fit_key=fit_key,
+    similarity=similarity,
+    gaussians=ply.read_gaussians(folder / GAUSSIANS_FILE),
+    filter_width=_filter_width(folder / SCENE_FILE, value),
+    info={k: value[k] for k in ("seed", "loss", "seconds", "warnings") if k in value},
+  )
+
+
+def fit_key(settings: Settings, scale: float | None) -> str:
+  """Hash of all settings that a fit depends on."""
+  data = {k: getattr(settings.data, k) for k in ("normalize", "radius", "up")}
+  parts = [dataclasses.asdict(settings.fit), dataclasses.asdict(settings.hull), data]
+  return _hash([*parts, settings.seed, scale])
+
+
+def render_key(settings: Settings) -> str:
+  """Hash of all settings that a scene of the dataset depends on, given its fit."""
+  return _hash([dataclasses.asdict(settings.render), settings.dataset.png_level])
+
+
+def _hash(value: Any) -> str:
+  return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]

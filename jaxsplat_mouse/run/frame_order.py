@@ -1,0 +1,88 @@
+"""Warm starts in a run: frame by frame within a recording, all recordings side by side.
+
+The first frames of all recordings are fitted together from their hulls, then the second frames from
+the first ones' fits, and so on: a batch holds one frame of each recording.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from absl import logging
+
+from jaxsplat_mouse.dataset.sources import Source
+from jaxsplat_mouse.errors import InputError
+from jaxsplat_mouse.fit.warm_start import start_warm
+from jaxsplat_mouse.gaussians import model_name
+from jaxsplat_mouse.run import batches, fit_store
+from jaxsplat_mouse.run.batches import Plan
+from jaxsplat_mouse.run.scene_input import Prepared
+from jaxsplat_mouse.run.settings import Settings
+from jaxsplat_mouse.run.workdir import Workdir
+
+
+def predecessors(sources: Mapping[str, Source]) -> dict[str, str]:
+  """Scene to the scene before it in its recording, in the order of `sources`; first ones lack."""
+  before: dict[str, str] = {}
+  last: dict[str, str] = {}
+  for name, source in sources.items():
+    if source.recording in last:
+      before[name] = last[source.recording]
+    last[source.recording] = name
+  return before
+
+
+def new_plans(
+  workdir: Workdir,
+  settings: Settings,
+  sources: Mapping[str, Source],
+  wanted: Sequence[str],
+  size: int,
+) -> list[Plan]:
+  """Batches of at most `size` scenes; with warm starts, frames come in their order."""
+  if not settings.fit.warm_start:
+    return batches.new(workdir, wanted, size)
+  rounds: dict[int, list[str]] = {}
+  place: dict[str, int] = {}
+  for name, source in sources.items():
+    place[source.recording] = place.get(source.recording, -1) + 1
+    if name in wanted:
+      rounds.setdefault(place[source.recording], []).append(name)
+  return [p for k in sorted(rounds) for p in batches.new(workdir, rounds[k], size)]
+
+
+def start(
+  workdir: Workdir, settings: Settings, sources: Mapping[str, Source], prepared: Sequence[Prepared]
+) -> tuple[list[Prepared], bool]:
+  """The scenes of a batch, with the Gaussians of the frames before where there are such fits.
+
+  Returns:
+    the scenes, and whether all of them start so: only then is the short fit enough for the batch.
+  """
+  if not settings.fit.warm_start:
+    return list(prepared), False
+  before = predecessors(sources)
+  started = [_warmed(workdir, settings, before.get(p.source.name), p) for p in prepared]
+  warm = all(a.gaussians is not b.gaussians for a, b in zip(started, prepared, strict=True))
+  return started, warm
+
+
+def _warmed(workdir: Workdir, settings: Settings, name: str | None, one: Prepared) -> Prepared:
+  if name is None:
+    return one
+  try:
+    saved = fit_store.load_fit(workdir, name)
+    if model_name(saved.gaussians) != settings.fit.model:
+      raise InputError(name, "", f"a fit of {model_name(saved.gaussians)}")
+  except InputError as error:
+    logging.warning("%s: starts from its hull: %s", one.source.name, error)
+    return one
+  ratio = one.similarity.scale / saved.similarity.scale
+  shift = None
+  if settings.data.normalize == "none":  # elsewhere the animal's centre is the origin
+    old, new = np.asarray(saved.gaussians.means), np.asarray(one.gaussians.means)
+    shift = np.median(new, 0) - np.median(old, 0)
+  gaussians = start_warm(saved.gaussians, one.gaussians, ratio, shift)
+  return dataclasses.replace(one, gaussians=gaussians)

@@ -1,0 +1,296 @@
+"""What a finished fit becomes: a scene of the dataset, metrics, a picture."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+import time
+from collections.abc import Mapping, Sequence
+
+import jax
+import numpy as np
+
+from jaxsplat_mouse import metrics
+from jaxsplat_mouse.cameras import Cameras, generate_camera_poses
+from jaxsplat_mouse.dataset import manifest, sources, writer
+from jaxsplat_mouse.dataset.sources import Truth
+from jaxsplat_mouse.gaussians import Gaussians, model_name
+from jaxsplat_mouse.report import scene_pictures, turntable
+from jaxsplat_mouse.run.fit_store import SavedFit, render_key
+from jaxsplat_mouse.run.quality import compile_judge, judge_hull, quality_scores, sampling
+from jaxsplat_mouse.run.renders import (
+  Renders,
+  compile_render,
+  fetch_inputs,
+  fetch_orbit,
+  render_groups,
+  select,
+  start_inputs,
+  start_orbit,
+)
+from jaxsplat_mouse.run.settings import Settings
+from jaxsplat_mouse.run.workdir import Workdir
+from jaxsplat_mouse.runtime.compile_ahead import Ahead
+from jaxsplat_mouse.scene import Scene, unit
+
+_TRUTH_VIEWS = 8  # of the built-in mice, whose truth is made while one waits
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Rendered:
+  """What the device made of one fit, on the host.
+
+  Attributes:
+    orbit: uint8 RGBA (V, S, S, 4), the images of the dataset.
+    orbit_maps: `rgb`, `alpha`, `depth` of some of their pixels, for `quality_scores`.
+    inputs: `INPUT_MAPS` at the cameras of the photographs, empty outside what they saw.
+    hull: what `judge_hull` gave, where scores are wanted.
+    truth: held-out views, where they are scored at once.
+    truth_rgba: the fit at their cameras, uint8.
+    seconds: wall time.
+  """
+
+  orbit: np.ndarray
+  orbit_maps: dict[str, np.ndarray]
+  inputs: dict[str, np.ndarray]
+  hull: dict[str, np.ndarray] | None
+  truth: Truth | None
+  truth_rgba: list[np.ndarray]
+  seconds: float
+
+  @property
+  def nbytes(self) -> int:
+    """Host memory of the renders."""
+    maps = (*self.orbit_maps.values(), *self.inputs.values())
+    return sum(array.nbytes for array in (self.orbit, *maps, *self.truth_rgba))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Rendering:
+  """What the device was given to render of one fit.
+
+  Attributes:
+    scene: its views in the canonical frame.
+    orbit: the images of the dataset and maps of them.
+    orbit_step: views of the orbit from one map to the next.
+    inputs: maps at the cameras of the photographs.
+    hull: what `judge_hull` gave, where scores are wanted.
+    truth: held-out views, where they are scored at once.
+    truth_rgba: the fit at their cameras, uint8.
+    seconds: wall time until now.
+  """
+
+  scene: Scene
+  orbit: Renders
+  orbit_step: int
+  inputs: Renders
+  hull: dict[str, jax.Array] | None
+  truth: Truth | None
+  truth_rgba: list[np.ndarray]
+  seconds: float
+
+  @property
+  def nbytes(self) -> int:
+    """Memory of the device, and soon of the host."""
+    held = self.orbit.nbytes + self.inputs.nbytes
+    return held + sum(array.nbytes for array in self.truth_rgba)
+
+  def fetch(self) -> Rendered:
+    """Waits for the device and brings everything to the host; once."""
+    started = time.monotonic()
+    orbit, orbit_maps = fetch_orbit(self.orbit, self.orbit_step)
+    return Rendered(
+      orbit=orbit,
+      orbit_maps=orbit_maps,
+      inputs=_observed(fetch_inputs(self.inputs), self.scene),
+      hull=jax.device_get(self.hull),
+      truth=self.truth,
+      truth_rgba=self.truth_rgba,
+      seconds=self.seconds + time.monotonic() - started,
+    )
+
+
+def scene_bytes(scene: Scene) -> int:
+  """Host memory of a scene's views."""
+  return int(np.asarray(scene.images).nbytes + np.asarray(scene.alphas).nbytes)
+
+
+def render_fit(saved: SavedFit, scene: Scene, settings: Settings) -> Rendering:
+  """Gives the device all that is written of a fit to render.
+
+  Args:
+    saved: the fit.
+    scene: its views in the canonical frame.
+    settings: of the run.
+  """
+  started = time.monotonic()
+  truth = None
+  if saved.source.folder is None:
+    truth = sources.read_truth(saved.source, scene, num_views=_TRUTH_VIEWS)
+  cameras = _orbit(settings)
+  stride, step = sampling(cameras)
+  return Rendering(
+    scene=scene,
+    orbit=start_orbit(saved.gaussians, cameras, saved.filter_width, stride),
+    orbit_step=step,
+    inputs=start_inputs(saved.gaussians, real_cameras(scene), saved.filter_width),
+    hull=judge_hull(scene, cameras) if settings.report.quality else None,
+    truth=truth,
+    truth_rgba=render_truth(saved, truth) if truth else [],
+    seconds=time.monotonic() - started,
+  )
+
+
+def compile_ahead(ahead: Ahead, scene: Scene, gaussians: Gaussians, settings: Settings) -> None:
+  """Has the programs compiled that `render_fit` will run for a scene and its fit.
+
+  Args:
+    ahead: compiles them.
+    scene: its views in the canonical frame.
+    gaussians: (N,) of which most will be rendered.
+    settings: of the run.
+  """
+  rigs = {(c.width, c.height): c for c in (real_cameras(scene), _orbit(settings))}
+  for cameras in rigs.values():
+    compile_render(ahead, gaussians, cameras)
+  if settings.report.quality:
+    compile_judge(ahead, scene, _orbit(settings))
+
+
+def _quality(rendered: Rendered, scene: Scene, settings: Settings) -> dict[str, float]:
+  if not settings.report.quality:
+    return {}
+  inputs = {"alpha": _alpha(rendered.inputs), "depth": rendered.inputs["depth"]}
+  return quality_scores(scene, inputs, rendered.orbit_maps, _orbit(settings), rendered.hull)
+
+
+def _orbit(settings: Settings) -> Cameras:
+  return generate_camera_poses(**dataclasses.asdict(settings.render))
+
+
+def write_outputs(
+  workdir: Workdir,
+  settings: Settings,
+  saved: SavedFit,
+  scene: Scene,
+  recording: str,
+  rendered: Rendered,
+) -> manifest.SceneRecord:
+  """Writes a fit into the dataset, scores it and draws its contact sheet; takes no device.
+
+  Args:
+    workdir: where to.
+    settings: of the run.
+    saved: the fit.
+    scene: its views in the canonical frame.
+    recording: that it belongs to.
+    rendered: what came of `render_fit`.
+
+  Returns:
+    the scene's line for the manifest, which is not written here.
+
+  Raises:
+    OSError: the disk is full or not writable.
+  """
+  started = time.monotonic()
+  rgba = rendered.orbit
+  hashes = writer.write_scene(
+    workdir.dataset,
+    saved.name,
+    rgba,
+    _orbit(settings),
+    extra={"source": str(saved.source), "input_to_canonical": saved.similarity.to_json()},
+    png_level=settings.dataset.png_level,
+    overwrite=True,
+  )
+  scores = score_inputs(rendered.inputs, scene) | _quality(rendered, scene, settings)
+  if rendered.truth is not None:
+    novel = score_truth(rendered.truth, rendered.truth_rgba)[0]
+    scores |= {f"novel_{name}": value for name, value in novel.items()}
+  if settings.report.contact_sheets:
+    notes = f"{len(saved.gaussians.means):,} {model_name(saved.gaussians).upper()} Gaussians"
+    rows = scene_pictures.make_rows(own_rgba(scene), real_cameras(scene), rendered.inputs, rgba)
+    scene_pictures.save(workdir, saved.name, rows, notes, scores)
+  if settings.report.turntable:
+    turntable.save(workdir, saved.name, rgba)
+  output = rendered.seconds + time.monotonic() - started
+  seconds = {**saved.info.get("seconds", {}), "output": output}
+  return manifest.SceneRecord(
+    scene=saved.name,
+    status="done",
+    recording=recording,
+    metrics=dict(scores),
+    transform=saved.similarity.to_json(),
+    seconds={k: round(v, 3) for k, v in seconds.items()},
+    hashes=hashes,
+    extra={
+      "source": str(saved.source),
+      "digest": saved.digest,
+      "fit_key": saved.fit_key,
+      "render_key": render_key(settings),
+      "num_gaussians": len(saved.gaussians.means),
+      "bytes": _folder_bytes(workdir.dataset / saved.name),
+      "warnings": list(saved.info.get("warnings", ())),
+    },
+  )
+
+
+def _folder_bytes(folder: pathlib.Path) -> int:
+  return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def _observed(maps: dict[str, np.ndarray], scene: Scene) -> dict[str, np.ndarray]:
+  """`INPUT_MAPS`, empty outside what the photographs saw."""
+  outside = ~observed_pixels(scene)[np.asarray(scene.view_mask)]
+  return {**maps, "rgba": np.where(outside[..., None], np.uint8(0), maps["rgba"])}
+
+
+def _alpha(maps: Mapping[str, np.ndarray]) -> np.ndarray:
+  return maps["rgba"][..., 3] / np.float32(255)
+
+
+def observed_pixels(scene: Scene) -> np.ndarray:
+  """Which pixels (V, H, W) the cameras really saw."""
+  height, width = scene.alphas.shape[1:]
+  x, y = np.arange(width) + 0.5, np.arange(height)[:, None] + 0.5
+  x0, y0, x1, y1 = np.asarray(scene.frames).T[:, :, None, None]
+  return (x >= x0) & (x <= x1) & (y >= y0) & (y <= y1)
+
+
+def own_rgba(scene: Scene) -> np.ndarray:
+  """The photographs as straight RGBA (V, H, W, 4)."""
+  real = np.asarray(scene.view_mask)
+  images, alphas = np.asarray(scene.images)[real], np.asarray(scene.alphas)[real]
+  return unit(np.concatenate([images, alphas[..., None]], -1))
+
+
+def real_cameras(scene: Scene) -> Cameras:
+  """The cameras of the photographs, without those that pad the scene."""
+  return select(scene.cameras, np.asarray(scene.view_mask))
+
+
+def score_inputs(maps: Mapping[str, np.ndarray], scene: Scene) -> dict[str, float]:
+  """`input_*` metrics: how well a fit shows the photographs it was made from."""
+  rendered = maps["rgba"] / np.float32(255)
+  rows = [metrics.compare_view(a, b) for a, b in zip(rendered, own_rgba(scene), strict=True)]
+  return {f"input_{name}": value for name, value in metrics.average(rows).items()}
+
+
+def render_truth(saved: SavedFit, truth: Truth) -> list[np.ndarray]:
+  """A fit at the cameras of held-out views, uint8 RGBA."""
+  groups = []
+  for index, cameras in truth.groups:
+    moved = saved.similarity.world_to_camera(cameras.world_to_camera).astype(np.float32)
+    groups.append((index, dataclasses.replace(cameras, world_to_camera=moved)))
+  return render_groups(saved.gaussians, groups, saved.filter_width)
+
+
+def score_truth(
+  truth: Truth, rendered: Sequence[np.ndarray]
+) -> tuple[dict[str, float], list[dict[str, float]]]:
+  """Mean metrics of the views that are no input's, and metrics by view."""
+  rows = [
+    metrics.compare_view(a / np.float32(255), b) for a, b in zip(rendered, truth.rgba, strict=True)
+  ]
+  novel = [row for row, seen in zip(rows, truth.seen, strict=True) if not seen]
+  return metrics.average(novel), rows

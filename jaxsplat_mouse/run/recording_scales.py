@@ -1,0 +1,69 @@
+"""One scale per recording, measured once over all its scenes and then kept."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection
+
+from jaxsplat_mouse.canonical import recording_scale
+from jaxsplat_mouse.dataset.sources import Source
+from jaxsplat_mouse.errors import InputError
+from jaxsplat_mouse.io import atomic
+from jaxsplat_mouse.run.settings import Settings
+from jaxsplat_mouse.run.workdir import Workdir
+from jaxsplat_mouse.runtime.threads import read_all
+
+_FILE = "scales.json"
+
+
+def fix_scales(
+  workdir: Workdir,
+  settings: Settings,
+  found: Collection[Source],
+  wanted: Collection[str],
+  on_scene: Callable[[str], None],
+  measure: Callable[[Source], float],
+  threads: int = 1,
+) -> dict[str, float]:
+  """Canonical units per input unit by recording; empty where every scene has its own.
+
+  Args:
+    workdir: keeps them in `scales.json`.
+    settings: of the run.
+    found: all scenes.
+    wanted: recordings that need a scale.
+    on_scene: called with the name of every scene that is measured.
+    measure: radius of a scene's hull in input units, or InputError.
+    threads: scenes measured at a time.
+
+  Raises:
+    InputError: the file cannot be written: scenes of a later run could get another scale.
+  """
+  if settings.data.normalize != "recording":
+    return {}
+  path = workdir.path / _FILE
+  try:
+    scales = {str(k): float(v) for k, v in json.loads(path.read_text()).items()}
+  except (OSError, ValueError, AttributeError, TypeError):
+    scales = {}
+  todo = [s for s in found if s.recording not in scales and s.recording in wanted]
+
+  def measure_one(source: Source) -> float | None:
+    on_scene(source.name)
+    try:
+      return measure(source)
+    except InputError:  # told when its turn comes
+      return None
+
+  radii: dict[str, list[float]] = {}
+  for source, radius in read_all(todo, measure_one, threads):
+    if radius is not None:
+      radii.setdefault(source.recording, []).append(radius)
+  for recording, values in radii.items():
+    scales[recording] = recording_scale(values, settings.data.radius)
+  if radii:
+    try:
+      atomic.write_bytes(path, json.dumps(scales, indent=2).encode())
+    except OSError as error:
+      raise InputError(path, "", f"cannot be written ({error.strerror})") from None
+  return scales

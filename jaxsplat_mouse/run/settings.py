@@ -1,0 +1,280 @@
+"""The configuration as frozen dataclasses, checked once. Nothing else reads a ConfigDict.
+
+No field has a default here: the defaults stand in `configs/default.py`, in `fit.Config` and in
+`HullConfig`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from jaxsplat_mouse.dataset.gate import Rule, parse_rules
+from jaxsplat_mouse.fit.config import FitConfig
+from jaxsplat_mouse.visual_hull.hull import HullConfig
+
+# What may change from run to run of one workdir: how the work is done, not what comes out.
+FREE_KEYS = ("data.shard", "execution.", "batch.", "checkpoint.", "report.", "dataset.")
+# What changes the dataset but not the fits: scenes are rendered again from their Gaussians.
+RENDER_KEYS = ("render.", "dataset.png_level")
+
+
+class ConfigError(ValueError):
+  """A setting that cannot be used, told in one line that names its key."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Shard:
+  """One of several runs that share a workdir: every `count`-th scene from `index` on."""
+
+  index: int
+  count: int
+
+  def __str__(self) -> str:
+    """Fit for a folder's name."""
+    return f"{self.index}-of-{self.count}"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExecutionSettings:
+  """Where batches run: `local` or `ray`, the cluster's address and its number of workers."""
+
+  engine: str
+  address: str
+  workers: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataSettings:
+  """Where scenes come from; see `configs/default.py` for each field here and below."""
+
+  input: str
+  shard: Shard | None
+  normalize: str
+  radius: float
+  up: str
+  mice: int
+  mouse_image_size: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RenderSettings:
+  """The orbit that is rendered."""
+
+  num_views: int
+  elevation: float
+  distance: float
+  fov: float
+  image_size: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DatasetSettings:
+  """How the dataset is written."""
+
+  val_fraction: float
+  png_level: int
+  license: str
+  gate: tuple[Rule, ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BatchSettings:
+  """How many scenes are fitted together: a number, or None for what the device holds."""
+
+  scenes: int | None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CheckpointSettings:
+  """When a fit can stop, and how often it is saved.
+
+  Attributes:
+    steps: between two moments at which it can; 0 for about three seconds' worth.
+    seconds: at least, between two savings.
+  """
+
+  steps: int
+  seconds: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ReportSettings:
+  """What is drawn."""
+
+  contact_sheets: bool
+  quality: bool
+  turntable: bool
+  tensorboard: bool
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+  """Everything that a run is told."""
+
+  seed: int
+  data: DataSettings
+  hull: HullConfig
+  fit: FitConfig
+  render: RenderSettings
+  dataset: DatasetSettings
+  batch: BatchSettings
+  execution: ExecutionSettings
+  checkpoint: CheckpointSettings
+  report: ReportSettings
+
+  @classmethod
+  def from_config(cls, config: ConfigDict) -> Settings:
+    """Builds the settings from a config of `configs/`.
+
+    Raises:
+      ConfigError: a key that is not known or missing, or a value that cannot be used.
+    """
+    values = _to_plain(config)
+    sections = {f.name: _SECTIONS.get(f.name) for f in dataclasses.fields(cls)}
+    _check_names("", values, sections)
+    built: dict[str, Any] = {"seed": values["seed"]}
+    for name, section in sections.items():
+      if section is None:
+        continue
+      if not isinstance(values[name], Mapping):
+        raise ConfigError(f"{name}: {values[name]!r}, expected a section of keys")
+      given = dict(values[name])
+      if name == "hull":  # as many points as Gaussians: a key of its own could only disagree
+        given["num_points"] = dict(values["fit"]).get("num_gaussians")
+      _check_names(f"{name}.", given, [f.name for f in dataclasses.fields(section)])
+      if name == "batch":
+        given["scenes"] = _batch_scenes(given["scenes"])
+      try:
+        if name == "data":
+          given["shard"] = parse_shard(given["shard"])
+        if name == "dataset":
+          given["gate"] = parse_rules(given["gate"])
+        built[name] = section(**given)
+      except (ValueError, TypeError) as error:
+        raise ConfigError(str(error).splitlines()[0]) from None
+    settings = cls(**built)
+    _check_values(settings)
+    return settings
+
+
+_SECTIONS: dict[str, type] = {
+  "data": DataSettings,
+  "hull": HullConfig,
+  "fit": FitConfig,
+  "render": RenderSettings,
+  "dataset": DatasetSettings,
+  "batch": BatchSettings,
+  "execution": ExecutionSettings,
+  "checkpoint": CheckpointSettings,
+  "report": ReportSettings,
+}
+
+
+def flatten(config: ConfigDict | Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+  """Values by dotted key, as JSON would give them back."""
+  flat: dict[str, Any] = {}
+  for key, value in _to_plain(config).items():
+    if isinstance(value, Mapping):
+      flat |= flatten(value, f"{prefix}{key}.")
+    else:
+      flat[prefix + key] = json.loads(json.dumps(value))
+  return flat
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+  """Key -> (old, new) of two flat configs; None stands for a key that is not there."""
+  keys = sorted({*old, *new})
+  return {k: (old.get(k), new.get(k)) for k in keys if old.get(k) != new.get(k)}
+
+
+def closest(key: str, valid: Iterable[str]) -> str:
+  """`; did you mean ...?` with the most similar valid key, or nothing where none is similar."""
+  valid = list(valid)
+  found = difflib.get_close_matches(key, valid, 1, 0.6)
+  if not found:  # right name, wrong section
+    last = key.rpartition(".")[2]
+    names = {v.rpartition(".")[2]: v for v in valid}
+    found = [names[n] for n in difflib.get_close_matches(last, names, 1, 0.75)]
+  return f"; did you mean {found[0]}?" if found else ""
+
+
+def _to_plain(config: ConfigDict | Mapping[str, Any]) -> dict[str, Any]:
+  return config.to_dict() if isinstance(config, ConfigDict) else dict(config)
+
+
+def _check_names(prefix: str, values: Mapping[str, Any], valid: Iterable[str]) -> None:
+  valid = list(valid)
+  for name in values:
+    if name not in valid:
+      hint = closest(prefix + name, [prefix + v for v in valid])
+      raise ConfigError(f"{prefix}{name}: unknown key{hint}")
+  for name in valid:
+    if name not in values:
+      raise ConfigError(f"{prefix}{name}: missing; expected as in configs/default.py")
+
+
+def _batch_scenes(value: Any) -> int | None:
+  """`auto` as None; flags give numbers as text."""
+  if value == "auto":
+    return None
+  try:
+    return int(value)
+  except (TypeError, ValueError):
+    raise ConfigError(f"batch.scenes: {value!r}, expected 'auto' or a number") from None
+
+
+def parse_shard(text: str) -> Shard | None:
+  """`0/8` is the first of eight; empty is all.
+
+  Raises:
+    ValueError: anything else.
+  """
+  if not text:
+    return None
+  match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", str(text))
+  if not match or int(match[1]) >= int(match[2]):
+    raise ValueError(f"data.shard: {text!r}, expected I/N with I from 0 to N - 1, as 0/8")
+  return Shard(index=int(match[1]), count=int(match[2]))
+
+
+def _check_values(settings: Settings) -> None:
+  """Refuses what could only fail later, naming the key."""
+  ranges: list[tuple[str, Any, float, float]] = [
+    ("seed", settings.seed, 0, 2**32 - 1),
+    ("data.radius", settings.data.radius, 1e-3, 1e3),
+    ("data.mice", settings.data.mice, 1, 1_000_000),
+    ("data.mouse_image_size", settings.data.mouse_image_size, 16, 8192),
+    ("render.num_views", settings.render.num_views, 1, 999),
+    ("render.elevation", settings.render.elevation, -89, 89),
+    ("render.distance", settings.render.distance, 0.01, 1e4),
+    ("render.fov", settings.render.fov, 1, 170),
+    ("render.image_size", settings.render.image_size, 8, 8192),
+    ("dataset.val_fraction", settings.dataset.val_fraction, 0, 0.9),
+    ("dataset.png_level", settings.dataset.png_level, 0, 9),
+    ("execution.workers", settings.execution.workers, 0, 100_000),
+    ("checkpoint.steps", settings.checkpoint.steps, 0, 1_000_000),
+    ("checkpoint.seconds", settings.checkpoint.seconds, 0, 1e9),
+  ]
+  if settings.batch.scenes is not None:
+    ranges.append(("batch.scenes", settings.batch.scenes, 1, 100_000))
+  for key, value, low, high in ranges:
+    if not isinstance(value, (int, float)) or not low <= value <= high:
+      raise ConfigError(f"{key}: {value!r}, expected a number from {low:g} to {high:g}")
+  if settings.data.normalize not in ("scene", "recording", "none"):
+    raise ConfigError(
+      f"data.normalize: {settings.data.normalize!r}, expected 'scene', 'recording' or 'none'"
+    )
+  if settings.execution.engine not in ("local", "ray"):
+    raise ConfigError(f"execution.engine: {settings.execution.engine!r}, expected 'local' or 'ray'")
+  if settings.execution.engine == "ray" and settings.fit.warm_start:
+    raise ConfigError(
+      "fit.warm_start: frames must be fitted in their order, which execution.engine='ray' does not "
+      "keep; expected 'local'"
+    )

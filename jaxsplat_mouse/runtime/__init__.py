@@ -1,0 +1,1 @@
+"""Compiled programs, devices, threads, signals, progress: nothing here knows of scenes."""

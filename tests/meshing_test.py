@@ -1,0 +1,149 @@
+"""Meshes: fusion of exact depth gives the true surface back, specks vanish, files can be read."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxsplat_mouse import cameras, meshing
+from jaxsplat_mouse.gaussians import Gaussians2D
+from jaxsplat_mouse.io import ply
+from jaxsplat_mouse.procedural_mouse.mouse import (
+  make_mouse,
+  render_truth,
+  signed_distance,
+  truth_surface_points,
+)
+
+pytest.importorskip("skimage")
+
+_LOW, _HIGH = np.full(3, -0.9, np.float32), np.full(3, 0.9, np.float32)
+
+
+def _orbits(size: int = 96) -> cameras.Cameras:
+  rings = [cameras.generate_camera_poses(6, e, image_size=size) for e in (-40.0, 10.0, 55.0)]
+  return cameras.concatenate(rings)
+
+
+@pytest.fixture(scope="module")
+def mouse():
+  return make_mouse(0)
+
+
+@pytest.fixture(scope="module")
+def maps(mouse):
+  views = render_truth(mouse, _orbits(), samples=1, edge_samples=1)
+  rgb = views.images * views.alphas[..., None]
+  found = {"rgb": rgb, "alpha": views.alphas, "depth": views.depth}
+  return {name: jnp.asarray(value) for name, value in found.items()}
+
+
+def _fused(maps):
+  field, colors = meshing.fuse(maps, _orbits(), _LOW, _HIGH, 96, 0.06)
+  return np.asarray(field), np.asarray(colors)
+
+
+@pytest.fixture(scope="module")
+def solid(maps):
+  return meshing.extract(*_fused(maps), _LOW, _HIGH)
+
+
+def test_exact_depth_gives_the_true_surface(mouse, solid):
+  points, normals = meshing.sample_surface(solid, 4000)
+  errors = meshing.compare_surfaces(points, normals, *truth_surface_points(mouse, 4000))
+  assert errors["accuracy"] < 0.015
+  assert errors["completeness"] < 0.03  # the tail is thinner than a sample
+  assert errors["normal_error"] < 20
+  distance = signed_distance(mouse, solid.vertices)
+  assert np.median(np.abs(distance)) < 0.006
+
+
+def test_a_view_that_looks_through_the_animal_does_not_hollow_it(mouse, maps):
+  gap = {**maps, "alpha": maps["alpha"].at[7].set(0.0)}
+  points, normals = meshing.sample_surface(meshing.extract(*_fused(gap), _LOW, _HIGH), 4000)
+  errors = meshing.compare_surfaces(points, normals, *truth_surface_points(mouse, 4000))
+  assert errors["accuracy"] < 0.015
+  assert errors["normal_error"] < 25
+
+
+def test_normals_point_outward_and_colours_are_those_of_the_animal(maps, solid):
+  outward = (solid.normals * (solid.vertices - solid.vertices.mean(0))).sum(-1)
+  assert (outward > 0).mean() > 0.75
+  rgb, alpha = np.asarray(maps["rgb"]), np.asarray(maps["alpha"])
+  assert np.abs(solid.colors.mean(0) - rgb[alpha > 0.9].mean(0)).max() < 0.1
+
+
+def test_specks_are_left_out(maps, solid):
+  field, colors = _fused(maps)
+  field = field.copy()
+  field[3:6, 3:6, 3:6] = -1.0
+  again = meshing.extract(field, colors, _LOW, _HIGH)
+  assert len(again.vertices) == len(solid.vertices)
+
+
+def test_an_empty_field_has_no_surface():
+  with pytest.raises(ValueError, match="no surface"):
+    meshing.extract(np.ones((8, 8, 8)), np.zeros((8, 8, 8, 3)), _LOW, _HIGH)
+
+
+def test_distances_are_those_of_known_surfaces():
+  rng = np.random.default_rng(0)
+  normals = rng.normal(size=(3000, 3))
+  normals /= np.linalg.norm(normals, axis=1, keepdims=True)
+  errors = meshing.compare_surfaces(1.1 * normals, normals, normals, normals)
+  assert errors["accuracy"] == pytest.approx(0.1, abs=1e-3)
+  assert errors["normal_error"] == pytest.approx(0.0, abs=0.1)
+
+
+@pytest.mark.parametrize("ending", ["ply", "obj"])
+def test_written_meshes_read_back(solid, tmp_path, ending):
+  trimesh = pytest.importorskip("trimesh")
+  path = tmp_path / f"mouse.{ending}"
+  meshing.write_mesh(path, solid)
+  read = trimesh.load(path, process=False)
+  np.testing.assert_allclose(read.bounds, _bounds(solid), atol=1e-4)
+  colors = np.asarray(read.visual.vertex_colors)[:, :3] / 255
+  assert np.abs(colors.mean(0) - solid.colors.mean(0)).max() < 0.02
+
+
+def _bounds(solid: meshing.Mesh) -> np.ndarray:
+  return np.stack([solid.vertices.min(0), solid.vertices.max(0)])
+
+
+def _sphere_of_discs(count: int = 3000) -> Gaussians2D:
+  keys = jax.random.split(jax.random.key(0), 2)
+  normals = jax.random.normal(keys[0], (count, 3))
+  normals /= jnp.linalg.norm(normals, axis=1, keepdims=True)
+  # Half-way quaternion from +Z to the normal.
+  half = normals + jnp.array([0.0, 0.0, 1.0])
+  half /= jnp.linalg.norm(half, axis=1, keepdims=True)
+  quats = jnp.stack([half[:, 2], -half[:, 1], half[:, 0], jnp.zeros(count)], -1)
+  return Gaussians2D(
+    means=0.5 * normals,
+    log_scales=jnp.full((count, 2), np.log(0.04)),
+    quats=quats,
+    logit_opacities=jnp.full(count, 4.0),
+    sh=jnp.zeros((count, 1, 3)),
+  )
+
+
+@pytest.mark.slow
+def test_the_command_makes_a_mesh_of_a_fit(tmp_path):
+  pytest.importorskip("trimesh")
+  ply.write_gaussians(tmp_path / "splats.ply", _sphere_of_discs())
+  target = tmp_path / "sphere.ply"
+  command = [sys.executable, "-m", "jaxsplat_mouse.mesh", f"--gaussians={tmp_path / 'splats.ply'}"]
+  done = subprocess.run(
+    [*command, f"--output={target}", "--resolution=64"], capture_output=True, text=True
+  )
+  assert done.returncode == 0, done.stderr
+  import trimesh
+
+  radius = np.linalg.norm(trimesh.load(target).vertices, axis=1)
+  assert abs(np.median(radius) - 0.5) < 0.02
+  assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []

@@ -1,0 +1,58 @@
+"""The dataset card: counts, cameras, metrics, licence and gate, readable without the run."""
+
+from __future__ import annotations
+
+import pathlib
+
+import pytest
+import yaml
+
+from configs import default
+from jaxsplat_mouse.dataset import manifest, writer
+from jaxsplat_mouse.report import dataset_card
+from jaxsplat_mouse.run.settings import Settings
+from tests.report.report_fixtures import fake_run
+
+
+def write(tmp_path: pathlib.Path, **changes: object) -> str:
+  workdir = fake_run(tmp_path / "arena", 60, pictures=False)
+  config = default.get_config()
+  config.dataset.update(changes)
+  records = manifest.latest_records(workdir.dataset)
+  done = {name: r.recording for name, r in records.items() if r.status == "done"}
+  train, val = writer.split_scenes(done, val_fraction=0.1)
+  dataset_card.write_card(workdir, Settings.from_config(config), records, train, val)
+  return (workdir.dataset / "README.md").read_text()
+
+
+def test_a_card_says_what_the_dataset_is(tmp_path: pathlib.Path) -> None:
+  text = write(tmp_path, license="CC-BY-4.0")
+  head = yaml.safe_load(text.split("---\n")[1])
+  assert head["license"] == "cc-by-4.0" and head["size_categories"] == ["n<1K"]
+  for part in (
+    "| `train.txt` | 51 | 1632 | 11 |",
+    "| `val.txt` | 5 | 160 | 1 |",
+    "2 scenes were written but rejected",
+    "286 MB",
+    "fx = fy = 548.9938",
+    "1.259 units",
+    "| novel fg PSNR | 56 |",
+    "input_iou ≥ 0.5",
+    "python -m jaxsplat_mouse.main --config=configs/2dgs.py --workdir=arena",
+    "Licence: CC-BY-4.0",
+  ):
+    assert part in text, part
+
+
+def test_a_missing_licence_is_said(tmp_path: pathlib.Path) -> None:
+  text = write(tmp_path)
+  assert "license" not in yaml.safe_load(text.split("---\n")[1])
+  assert "Licence: not stated" in text
+
+
+@pytest.mark.parametrize(
+  ("scenes", "text"),
+  [(0, "n<1K"), (1600, "1K<n<10K"), (10_000, "10K<n<100K"), (10**6, "100K<n<1M")],
+)
+def test_size_categories(scenes: int, text: str) -> None:
+  assert dataset_card._size_category(scenes) == text

@@ -1,0 +1,117 @@
+"""Settings: every key of the configs is known, everything else is told by name."""
+
+from __future__ import annotations
+
+import pathlib
+import runpy
+
+import pytest
+from ml_collections import ConfigDict
+
+from configs import default
+from jaxsplat_mouse.run.settings import ConfigError, Settings, closest, differences, flatten
+
+CONFIGS = sorted((pathlib.Path(__file__).resolve().parents[2] / "configs").glob("*.py"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("variant", ["", "preview"])
+def test_every_config_is_usable(path: pathlib.Path, variant: str) -> None:
+  module = runpy.run_path(str(path))
+  settings = Settings.from_config(module["get_config"](variant))
+  if path.stem != "default":
+    assert settings.fit.model == path.stem.removeprefix("seed_")
+  if not variant:
+    assert 500 <= settings.fit.iterations <= 2000
+  if path.stem.startswith("seed") and not variant:
+    fit = settings.fit
+    rates = (fit.lr_position, fit.lr_feature, fit.lr_opacity, fit.lr_scaling, fit.lr_rotation)
+    assert rates == (0.001, 0.01, 0.05, 0.005, 0.001)
+    assert fit.iterations == {"3dgs": 1000, "2dgs": 1500}[fit.model]
+    assert (fit.depth_weight, fit.normal_weight) == ((0.1, 0.05) if "2" in fit.model else (0, 0))
+    assert fit.initialization == "random" and fit.mask_weight == 0 and fit.relocate_every == 0
+  assert "python -m jaxsplat_mouse.main --config=configs/" in module["__doc__"]
+
+
+def test_the_keys_of_the_interface_are_there() -> None:
+  flat = flatten(default.get_config())
+  expected = {
+    "data.input": "",
+    "data.normalize": "scene",
+    "fit.num_gaussians": 20_000,
+    "render.num_views": 32,
+    "render.elevation": 20.0,
+    "render.distance": 2.7,
+    "render.image_size": 512,
+    "batch.scenes": "auto",
+    "seed": 0,
+  }
+  assert {key: flat[key] for key in expected} == expected
+  names = ("position", "feature", "opacity", "scaling", "rotation")
+  assert {f"fit.lr_{name}" for name in names} <= set(flat)
+
+
+def test_an_unknown_variant_is_told() -> None:
+  with pytest.raises(ValueError, match="'prevew': expected preview"):
+    default.get_config("prevew")
+
+
+def changed(key: str, value: object) -> ConfigDict:
+  config = default.get_config()
+  with config.unlocked(), config.ignore_type():
+    section, _, name = key.rpartition(".")
+    (config[section] if section else config)[name] = value
+  return config
+
+
+@pytest.mark.parametrize(
+  ("key", "value", "message"),
+  [
+    ("fit.iteratons", 3, r"fit\.iteratons: unknown key; did you mean fit\.iterations\?"),
+    ("rendr", ConfigDict(), r"rendr: unknown key; did you mean render\?"),
+    ("fit.model", "4dgs", r"fit\.model: '4dgs', expected"),
+    ("batch.scenes", "many", r"batch\.scenes: 'many', expected 'auto' or a number"),
+    ("batch.scenes", "0", r"batch\.scenes: 0, expected a number from 1"),
+    ("data.normalize", "frame", r"data\.normalize: 'frame', expected 'scene'"),
+    ("render.image_size", 4, r"render\.image_size: 4, expected a number from 8 to 8192"),
+    ("render.elevation", float("nan"), r"render\.elevation: nan, expected a number"),
+    ("seed", -1, r"seed: -1, expected a number"),
+    ("render", 3, r"render: 3, expected a section"),
+  ],
+)
+def test_what_cannot_be_used_is_told_by_name(key: str, value: object, message: str) -> None:
+  with pytest.raises(ConfigError, match=message):
+    Settings.from_config(changed(key, value))
+
+
+def test_warm_starts_are_refused_on_a_cluster() -> None:
+  config = changed("execution.engine", "ray")
+  Settings.from_config(config)
+  config.fit.warm_start = True
+  with pytest.raises(ConfigError, match=r"fit\.warm_start: .*expected 'local'"):
+    Settings.from_config(config)
+
+
+def test_a_missing_key_is_told() -> None:
+  config = default.get_config()
+  with config.unlocked():
+    del config.render["fov"]
+  with pytest.raises(ConfigError, match=r"render\.fov: missing"):
+    Settings.from_config(config)
+
+
+def test_batch_scenes_from_flags_is_text() -> None:
+  assert Settings.from_config(changed("batch.scenes", "16")).batch.scenes == 16
+  assert Settings.from_config(default.get_config()).batch.scenes is None
+
+
+def test_closest_finds_the_right_name_in_the_wrong_section() -> None:
+  assert closest("iterations", ["fit.iterations", "seed"]) == "; did you mean fit.iterations?"
+  assert closest("colour", ["fit.iterations", "seed"]) == ""
+
+
+def test_differences_of_flat_configs() -> None:
+  assert differences({"a": 1, "b": [1, 2]}, {"a": 1, "b": [1, 3], "c": 0}) == {
+    "b": ([1, 2], [1, 3]),
+    "c": (None, 0),
+  }
