@@ -20,6 +20,10 @@ class InputError(ValueError):
     super().__init__(": ".join(part for part in (self.path, field, problem) if part))
 
 
+class ConfigError(ValueError):
+  """A setting that cannot be used; the message is one line that names its key."""
+
+
 def short(value: object) -> str:
   """The value as text for a message, cut to 60 characters."""
   text = repr(value)

@@ -13,7 +13,7 @@ from types import ModuleType
 import numpy as np
 
 from jaxsplat_mouse.dataset.manifest import SceneRecord
-from jaxsplat_mouse.run.settings import ConfigError
+from jaxsplat_mouse.errors import ConfigError
 from jaxsplat_mouse.run.workdir import Workdir
 
 

@@ -9,9 +9,9 @@ import types
 import numpy as np
 from absl import logging
 
+from jaxsplat_mouse.errors import ConfigError
 from jaxsplat_mouse.io import atomic
 from jaxsplat_mouse.report import contact_sheet
-from jaxsplat_mouse.run.settings import ConfigError
 from jaxsplat_mouse.run.workdir import Workdir
 
 TURNTABLES = "turntables"

@@ -22,12 +22,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from jaxsplat_mouse.dataset.sources import Source
-from jaxsplat_mouse.errors import InputError
+from jaxsplat_mouse.errors import ConfigError, InputError
 from jaxsplat_mouse.run import batches
 from jaxsplat_mouse.run.batches import Plan
 from jaxsplat_mouse.run.fitting import FitError
 from jaxsplat_mouse.run.ray_worker import Outcome, RemoteWorker, Scenes, Shapes
-from jaxsplat_mouse.run.settings import ConfigError, Settings
+from jaxsplat_mouse.run.settings import Settings
 from jaxsplat_mouse.run.work import Work
 from jaxsplat_mouse.run.workdir import Workdir
 from jaxsplat_mouse.run.worker import Events

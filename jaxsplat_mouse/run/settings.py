@@ -16,6 +16,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from jaxsplat_mouse.dataset.gate import Rule, parse_rules
+from jaxsplat_mouse.errors import ConfigError
 from jaxsplat_mouse.fit.config import FitConfig
 from jaxsplat_mouse.visual_hull.hull import HullConfig
 
@@ -23,10 +24,6 @@ from jaxsplat_mouse.visual_hull.hull import HullConfig
 FREE_KEYS = ("data.shard", "execution.", "batch.", "checkpoint.", "report.", "dataset.")
 # What changes the dataset but not the fits: scenes are rendered again from their Gaussians.
 RENDER_KEYS = ("render.", "dataset.png_level")
-
-
-class ConfigError(ValueError):
-  """A setting that cannot be used, told in one line that names its key."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

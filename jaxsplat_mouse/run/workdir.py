@@ -30,10 +30,9 @@ from typing import IO, Any
 from absl import logging
 
 from jaxsplat_mouse import __version__
-from jaxsplat_mouse.errors import InputError
+from jaxsplat_mouse.errors import ConfigError, InputError
 from jaxsplat_mouse.io import atomic
 from jaxsplat_mouse.run import settings as settings_lib
-from jaxsplat_mouse.run.settings import ConfigError
 
 _LIBRARIES = ("jax", "jaxlib", "numpy", "optax", "orbax-checkpoint", "pillow")
 _RUNS_KEPT = 50

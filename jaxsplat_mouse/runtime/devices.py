@@ -12,7 +12,7 @@ from typing import Any
 import jax
 from absl import logging
 
-from jaxsplat_mouse.run.settings import ConfigError
+from jaxsplat_mouse.errors import ConfigError
 from jaxsplat_mouse.runtime import programs
 
 _SCENE_BYTES_PER_GAUSSIAN = 16_000  # of the temporaries of one scene's step, generously

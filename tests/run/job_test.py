@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 
 from jaxsplat_mouse.dataset import manifest, writer
-from jaxsplat_mouse.errors import InputError
+from jaxsplat_mouse.errors import ConfigError, InputError
 from jaxsplat_mouse.fit.config import FitConfig
 from jaxsplat_mouse.fit.loop import FitState
 from jaxsplat_mouse.io import ply
-from jaxsplat_mouse.run import fitting, job, outputs, settings, worker
+from jaxsplat_mouse.run import fitting, job, outputs, worker
 from jaxsplat_mouse.run import scene_input as prepare_module
 from jaxsplat_mouse.run.workdir import Workdir
 from jaxsplat_mouse.runtime import devices
@@ -392,7 +392,7 @@ def test_another_recipe_in_the_same_workdir_is_refused(
   Workdir(tmp_path / "w").make()
   assert job.run(config, tmp_path / "w") == 0
   config.fit.lr_feature = 0.5
-  with pytest.raises(settings.ConfigError, match=r"fit\.lr_feature 0\.005 -> 0\.5"):
+  with pytest.raises(ConfigError, match=r"fit\.lr_feature 0\.005 -> 0\.5"):
     job.run(config, tmp_path / "w")
 
 

@@ -12,8 +12,8 @@ import time
 import pytest
 
 from jaxsplat_mouse.dataset import manifest
+from jaxsplat_mouse.errors import ConfigError
 from jaxsplat_mouse.run import job
-from jaxsplat_mouse.run.settings import ConfigError
 from tests.run_fixtures import CONFIG_FILE, results, tiny_config, write_mice
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]

@@ -9,7 +9,8 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import default
-from jaxsplat_mouse.run.settings import ConfigError, Settings, closest, differences, flatten
+from jaxsplat_mouse.errors import ConfigError
+from jaxsplat_mouse.run.settings import Settings, closest, differences, flatten
 
 CONFIGS = sorted((pathlib.Path(__file__).resolve().parents[2] / "configs").glob("*.py"))
 

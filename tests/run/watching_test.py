@@ -13,13 +13,12 @@ import pytest
 
 from jaxsplat_mouse.cameras import generate_camera_poses
 from jaxsplat_mouse.dataset.manifest import SceneRecord
-from jaxsplat_mouse.errors import InputError
+from jaxsplat_mouse.errors import ConfigError, InputError
 from jaxsplat_mouse.gaussians import Gaussians2D
 from jaxsplat_mouse.procedural_mouse.scenes import input_cameras
 from jaxsplat_mouse.report import turntable
 from jaxsplat_mouse.report.tensorboard import Scalars
 from jaxsplat_mouse.run import job, splat_viewer
-from jaxsplat_mouse.run.settings import ConfigError
 from jaxsplat_mouse.run.workdir import Workdir
 from tests.run_fixtures import tiny_config
 

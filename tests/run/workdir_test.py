@@ -10,9 +10,8 @@ import sys
 
 import pytest
 
-from jaxsplat_mouse.errors import InputError
+from jaxsplat_mouse.errors import ConfigError, InputError
 from jaxsplat_mouse.run import workdir as workdir_module
-from jaxsplat_mouse.run.settings import ConfigError
 from jaxsplat_mouse.run.workdir import Workdir
 
 FLAT = {"seed": 0, "fit.iterations": 10, "render.image_size": 64, "batch.scenes": "auto"}
