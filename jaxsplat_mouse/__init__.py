@@ -45,16 +45,16 @@ __all__ = [
 # Public name -> (module of this package, name there).
 _EXPORTS = {
   "Cameras": ("cameras", "Cameras"),
-  "FitConfig": ("fit", "Config"),
+  "FitConfig": ("fit.config", "FitConfig"),
   "Gaussians2D": ("gaussians", "Gaussians2D"),
   "Gaussians3D": ("gaussians", "Gaussians3D"),
   "InputError": ("errors", "InputError"),
   "Scene": ("scene", "Scene"),
-  "fit_scene": ("fit", "fit_scene"),
-  "fit_scenes": ("fit", "fit_scenes"),
+  "fit_scene": ("fit.loop", "fit_scene"),
+  "fit_scenes": ("fit.loop", "fit_scenes"),
   "generate_camera_poses": ("cameras", "generate_camera_poses"),
-  "load_scene": ("sources", "load_scene"),
-  "render_views": ("render", "render_views"),
+  "load_scene": ("dataset.sources", "load_scene"),
+  "render_views": ("rendering", "render_views"),
 }
 
 

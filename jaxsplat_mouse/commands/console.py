@@ -13,7 +13,7 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from jaxsplat_mouse.errors import ConfigError, InputError
-from jaxsplat_mouse.run.settings import closest, flatten
+from jaxsplat_mouse.run.config_keys import closest, flatten
 
 FAILED, INTERRUPTED = 1, 130
 CONFIG_DEFAULT = "configs/2dgs.py"

@@ -19,9 +19,10 @@ from jaxsplat_mouse.errors import InputError
 from jaxsplat_mouse.report import dataset_card, page, turntable
 from jaxsplat_mouse.report.tensorboard import Scalars
 from jaxsplat_mouse.run import batches, engines, frame_order
+from jaxsplat_mouse.run.config_keys import flatten
 from jaxsplat_mouse.run.ledger import Ledger
 from jaxsplat_mouse.run.recording_scales import fix_scales
-from jaxsplat_mouse.run.settings import Settings, flatten
+from jaxsplat_mouse.run.settings import Settings
 from jaxsplat_mouse.run.work import Engine, Work
 from jaxsplat_mouse.run.workdir import Workdir
 from jaxsplat_mouse.runtime.progress import Progress, format_metric, format_seconds, metric_title

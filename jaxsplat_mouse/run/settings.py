@@ -7,8 +7,6 @@ No field has a default here: the defaults stand in `configs/default.py`, in `fit
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import json
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -18,6 +16,7 @@ from ml_collections import ConfigDict
 from jaxsplat_mouse.dataset.gate import Rule, parse_rules
 from jaxsplat_mouse.errors import ConfigError
 from jaxsplat_mouse.fit.config import FitConfig
+from jaxsplat_mouse.run.config_keys import closest, to_plain
 from jaxsplat_mouse.visual_hull.hull import HullConfig
 
 # What may change from run to run of one workdir: how the work is done, not what comes out.
@@ -133,7 +132,7 @@ class Settings:
     Raises:
       ConfigError: a key that is not known or missing, or a value that cannot be used.
     """
-    values = _to_plain(config)
+    values = to_plain(config)
     sections = {f.name: _SECTIONS.get(f.name) for f in dataclasses.fields(cls)}
     _check_names("", values, sections)
     built: dict[str, Any] = {"seed": values["seed"]}
@@ -172,38 +171,6 @@ _SECTIONS: dict[str, type] = {
   "checkpoint": CheckpointSettings,
   "report": ReportSettings,
 }
-
-
-def flatten(config: ConfigDict | Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-  """Values by dotted key, as JSON would give them back."""
-  flat: dict[str, Any] = {}
-  for key, value in _to_plain(config).items():
-    if isinstance(value, Mapping):
-      flat |= flatten(value, f"{prefix}{key}.")
-    else:
-      flat[prefix + key] = json.loads(json.dumps(value))
-  return flat
-
-
-def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-  """Key -> (old, new) of two flat configs; None stands for a key that is not there."""
-  keys = sorted({*old, *new})
-  return {k: (old.get(k), new.get(k)) for k in keys if old.get(k) != new.get(k)}
-
-
-def closest(key: str, valid: Iterable[str]) -> str:
-  """`; did you mean ...?` with the most similar valid key, or nothing where none is similar."""
-  valid = list(valid)
-  found = difflib.get_close_matches(key, valid, 1, 0.6)
-  if not found:  # right name, wrong section
-    last = key.rpartition(".")[2]
-    names = {v.rpartition(".")[2]: v for v in valid}
-    found = [names[n] for n in difflib.get_close_matches(last, names, 1, 0.75)]
-  return f"; did you mean {found[0]}?" if found else ""
-
-
-def _to_plain(config: ConfigDict | Mapping[str, Any]) -> dict[str, Any]:
-  return config.to_dict() if isinstance(config, ConfigDict) else dict(config)
 
 
 def _check_names(prefix: str, values: Mapping[str, Any], valid: Iterable[str]) -> None:

@@ -33,6 +33,7 @@ from jaxsplat_mouse import __version__
 from jaxsplat_mouse.errors import ConfigError, InputError
 from jaxsplat_mouse.io import atomic
 from jaxsplat_mouse.run import settings as settings_lib
+from jaxsplat_mouse.run.config_keys import differences
 
 _LIBRARIES = ("jax", "jaxlib", "numpy", "optax", "orbax-checkpoint", "pillow")
 _RUNS_KEPT = 50
@@ -145,7 +146,7 @@ class Workdir:
       InputError: `config.json` cannot be read or written.
     """
     old = self.read_record()
-    changed = settings_lib.differences(old["config"], flat) if old else {}
+    changed = differences(old["config"], flat) if old else {}
     fixed = {
       key: pair
       for key, pair in changed.items()

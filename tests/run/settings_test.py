@@ -10,7 +10,8 @@ from ml_collections import ConfigDict
 
 from configs import default
 from jaxsplat_mouse.errors import ConfigError
-from jaxsplat_mouse.run.settings import Settings, closest, differences, flatten
+from jaxsplat_mouse.run.config_keys import closest, differences, flatten
+from jaxsplat_mouse.run.settings import Settings
 
 CONFIGS = sorted((pathlib.Path(__file__).resolve().parents[2] / "configs").glob("*.py"))
 
