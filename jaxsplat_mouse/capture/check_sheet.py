@@ -15,7 +15,7 @@ from jaxsplat_mouse.capture.calibration import GOOD, CalibrationReport, Sample
 from jaxsplat_mouse.capture.crops import Crop, Cutter
 from jaxsplat_mouse.capture.rig import Rig
 from jaxsplat_mouse.io import atomic
-from jaxsplat_mouse.report.contact_sheet import Row, draw_sheet
+from jaxsplat_mouse.report.contact_sheet import SheetRow, draw_sheet
 
 PNG, HTML = "check.png", "check.html"
 _CELL = 210  # pixels of a view on the sheet
@@ -80,7 +80,7 @@ def _verdict(report: CalibrationReport) -> str:
   return f"{text}: expected above {GOOD}{blame}"
 
 
-def _sample_rows(cutter: Cutter, sample: Sample, views: Sequence[int]) -> list[Row]:
+def _sample_rows(cutter: Cutter, sample: Sample, views: Sequence[int]) -> list[SheetRow]:
   """Three rows of one moment; a camera without a picture leaves a blank."""
   moment = int(cutter.capture.moments[sample.index])
   crops = {crop.view: (i, crop) for i, crop in enumerate(sample.crops)}
@@ -101,7 +101,7 @@ def _sample_rows(cutter: Cutter, sample: Sample, views: Sequence[int]) -> list[R
       ]
     for row, cell in zip(rows.values(), cells, strict=True):
       row.append(cell)
-  return [Row(label, cells) for label, cells in rows.items()]
+  return [SheetRow(label, cells) for label, cells in rows.items()]
 
 
 def _shrunk(image: np.ndarray) -> np.ndarray:

@@ -19,7 +19,7 @@ _HEAT = np.array([[255, 255, 255], [253, 218, 148], [240, 128, 60], [178, 34, 34
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
+class SheetRow:
   """One row of a sheet: a label and views, uint8 (H, W, 3) of any sizes."""
 
   label: str
@@ -27,7 +27,7 @@ class Row:
 
 
 def draw_sheet(
-  title: str, notes: str, rows: Sequence[Row], captions: Sequence[str] = (), cell: int = 168
+  title: str, notes: str, rows: Sequence[SheetRow], captions: Sequence[str] = (), cell: int = 168
 ) -> Image.Image:
   """A sheet with a title, rows of views cut to squares of `cell` pixels, and column captions.
 
@@ -96,7 +96,7 @@ def animal_box(alphas: Sequence[np.ndarray], margin: float = 0.08) -> tuple[int,
   return x0, y0, min(width, int(middle[0] + half)), min(height, int(middle[1] + half))
 
 
-def on_white(rgba: np.ndarray) -> np.ndarray:
+def rgba_to_rgb(rgba: np.ndarray) -> np.ndarray:
   """Straight RGBA (H, W, 4), uint8 or in [0, 1], on white as uint8 (H, W, 3)."""
   rgba = rgba / np.float32(255) if rgba.dtype == np.uint8 else np.asarray(rgba, np.float32)
   return _to_bytes(rgba[..., :3] * rgba[..., 3:] + 1 - rgba[..., 3:])

@@ -11,7 +11,7 @@ from absl import logging
 from jaxsplat_mouse.cameras import Cameras
 from jaxsplat_mouse.io import atomic
 from jaxsplat_mouse.report import contact_sheet
-from jaxsplat_mouse.report.contact_sheet import Row
+from jaxsplat_mouse.report.contact_sheet import SheetRow
 from jaxsplat_mouse.run.workdir import Workdir
 
 SHEETS, THUMBS = "sheets", "thumbs"
@@ -23,7 +23,7 @@ _QUALITY = 90  # of the JPEGs; colour is kept at full resolution
 
 def make_rows(
   photographs: np.ndarray, cameras: Cameras, maps: Mapping[str, np.ndarray], orbit: np.ndarray
-) -> list[Row]:
+) -> list[SheetRow]:
   """Photographs, renders, depth, normals, and new views of one scene, cut to the animal.
 
   Args:
@@ -41,17 +41,17 @@ def make_rows(
     cut = np.s_[y0:y1, x0:x1]
     alpha, depth = rendered[i][cut][..., 3] / np.float32(255), maps["depth"][i][cut]
     pose = np.asarray(cameras.world_to_camera)[i]
-    views["photograph"].append(contact_sheet.on_white(photographs[i][cut]))
-    views["render"].append(contact_sheet.on_white(rendered[i][cut]))
+    views["photograph"].append(contact_sheet.rgba_to_rgb(photographs[i][cut]))
+    views["render"].append(contact_sheet.rgba_to_rgb(rendered[i][cut]))
     views["depth"].append(contact_sheet.color_depth(depth, alpha, *_depth_range(depth, alpha)))
     views["normal"].append(contact_sheet.color_normal(maps["normal"][i][cut], alpha, pose))
   new = np.linspace(0, len(orbit), len(picked), endpoint=False).astype(int)
   views["new view"] = [_cut_on_white(orbit[i]) for i in new]
-  return [Row(label, images) for label, images in views.items()]
+  return [SheetRow(label, images) for label, images in views.items()]
 
 
 def save(
-  workdir: Workdir, name: str, rows: Sequence[Row], notes: str, scores: Mapping[str, float]
+  workdir: Workdir, name: str, rows: Sequence[SheetRow], notes: str, scores: Mapping[str, float]
 ) -> None:
   """Writes a scene's pictures into the report; a scene is done without them.
 
@@ -81,7 +81,7 @@ def save(
 def _cut_on_white(rgba: np.ndarray) -> np.ndarray:
   """The animal of a uint8 RGBA view on white."""
   x0, y0, x1, y1 = contact_sheet.animal_box([rgba[..., 3] / 255.0])
-  return contact_sheet.on_white(rgba[y0:y1, x0:x1])
+  return contact_sheet.rgba_to_rgb(rgba[y0:y1, x0:x1])
 
 
 def _depth_range(depth: np.ndarray, alpha: np.ndarray) -> tuple[float, float]:

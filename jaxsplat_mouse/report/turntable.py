@@ -59,7 +59,7 @@ def encode(rgba: np.ndarray) -> bytes:
     stream = container.add_stream("libx264", rate=_FRAMES_PER_SECOND, options={"crf": _QUALITY})
     stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
     for view in rgba:
-      image = contact_sheet.on_white(view)[:height, :width]
+      image = contact_sheet.rgba_to_rgb(view)[:height, :width]
       frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
       container.mux(stream.encode(frame))
     container.mux(stream.encode())

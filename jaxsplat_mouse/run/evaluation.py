@@ -222,14 +222,14 @@ def _draw(
   for truth, rendered in pairs:
     box = contact_sheet.animal_box([truth[..., 3], rendered[..., 3] / 255.0])
     cut = np.s_[box[1] : box[3], box[0] : box[2]]
-    real, made = contact_sheet.on_white(truth[cut]), contact_sheet.on_white(rendered[cut])
+    real, made = contact_sheet.rgba_to_rgb(truth[cut]), contact_sheet.rgba_to_rgb(rendered[cut])
     rows["truth"].append(real)
     rows["render"].append(made)
     rows["error"].append(contact_sheet.color_error(made, real))
   notes = f"{one.kind}: fg PSNR {one.novel.get('fg_psnr', np.nan):.2f} dB   ·   "
   notes += f"IoU {one.novel.get('iou', np.nan):.4f}   ·   error: white 0, darkest 0.25"
   sheet = contact_sheet.draw_sheet(
-    one.scene, notes, [contact_sheet.Row(k, v) for k, v in rows.items()], captions
+    one.scene, notes, [contact_sheet.SheetRow(k, v) for k, v in rows.items()], captions
   )
   buffer = io.BytesIO()
   sheet.save(buffer, "PNG")

@@ -165,7 +165,7 @@ class Content:
       scene = read_canonical(saved.source, saved.similarity)
     except InputError as error:
       return splats, [], str(error)
-    photographs = [contact_sheet.on_white(view) for view in own_rgba(scene)]
+    photographs = [contact_sheet.rgba_to_rgb(view) for view in own_rgba(scene)]
     return splats, to_frusta(real_cameras(scene), photographs), ""
 
 

@@ -7,7 +7,7 @@ import pathlib
 import numpy as np
 
 from jaxsplat_mouse.report import contact_sheet, scene_pictures
-from jaxsplat_mouse.report.contact_sheet import Row
+from jaxsplat_mouse.report.contact_sheet import SheetRow
 from jaxsplat_mouse.run.workdir import Workdir
 
 
@@ -16,7 +16,7 @@ def flat(color: tuple[int, int, int], height: int = 30, width: int = 20) -> np.n
 
 
 def test_a_sheet_shows_every_view_in_its_place() -> None:
-  rows = [Row("a", [flat((255, 0, 0)), flat((0, 255, 0))]), Row("b", [flat((0, 0, 255))])]
+  rows = [SheetRow("a", [flat((255, 0, 0)), flat((0, 255, 0))]), SheetRow("b", [flat((0, 0, 255))])]
   sheet = np.asarray(contact_sheet.draw_sheet("scene", "notes", rows, ["one", "two"], cell=60))
   assert (sheet[0, 0] == 255).all() and (sheet[-1, -1] == 255).all()
   found = {
@@ -73,7 +73,9 @@ def test_a_strip_holds_views_side_by_side() -> None:
 def test_a_scene_without_room_for_pictures_is_no_error(tmp_path: pathlib.Path) -> None:
   workdir = Workdir(tmp_path / "w")
   workdir.make()
-  rows = [Row(label, [flat((9, 9, 9))]) for label in ("photograph", "render", "normal", "new view")]
+  rows = [
+    SheetRow(label, [flat((9, 9, 9))]) for label in ("photograph", "render", "normal", "new view")
+  ]
   scene_pictures.save(workdir, "a", rows, "notes", {})
   assert {p.parent.name for p in workdir.report.glob("*/a.jpg")} == {"sheets", "thumbs"}
   (workdir.report / "sheets" / "a.jpg").unlink()
