@@ -51,7 +51,7 @@ def run(settings: PrepareOptions, capture: Capture, console: Console | None = No
   found = _found(settings, names, before)
   pending = [i for i in names if i not in found]
   with (
-    Progress(len(names), len(names) - len(pending), console) as progress,
+    Progress("scenes", len(names), len(names) - len(pending), console) as progress,
     Feed(capture, settings.specks, settings.grow) as feed,
     StopRequest() as stop,
     open_cameras(capture, feed, frames[indices], progress, settings.without) as cutter,
@@ -74,7 +74,7 @@ def check(settings: PrepareOptions, capture: Capture, console: Console | None = 
   frames = shift_frames(capture, settings.offsets)
   _make_folder(settings)
   with (
-    Progress(1, 0, console) as progress,
+    Progress("scenes", 1, 0, console) as progress,
     Feed(capture, settings.specks, settings.grow) as feed,
     open_cameras(capture, feed, frames[indices], progress, settings.without) as cutter,
   ):
@@ -257,7 +257,7 @@ class _Job:
     if last is None:
       return
     moment = self.moments[last[0]] = last[1].result()
-    self.progress.scene_ended()
+    self.progress.item_ended()
     if moment.status == FAILED:
       self.progress.line(f"failed: {moment.scene}: {moment.problems[-1]}")
     if time.monotonic() - self.saved > _SAVE_SECONDS:

@@ -29,10 +29,10 @@ from rich.table import Table
 from jaxsplat_mouse import metrics
 from jaxsplat_mouse.commands import console
 from jaxsplat_mouse.errors import InputError
+from jaxsplat_mouse.report.formatting import format_metric, metric_title
 from jaxsplat_mouse.run.evaluation import Evaluation, evaluate
 from jaxsplat_mouse.run.workdir import Workdir
 from jaxsplat_mouse.runtime import devices
-from jaxsplat_mouse.runtime.progress import format_metric, metric_title
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "The folder of a run of jaxsplat_mouse.main.")
 _TARGETS = flags.DEFINE_string("targets", None, "Held-out views, instead of each scene's target/.")

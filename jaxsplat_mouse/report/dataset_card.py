@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from jaxsplat_mouse.dataset.manifest import SceneRecord
+from jaxsplat_mouse.dataset.scene_records import SceneRecord
 from jaxsplat_mouse.io import atomic
 from jaxsplat_mouse.report import statistics, templates
+from jaxsplat_mouse.report.formatting import format_bytes, format_metric, metric_title
 from jaxsplat_mouse.run.settings import Settings
 from jaxsplat_mouse.run.workdir import Workdir
-from jaxsplat_mouse.runtime.progress import format_bytes, format_metric, metric_title
 
 CARD_FILE = "README.md"
 

@@ -16,21 +16,21 @@ from markupsafe import Markup
 from rich.console import Console
 
 from jaxsplat_mouse import __version__
-from jaxsplat_mouse.dataset.manifest import SceneRecord
+from jaxsplat_mouse.dataset.scene_records import SceneRecord
 from jaxsplat_mouse.io import atomic
 from jaxsplat_mouse.report import charts, statistics, templates
-from jaxsplat_mouse.report.scene_pictures import THUMBS
-from jaxsplat_mouse.report.turntable import TURNTABLES
-from jaxsplat_mouse.run.workdir import Workdir
-from jaxsplat_mouse.runtime.progress import (
-  closing_table,
+from jaxsplat_mouse.report.formatting import (
   format_bytes,
   format_metric,
-  format_seconds,
   metric_digits,
   metric_title,
 )
-from jaxsplat_mouse.validation.geometry import Rules
+from jaxsplat_mouse.report.scene_pictures import THUMBS
+from jaxsplat_mouse.report.summary_table import summary_table
+from jaxsplat_mouse.report.turntable import TURNTABLES
+from jaxsplat_mouse.run.workdir import Workdir
+from jaxsplat_mouse.runtime.progress import format_seconds
+from jaxsplat_mouse.validation.rules import Rules
 
 _FEWEST = 8  # scenes that a distribution says something about
 _SAMPLES = {0.05: "", 0.25: "", 0.75: "", 0.5: "median", 1.0: "best", 0.0: "worst"}
@@ -65,7 +65,7 @@ def print_summary(
   ]
   names = statistics.metric_names(records)
   if rows:
-    console.print(closing_table(rows, [name for name in names if name in statistics.HEADLINES]))
+    console.print(summary_table(rows, [name for name in names if name in statistics.HEADLINES]))
   say = lambda text: console.print(text, markup=False, highlight=False, soft_wrap=True)
   for name, reason in failures.items():
     say(f"failed: {name}: {reason}")

@@ -11,12 +11,13 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from jaxsplat_mouse.dataset import sources, training_yaml, writer
-from jaxsplat_mouse.dataset.manifest import SceneRecord
+from jaxsplat_mouse.dataset import lists, sources, training_yaml
+from jaxsplat_mouse.dataset.lists import check_list_path
+from jaxsplat_mouse.dataset.scene_records import SceneRecord
 from jaxsplat_mouse.dataset.sources import Source
-from jaxsplat_mouse.dataset.training_yaml import check_list_path
 from jaxsplat_mouse.errors import InputError
 from jaxsplat_mouse.report import dataset_card, page, turntable
+from jaxsplat_mouse.report.formatting import format_metric, metric_title
 from jaxsplat_mouse.report.tensorboard import Scalars
 from jaxsplat_mouse.run import batches, engines, frame_order
 from jaxsplat_mouse.run.config_keys import flatten
@@ -25,7 +26,7 @@ from jaxsplat_mouse.run.recording_scales import fix_scales
 from jaxsplat_mouse.run.settings import Settings
 from jaxsplat_mouse.run.work import Engine, Work
 from jaxsplat_mouse.run.workdir import Workdir
-from jaxsplat_mouse.runtime.progress import Progress, format_metric, format_seconds, metric_title
+from jaxsplat_mouse.runtime.progress import Progress, format_seconds
 from jaxsplat_mouse.runtime.signals import Stopped, StopRequest
 from jaxsplat_mouse.runtime.threads import host_cores
 
@@ -104,7 +105,7 @@ class _Job:
     self._scalars = Scalars(workdir, settings.report.tensorboard)
     if settings.report.turntable:
       turntable.require()
-    self.progress = Progress(len(mine), len(self._finished))
+    self.progress = Progress("scenes", len(mine), len(self._finished))
 
   def work(self) -> None:
     """Does everything that is not done.
@@ -162,7 +163,7 @@ class _Job:
     if isinstance(outcome, SceneRecord):
       try:
         record = self._ledger.done(outcome)
-        self.progress.scene_ended()
+        self.progress.item_ended()
         self._scalars.scene(record)
         self._tell(record)
         return
@@ -178,7 +179,7 @@ class _Job:
     """Notes a scene that failed and tells why; the others go on."""
     self._unreadable += isinstance(error, InputError)
     self.progress.line(f"{name}: failed: {self._ledger.failed(name, error)}")
-    self.progress.scene_ended()
+    self.progress.item_ended()
 
   def _tell(self, record: SceneRecord) -> None:
     """One line about a finished scene; where there are many and no terminal, one now and then."""
@@ -223,8 +224,8 @@ class _Job:
   def _write_lists(self, done: Sequence[str]) -> None:
     recordings = {name: self._ledger.records[name].recording for name in done}
     fraction, seed = self._settings.dataset.val_fraction, self._settings.seed
-    train, val = writer.split_scenes(recordings, val_fraction=fraction, seed=seed)
-    writer.write_lists(self._workdir.dataset, train, val)
+    train, val = lists.split_scenes(recordings, val_fraction=fraction, seed=seed)
+    lists.write_lists(self._workdir.dataset, train, val)
     size = self._settings.render.image_size
     training_yaml.write_training_yaml(self._workdir.dataset, image_size=size)
     dataset_card.write_card(self._workdir, self._settings, self._ledger.records, train, val)

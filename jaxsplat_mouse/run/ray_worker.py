@@ -14,7 +14,7 @@ import numpy as np
 from absl import logging
 from rich.console import Console
 
-from jaxsplat_mouse.dataset.manifest import SceneRecord
+from jaxsplat_mouse.dataset.scene_records import SceneRecord
 from jaxsplat_mouse.dataset.sources import Source
 from jaxsplat_mouse.errors import InputError
 from jaxsplat_mouse.run import batches
@@ -90,7 +90,7 @@ class RemoteWorker:
       workdir,
       self._sources,
       stop=self._stop,
-      progress=Progress(0, console=Console(file=io.StringIO())),
+      progress=Progress("scenes", 0, console=Console(file=io.StringIO())),
       events=self._collector,
     )
 

@@ -15,7 +15,7 @@ from typing import Protocol
 import numpy as np
 from absl import logging
 
-from jaxsplat_mouse.dataset.manifest import SceneRecord
+from jaxsplat_mouse.dataset.scene_records import SceneRecord
 from jaxsplat_mouse.dataset.sources import Source
 from jaxsplat_mouse.fit.objective import filter_width
 from jaxsplat_mouse.fit.warm_start import warm_config
@@ -168,7 +168,7 @@ class Worker:
       with self._timing.stage("save"):
         wait([saving for _, saving in saved])
       batches.end(plan)
-    self._timing.end_batch(len(prepared))
+    self._timing.end_round(scenes=len(prepared))
 
   def _prepare_all(self, loaded: Sequence[Loaded]) -> list[Prepared]:
     """What the fits of a batch start from; scenes without a hull are told."""
@@ -191,10 +191,11 @@ class Worker:
     batches.begin(plan, prepared, shape)
     checkpoints = plan.checkpoints()
     total = fitter.iterations
-    self._progress.start_fit(names, max([0, *checkpoints.steps()]), total)
+    self._progress.start_task(names, max([0, *checkpoints.steps()]), total)
+    self._progress.stage("fitting")
 
     def on_chunk(iteration: int, metrics: Mapping[str, np.ndarray]) -> None:
-      self._progress.update_fit(iteration, float(np.nanmean(metrics["loss"])))
+      self._progress.update_task(iteration, f"loss {np.nanmean(metrics['loss']):.4f}")
       append_metrics(self._workdir, names, iteration, metrics)
       self._events.fitting(iteration, metrics)
 
@@ -205,7 +206,7 @@ class Worker:
         fitted = fitter.fit(batch, checkpoints, on_chunk)
     finally:
       checkpoints.close()
-      self._progress.end_fit()
+      self._progress.end_task()
     saved = []
     for i, one in enumerate(prepared):
       try:
