@@ -1,11 +1,12 @@
-"""Losses and scores of one rendered image; callers map them over views and scenes.
+"""Losses of one rendered image; callers map them over views and scenes.
 
 Notation: x is the render and y the photograph, (H, W, 3) in [0, 1]; `observed` (H, W) in {0, 1}
-says which pixels the camera really saw (None: all of them). Images are cropped and padded to one
-size, so a pixel may be unknown rather than background: it takes part in no mean and receives no
+marks the pixels that the camera really saw (None: all of them). Images are cropped and padded to
+one size, so a pixel may be unknown rather than background: it takes part in no mean and receives no
 gradient, whatever it holds. Every mean is over the observed pixels, and 0 where there are none.
 
-Targets (y, masks, hull silhouettes) are constants of a fit: `ssim` passes no gradient to them.
+Targets (y, masks) are constants of a fit: `structural_similarity` passes no gradient to them.
+Scores for reports, in float64, are in `metrics`.
 """
 
 from __future__ import annotations
@@ -16,16 +17,13 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxsplat_mouse import math as jm
 from jaxsplat_mouse.cameras import Cameras, pixel_rays
+from jaxsplat_mouse.math import safe_normalize
 
 SSIM_C1 = 0.01**2
 SSIM_C2 = 0.03**2
 WINDOW_RADIUS = 5
 WINDOW_SIGMA = 1.5
-
-# Below this the logarithm of a coverage goes on as its tangent: gradients stay below 1000.
-LOG_FLOOR = 1e-3
 
 
 def _gaussian_window() -> tuple[float, ...]:
@@ -39,41 +37,29 @@ WINDOW = _gaussian_window()
 
 
 def l1(x: jax.Array, y: jax.Array, observed: jax.Array | None = None) -> jax.Array:
-  """Mean absolute difference of two images (H, W, C)."""
+  """Mean absolute difference () of two images (H, W, C).
+
+  Args:
+    x: the render.
+    y: the photograph.
+    observed: (H, W), see the module.
+  """
   return _observed_mean(_absolute(hide(x, y, observed) - y).mean(-1), observed)
 
 
 def mask_l1(alpha: jax.Array, target: jax.Array, observed: jax.Array | None = None) -> jax.Array:
-  """Mean absolute difference of a coverage and its silhouette, both (H, W)."""
+  """Mean absolute difference () of a coverage and its silhouette.
+
+  Args:
+    alpha: (H, W) rendered coverage.
+    target: (H, W) silhouette in [0, 1].
+    observed: (H, W), see the module.
+  """
   return _observed_mean(_absolute(hide(alpha, target, observed) - target), observed)
 
 
-def mask_bce(alpha: jax.Array, target: jax.Array, observed: jax.Array | None = None) -> jax.Array:
-  """Mean binary cross entropy -(t log a + (1 - t) log(1 - a)) of (H, W) maps.
-
-  Values and gradients are finite at 0 and 1: see `LOG_FLOOR`.
-  """
-  alpha = hide(alpha, target, observed)
-  entropy = -(target * _bounded_log(alpha) + (1.0 - target) * _bounded_log(1.0 - alpha))
-  return _observed_mean(entropy, observed)
-
-
-def outside_hull(
-  alpha: jax.Array, hull_alpha: jax.Array, observed: jax.Array | None = None
-) -> jax.Array:
-  """Mean of -(1 - M) log(1 - alpha): coverage where the visual hull's silhouette M has none.
-
-  Args:
-    alpha: (H, W) rendered coverage, typically at a camera without a photograph.
-    hull_alpha: (H, W) silhouette of the visual hull at the same camera.
-    observed: (H, W), see the module.
-  """
-  penalty = -(1.0 - hull_alpha) * _bounded_log(1.0 - hide(alpha, hull_alpha, observed))
-  return _observed_mean(penalty, observed)
-
-
 def distortion(distortion_map: jax.Array, observed: jax.Array | None = None) -> jax.Array:
-  """Mean of a rendered depth distortion map (H, W) (Huang et al. 2024, eq. 13)."""
+  """Mean () of a rendered depth distortion map (H, W) (Huang et al. 2024, eq. 13)."""
   return _observed_mean(hide(distortion_map, 0.0, observed), observed)
 
 
@@ -85,10 +71,10 @@ def normal_consistency(
   observed: jax.Array | None = None,
   min_alpha: float = 0.1,
 ) -> jax.Array:
-  """Mean of sum_i w_i (1 - n_i . N) = alpha - normal . N (Huang et al. 2024, eq. 14 and 15).
+  """Mean () of sum_i w_i (1 - n_i . N) = alpha - normal . N (Huang et al. 2024, eq. 14, 15).
 
   N is the normal of the rendered depth: the normalised cross product of the central differences of
-  the depth map's points in space. A pixel contributes nothing where itself or one of its four
+  the depth map's points in space. A pixel contributes nothing where it or one of its four
   neighbours is empty, unobserved or outside the image; it still counts in the mean, so the term's
   weight against the others does not depend on the crop.
 
@@ -109,10 +95,15 @@ def normal_consistency(
 
 
 def depth_normals(depth: jax.Array, camera: Cameras, valid: jax.Array) -> jax.Array:
-  """Unit world normals (H, W, 3) of a depth map (H, W), facing the camera; 0 where not `valid`.
+  """Unit world normals (H, W, 3) of a depth map, facing the camera.
 
   With points p = d r along rays r, cross(dp/dy, dp/dx) . p = d^3 det(r_y, r_x, r) < 0 whatever the
   depths, and the same holds for central differences: no normal ever has to be flipped.
+
+  Args:
+    depth: (H, W) camera z, world units; 0 where empty.
+    camera: one camera.
+    valid: (H, W) where to compute a normal; elsewhere it is 0.
   """
   _, rays = pixel_rays(camera)
   # Empty pixels take part with depth 1, so that no gradient is lost in a 0/0. The camera's centre
@@ -123,7 +114,7 @@ def depth_normals(depth: jax.Array, camera: Cameras, valid: jax.Array) -> jax.Ar
   dx = (point[:, 1:-1, 2:] - point[:, 1:-1, :-2]) * (0.5 * camera.intrinsics[0] / footprint)
   dy = (point[:, 2:, 1:-1] - point[:, :-2, 1:-1]) * (0.5 * camera.intrinsics[1] / footprint)
   cross = [dy[i - 2] * dx[i - 1] - dy[i - 1] * dx[i - 2] for i in range(3)]
-  normals = jm.safe_normalize(jnp.stack(cross, -1))
+  normals = safe_normalize(jnp.stack(cross, -1))
   return jnp.where(valid[..., None], jnp.pad(normals, ((1, 1), (1, 1), (0, 0))), 0.0)
 
 
@@ -137,33 +128,8 @@ def scale_regularizer(scales: jax.Array, alive: jax.Array) -> jax.Array:
   return _weighted_mean(scales.mean(-1), alive)
 
 
-def psnr(x: jax.Array, y: jax.Array, observed: jax.Array | None = None) -> jax.Array:
-  """Peak signal-to-noise ratio of images (H, W, C) in [0, 1], dB; at most 100.
-
-  A silhouette as `observed` gives the foreground's.
-  """
-  error = _observed_mean(((hide(x, y, observed) - y) ** 2).mean(-1), observed)
-  return -10.0 * jnp.log10(jnp.maximum(error, 1e-10))
-
-
-def iou(
-  alpha: jax.Array,
-  target: jax.Array,
-  observed: jax.Array | None = None,
-  threshold: float = 0.5,
-) -> jax.Array:
-  """Intersection over union of silhouettes (H, W) cut at `threshold`; 1 where both are empty."""
-  seen = True if observed is None else observed > 0
-  a, b = (alpha > threshold) & seen, (target > threshold) & seen
-  union = (a | b).sum()
-  return jnp.where(union > 0, (a & b).sum() / jnp.maximum(union, 1), 1.0)
-
-
-def ssim(
-  x: jax.Array,
-  y: jax.Array,
-  observed: jax.Array | None = None,
-  y_mean: jax.Array | None = None,
+def structural_similarity(
+  x: jax.Array, y: jax.Array, observed: jax.Array | None = None
 ) -> jax.Array:
   """Mean structural similarity () of images (H, W, C) in [0, 1] (Wang et al. 2004, eq. 13).
 
@@ -174,14 +140,10 @@ def ssim(
     x: the render; the only argument that receives a gradient.
     y: the photograph.
     observed: (H, W), see the module.
-    y_mean: (H, W, C) `gaussian_blur(y)`, where the caller has it already: one blur of seven. The
-      blur is linear: over a changing background b, y = p + (1 - a) b has the mean
-      blur(p) + blur(1 - a) b, and both blurs are constants of a fit.
   """
   seen = jnp.ones(x.shape[:2]) if observed is None else (observed > 0).astype(jnp.float32)
   y = lax.stop_gradient(y)
-  y_mean = gaussian_blur(y) if y_mean is None else y_mean
-  total = _ssim_sum(hide(x, y, observed), y, y_mean, seen)
+  total = _ssim_sum(hide(x, y, observed), y, gaussian_blur(y), seen)
   return total / (jnp.maximum(seen.sum(), 1.0) * x.shape[2])
 
 
@@ -243,20 +205,20 @@ def _ssim_map(
 
 
 def gaussian_blur(image: jax.Array) -> jax.Array:
-  """`image` (H, W, C) convolved with the SSIM window, zeros beyond its border."""
+  """Convolves an image (H, W, C) with the SSIM window; beyond its border it is 0."""
   return _blur_rows(_as_rows(image), image.shape[2]).reshape(image.shape)
 
 
 def _blur_rows(rows: jax.Array, step: int) -> jax.Array:
   """`gaussian_blur` of rows (H, W C), in which neighbouring pixels are `step` = C elements apart.
 
-  The channels never have to be moved, and every inner loop runs over contiguous memory.
+  So no axis is transposed, and every inner loop runs over contiguous memory.
   """
   return _weigh(_weigh(rows, 0, 1), 1, step)
 
 
 def _weigh(rows: jax.Array, axis: int, step: int) -> jax.Array:
-  """Window-weighted sum of the neighbours of `rows` along `axis`, `step` elements apart."""
+  """Window-weighted sums of `rows` over neighbours along `axis` that are `step` elements apart."""
   size, reach = rows.shape[axis], WINDOW_RADIUS * step
   padding = [(0, 0, 0), (0, 0, 0)]
   padding[axis] = (reach, reach, 0)
@@ -294,12 +256,6 @@ def _absolute(x: jax.Array) -> jax.Array:
   return x * lax.stop_gradient(jnp.sign(x))
 
 
-def _bounded_log(x: jax.Array) -> jax.Array:
-  """log x, continued below `LOG_FLOOR` by its tangent: finite, and the gradient never vanishes."""
-  tangent = math.log(LOG_FLOOR) + (x - LOG_FLOOR) / LOG_FLOOR
-  return jnp.where(x > LOG_FLOOR, jnp.log(jnp.maximum(x, LOG_FLOOR)), tangent)
-
-
 def _erode(mask: jax.Array) -> jax.Array:
   """Whether a pixel (H, W) and its four neighbours are all set; False along the border."""
   inside = mask[1:-1, 1:-1] & mask[1:-1, 2:] & mask[1:-1, :-2] & mask[2:, 1:-1] & mask[:-2, 1:-1]
@@ -307,7 +263,13 @@ def _erode(mask: jax.Array) -> jax.Array:
 
 
 def hide(x: jax.Array, y: jax.Array | float, observed: jax.Array | None) -> jax.Array:
-  """`x` (H, W, ...) with y where it is not observed: equal there, whatever x holds."""
+  """Returns x with y in its place where it is not observed: equal there, whatever x holds.
+
+  Args:
+    x: (H, W, ...) render.
+    y: likewise, or a number.
+    observed: (H, W), see the module.
+  """
   if observed is None:
     return x
   seen = observed > 0

@@ -158,7 +158,7 @@ def test_ssim_is_that_of_our_losses():
 
   x, y = np.random.default_rng(0).uniform(size=(2, 20, 31, 3)).astype(np.float32)
   found = gsplat_fit.ssim_map(torch.tensor(x)[None], torch.tensor(y)[None]).mean()
-  assert float(found) == pytest.approx(float(losses.ssim(x, y)), abs=1e-5)
+  assert float(found) == pytest.approx(float(losses.structural_similarity(x, y)), abs=1e-5)
 
 
 @needs_torch

@@ -30,7 +30,7 @@ def photometric(
   implementation: str | None = None,
   interpret: bool = False,
 ) -> tuple[jax.Array, jax.Array]:
-  """`losses.l1` and `losses.ssim` of one image; `jax.vmap` it over views and scenes.
+  """L1 and SSIM of one image, as in `losses`; `jax.vmap` it over views and scenes.
 
   Args:
     x: the render (H, W, C); the only argument that receives a gradient.
@@ -51,7 +51,7 @@ def photometric(
   if implementation == "pallas" and not _kernels():
     implementation = "xla"
   if implementation == "xla":
-    return losses.l1(x, y, observed), losses.ssim(x, y, observed)
+    return losses.l1(x, y, observed), losses.structural_similarity(x, y, observed)
   y = lax.stop_gradient(y)
   seen = None if observed is None else (observed > 0).astype(jnp.float32)
   planes = [jnp.moveaxis(a, -1, 0) for a in (losses.hide(x, y, observed), y)]
@@ -94,7 +94,7 @@ _sums.defvjp(_sums_forward, _sums_backward)
 
 
 def _window(interpret: bool) -> Any:
-  return _kernels().Window(losses.WINDOW, losses.SSIM_C1, losses.SSIM_C2, interpret)
+  return _kernels().SsimWindow(losses.WINDOW, losses.SSIM_C1, losses.SSIM_C2, interpret)
 
 
 def _flat_sums(x: jax.Array, y: jax.Array, seen: jax.Array | None, interpret: bool) -> Any:

@@ -27,6 +27,7 @@ from jaxsplat_mouse.ops.rasterize import blend, pallas_blend
 from jaxsplat_mouse.ops.rasterize.base import Bundle, Channels, Options
 from jaxsplat_mouse.ops.rasterize.moments import finish
 from jaxsplat_mouse.ops.rasterize.pallas_binning import TileLists, bin_splats
+from jaxsplat_mouse.ops.rasterize.pallas_binning import fits as fits
 from jaxsplat_mouse.ops.rasterize.pallas_tiles import ROW, Tiles, at_row, group_size
 
 _SPLIT = 2  # lanes that share a column of a tile, where there are enough
