@@ -23,6 +23,7 @@ from jaxsplat_mouse.io import atomic
 from jaxsplat_mouse.run.fitting import Batch
 from jaxsplat_mouse.run.scene_input import Loaded, Prepared
 from jaxsplat_mouse.run.workdir import Workdir
+from jaxsplat_mouse.runtime import devices
 from jaxsplat_mouse.runtime.checkpoints import Checkpoints
 from jaxsplat_mouse.scene import Scene, crop_shape, crop_views, stack_scenes
 
@@ -31,6 +32,9 @@ _SHAPES_FILE = "shapes.json"
 _FINE, _COARSE = 32, 64  # steps of crop sides, pixels
 _CROPPED_AT_ONCE = 4  # copying lets other threads run
 _MOST_WASTE = 1.7  # pixels of a crop over those needed, up to which an earlier shape will do
+
+_SCENE_BYTES_PER_GAUSSIAN = 16_000  # of the temporaries of one scene's step, generously
+_MOST_SCENES = 64  # on one device
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,6 +56,11 @@ class Plan:
   def checkpoints(self) -> Checkpoints:
     """Its states."""
     return Checkpoints(self.folder / "states")
+
+
+def auto_batch(num_gaussians: int) -> int:
+  """Returns how many scenes to fit together: as many as the devices' memory holds."""
+  return devices.items_in_memory(_SCENE_BYTES_PER_GAUSSIAN * num_gaussians, _MOST_SCENES)
 
 
 def begun(workdir: Workdir, names: Collection[str]) -> list[Plan]:

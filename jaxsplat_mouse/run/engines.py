@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from jaxsplat_mouse.dataset.sources import Source
+from jaxsplat_mouse.run import batches
 from jaxsplat_mouse.run.scene_input import measure_radius
 from jaxsplat_mouse.run.settings import Settings
 from jaxsplat_mouse.run.work import Engine, Work
@@ -48,7 +49,7 @@ class Local:
 
   def auto_batch(self) -> int:
     """What the memory of the devices holds."""
-    return devices.auto_batch(self._settings.fit.num_gaussians)
+    return batches.auto_batch(self._settings.fit.num_gaussians)
 
   def measure(self, source: Source) -> float:
     """Radius of a scene's hull in input units."""

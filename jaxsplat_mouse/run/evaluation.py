@@ -17,7 +17,7 @@ import jax
 import numpy as np
 
 from jaxsplat_mouse import metrics
-from jaxsplat_mouse.dataset import camera_file, manifest, sources
+from jaxsplat_mouse.dataset import camera_file, scene_records, sources
 from jaxsplat_mouse.errors import InputError
 from jaxsplat_mouse.gaussians import Gaussians
 from jaxsplat_mouse.io import atomic
@@ -30,7 +30,6 @@ from jaxsplat_mouse.run.renders import render_rgba, select
 from jaxsplat_mouse.run.scene_input import Prepared, start_fit
 from jaxsplat_mouse.run.settings import Settings
 from jaxsplat_mouse.run.workdir import Workdir
-from jaxsplat_mouse.runtime import devices
 from jaxsplat_mouse.runtime.signals import StopRequest
 from jaxsplat_mouse.scene import Scene, transform_scene
 
@@ -79,7 +78,7 @@ def evaluate(
     InputError: no run has been here, or nothing is finished.
   """
   config = workdir.read_config()
-  records = manifest.latest_records(workdir.dataset)
+  records = scene_records.latest_records(workdir.dataset)
   names = [name for name, record in records.items() if record.status != "failed"]
   if not names:
     raise InputError(workdir.path, "", "no finished scene; expected the --workdir of a run")
@@ -200,7 +199,7 @@ def _fit_without_each(
         seconds=0.0,
       )
     )
-  size = settings.batch.scenes or devices.auto_batch(settings.fit.num_gaussians)
+  size = settings.batch.scenes or batches.auto_batch(settings.fit.num_gaussians)
   fitter = Fitter(settings.fit, settings.checkpoint, StopRequest())
   found: list[Gaussians] = []
   for start in range(0, len(prepared), size):

@@ -11,7 +11,6 @@ import dataclasses
 import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -24,10 +23,11 @@ from jaxsplat_mouse.gaussians import Gaussians
 from jaxsplat_mouse.run.renders import credible, drop_invisible
 from jaxsplat_mouse.run.settings import CheckpointSettings
 from jaxsplat_mouse.runtime import devices
+from jaxsplat_mouse.runtime.background_compiler import BackgroundCompiler
 from jaxsplat_mouse.runtime.checkpoints import CheckpointError, Checkpoints
-from jaxsplat_mouse.runtime.compile_ahead import Ahead
 from jaxsplat_mouse.runtime.programs import Program
 from jaxsplat_mouse.runtime.signals import StopRequest
+from jaxsplat_mouse.runtime.threads import side_by_side
 from jaxsplat_mouse.scene import Scene
 
 _MORE_ROOM = 1.5
@@ -88,11 +88,11 @@ class Fitter:
     config: FitConfig,
     settings: CheckpointSettings,
     stop: StopRequest,
-    ahead: Ahead | None = None,
+    compiler: BackgroundCompiler | None = None,
   ):
     """Takes the recipe, when to save, who asks to stop, and who compiles what comes later."""
     self._config = config
-    self._ahead = ahead or Ahead()
+    self._compiler = compiler or BackgroundCompiler()
     self._settings = settings
     self._stop = stop
     self._at_once: int | None = None  # scenes on a device together, once memory was short
@@ -189,7 +189,7 @@ class _Loop:
     todo = [(group, program) for program in programs for group in together]
     for group, program in todo[1:]:
       args = (group.state, group.scenes, self._config, *program)
-      self._fitter._ahead.start(run_chunk, *args)
+      self._fitter._compiler.start(run_chunk, *args)
 
   def _program(self, chunk: Stage) -> _Steps:
     """What is left to do of a chunk."""
@@ -240,7 +240,7 @@ class _Loop:
     run = functools.partial(self._run_group, program=program)
     for first in range(0, len(self._groups), together):
       # Not more than one group on a device: their temporaries would not fit together.
-      for state, metrics in _side_by_side(run, self._groups[first : first + together]):
+      for state, metrics in side_by_side(run, self._groups[first : first + together]):
         states.append(state)
         records.append(metrics)
     join = lambda *leaves: np.concatenate([leaf[:, -1] for leaf in leaves])
@@ -298,18 +298,6 @@ class _Loop:
       scene = jax.tree.map(lambda leaf: leaf[index], self._batch.scenes)
       alive = credible(gaussians, alive, scene)
     return drop_invisible(gaussians, alive)
-
-
-def _side_by_side(function: Callable[[_Group], Any], groups: Sequence[_Group]) -> list[Any]:
-  """Calls a function for the groups of several devices, each in a thread.
-
-  A call returns only when nearly all of its kernels have been launched, as a device's queue holds
-  few of them: from one thread the devices would work one after the other.
-  """
-  if len(groups) == 1:
-    return [function(groups[0])]
-  with ThreadPoolExecutor(len(groups), "device") as threads:
-    return list(threads.map(function, groups))
 
 
 def _all_finite(tree: Any) -> bool:

@@ -26,9 +26,9 @@ from jaxsplat_mouse.run.recording_scales import fix_scales
 from jaxsplat_mouse.run.settings import Settings
 from jaxsplat_mouse.run.work import Engine, Work
 from jaxsplat_mouse.run.workdir import Workdir
+from jaxsplat_mouse.runtime.host import host_cores
 from jaxsplat_mouse.runtime.progress import Progress, format_seconds
 from jaxsplat_mouse.runtime.signals import Stopped, StopRequest
-from jaxsplat_mouse.runtime.threads import host_cores
 
 DONE, NOTHING_STARTED, SOME_FAILED = 0, 1, 3
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxsplat_mouse import metrics
 from jaxsplat_mouse.cameras import Cameras, generate_camera_poses
-from jaxsplat_mouse.dataset import manifest, sources, writer
+from jaxsplat_mouse.dataset import scene_records, sources, writer
 from jaxsplat_mouse.dataset.sources import Truth
 from jaxsplat_mouse.gaussians import Gaussians, model_name
 from jaxsplat_mouse.report import scene_pictures, turntable
@@ -30,7 +30,7 @@ from jaxsplat_mouse.run.renders import (
 )
 from jaxsplat_mouse.run.settings import Settings
 from jaxsplat_mouse.run.workdir import Workdir
-from jaxsplat_mouse.runtime.compile_ahead import Ahead
+from jaxsplat_mouse.runtime.background_compiler import BackgroundCompiler
 from jaxsplat_mouse.scene import Scene, unit
 
 _TRUTH_VIEWS = 8  # of the built-in mice, whose truth is made while one waits
@@ -141,20 +141,22 @@ def render_fit(saved: SavedFit, scene: Scene, settings: Settings) -> Rendering:
   )
 
 
-def compile_ahead(ahead: Ahead, scene: Scene, gaussians: Gaussians, settings: Settings) -> None:
+def compile_ahead(
+  compiler: BackgroundCompiler, scene: Scene, gaussians: Gaussians, settings: Settings
+) -> None:
   """Has the programs compiled that `render_fit` will run for a scene and its fit.
 
   Args:
-    ahead: compiles them.
+    compiler: compiles them.
     scene: its views in the canonical frame.
     gaussians: (N,) of which most will be rendered.
     settings: of the run.
   """
   rigs = {(c.width, c.height): c for c in (real_cameras(scene), _orbit(settings))}
   for cameras in rigs.values():
-    compile_render(ahead, gaussians, cameras)
+    compile_render(compiler, gaussians, cameras)
   if settings.report.quality:
-    compile_judge(ahead, scene, _orbit(settings))
+    compile_judge(compiler, scene, _orbit(settings))
 
 
 def _quality(rendered: Rendered, scene: Scene, settings: Settings) -> dict[str, float]:
@@ -175,7 +177,7 @@ def write_outputs(
   scene: Scene,
   recording: str,
   rendered: Rendered,
-) -> manifest.SceneRecord:
+) -> scene_records.SceneRecord:
   """Writes a fit into the dataset, scores it and draws its contact sheet; takes no device.
 
   Args:
@@ -215,7 +217,7 @@ def write_outputs(
     turntable.save(workdir, saved.name, rgba)
   output = rendered.seconds + time.monotonic() - started
   seconds = {**saved.info.get("seconds", {}), "output": output}
-  return manifest.SceneRecord(
+  return scene_records.SceneRecord(
     scene=saved.name,
     status="done",
     recording=recording,

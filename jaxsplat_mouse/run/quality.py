@@ -17,7 +17,7 @@ from jax.typing import ArrayLike
 
 from jaxsplat_mouse import metrics
 from jaxsplat_mouse.cameras import Cameras
-from jaxsplat_mouse.runtime.compile_ahead import Ahead
+from jaxsplat_mouse.runtime.background_compiler import BackgroundCompiler
 from jaxsplat_mouse.runtime.programs import Program
 from jaxsplat_mouse.scene import Scene, unit
 from jaxsplat_mouse.visual_hull.build import carve_hull
@@ -75,9 +75,9 @@ def judge_hull(scene: Scene, cameras: Cameras) -> dict[str, jax.Array]:
   return _judge(_photographed(scene), _strided(cameras))
 
 
-def compile_judge(ahead: Ahead, scene: Scene, cameras: Cameras) -> None:
+def compile_judge(compiler: BackgroundCompiler, scene: Scene, cameras: Cameras) -> None:
   """Has compiled what `judge_hull` runs for such a scene."""
-  ahead.start(_judge, _photographed(scene), _strided(cameras))
+  compiler.start(_judge, _photographed(scene), _strided(cameras))
 
 
 def _photographed(scene: Scene) -> Scene:

@@ -96,7 +96,7 @@ class RemoteWorker:
 
   def describe(self) -> tuple[dict[str, Any], int]:
     """The device, and how many scenes it fits together."""
-    return devices.describe(), devices.auto_batch(self._settings.fit.num_gaussians)
+    return devices.describe(), batches.auto_batch(self._settings.fit.num_gaussians)
 
   def measure(self, source: Source) -> float | str:
     """Radius of a scene's hull in input units, or why there is none."""

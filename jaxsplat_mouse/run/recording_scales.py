@@ -11,7 +11,7 @@ from jaxsplat_mouse.errors import InputError
 from jaxsplat_mouse.io import atomic
 from jaxsplat_mouse.run.settings import Settings
 from jaxsplat_mouse.run.workdir import Workdir
-from jaxsplat_mouse.runtime.threads import read_all
+from jaxsplat_mouse.runtime.threads import ordered_map
 
 _FILE = "scales.json"
 
@@ -56,7 +56,7 @@ def fix_scales(
       return None
 
   radii: dict[str, list[float]] = {}
-  for source, radius in read_all(todo, measure_one, threads):
+  for source, radius in ordered_map(measure_one, todo, threads):
     if radius is not None:
       radii.setdefault(source.recording, []).append(radius)
   for recording, values in radii.items():

@@ -22,7 +22,7 @@ from jaxsplat_mouse.dataset.writer import straight_levels
 from jaxsplat_mouse.gaussians import Gaussians
 from jaxsplat_mouse.rendering import RenderOutput, default_capacity, render_views
 from jaxsplat_mouse.runtime import devices
-from jaxsplat_mouse.runtime.compile_ahead import Ahead
+from jaxsplat_mouse.runtime.background_compiler import BackgroundCompiler
 from jaxsplat_mouse.runtime.programs import Program
 from jaxsplat_mouse.scene import Scene
 from jaxsplat_mouse.visual_hull.allowed import allowed_points
@@ -190,10 +190,10 @@ def _at_once(cameras: Cameras) -> int:
   return min(_MOST_AT_ONCE, max(1, pixels // (cameras.width * cameras.height)))
 
 
-def compile_render(ahead: Ahead, gaussians: Gaussians, cameras: Cameras) -> None:
+def compile_render(compiler: BackgroundCompiler, gaussians: Gaussians, cameras: Cameras) -> None:
   """Has compiled what renders with a filter run: about as many Gaussians, cameras of this size."""
   padded, part = pad_gaussians(gaussians), select(cameras, np.zeros(_at_once(cameras), np.int64))
-  ahead.start(_render, padded, part, 0.0, default_capacity(len(padded.means)))
+  compiler.start(_render, padded, part, 0.0, default_capacity(len(padded.means)))
 
 
 @jax.jit

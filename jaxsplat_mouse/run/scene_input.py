@@ -17,7 +17,7 @@ from jaxsplat_mouse.errors import InputError
 from jaxsplat_mouse.fit.start import from_hull, know_hull, random_gaussians
 from jaxsplat_mouse.gaussians import Gaussians
 from jaxsplat_mouse.run.settings import Settings
-from jaxsplat_mouse.runtime.compile_ahead import Ahead
+from jaxsplat_mouse.runtime.background_compiler import BackgroundCompiler
 from jaxsplat_mouse.runtime.programs import Program
 from jaxsplat_mouse.scene import Scene, Similarity, to_levels, transform_scene
 from jaxsplat_mouse.visual_hull.build import build_hull, carve_hull, hull_extent
@@ -114,10 +114,10 @@ def prepare(loaded: Loaded, settings: Settings, scale: float | None = None) -> P
   )
 
 
-def compile_ahead(ahead: Ahead, scene: Scene, settings: Settings) -> None:
+def compile_ahead(compiler: BackgroundCompiler, scene: Scene, settings: Settings) -> None:
   """Has the program compiled that carves such a scene's hull."""
   if settings.fit.initialization != "random":
-    ahead.start(_carve, scene, settings.hull)
+    compiler.start(_carve, scene, settings.hull)
 
 
 def read_canonical(source: Source, similarity: Similarity) -> Scene:

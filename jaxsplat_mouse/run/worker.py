@@ -35,10 +35,11 @@ from jaxsplat_mouse.run.scene_input import (
 from jaxsplat_mouse.run.settings import Settings
 from jaxsplat_mouse.run.workdir import Workdir
 from jaxsplat_mouse.runtime import devices
-from jaxsplat_mouse.runtime.compile_ahead import Ahead
+from jaxsplat_mouse.runtime.background_compiler import BackgroundCompiler
+from jaxsplat_mouse.runtime.host import host_cores
 from jaxsplat_mouse.runtime.progress import Progress
 from jaxsplat_mouse.runtime.signals import StopRequest
-from jaxsplat_mouse.runtime.threads import Fetchers, Writers, host_cores, read_all
+from jaxsplat_mouse.runtime.threads import FetchPool, WriteQueue, ordered_map
 from jaxsplat_mouse.runtime.timing import Timing
 from jaxsplat_mouse.scene import Scene
 
@@ -90,17 +91,17 @@ class Worker:
     """
     self._settings, self._workdir, self._sources = settings, workdir, sources
     self._stop, self._progress, self._events = stop, progress, events
-    self._ahead = Ahead()
-    self._fitter = Fitter(settings.fit, settings.checkpoint, stop, self._ahead)
+    self._compiler = BackgroundCompiler()
+    self._fitter = Fitter(settings.fit, settings.checkpoint, stop, self._compiler)
     warmed = warm_config(settings.fit)
-    self._warm_fitter = Fitter(warmed, settings.checkpoint, stop, self._ahead)
+    self._warm_fitter = Fitter(warmed, settings.checkpoint, stop, self._compiler)
     self._timing = Timing(workdir.timing_file)
-    self._writers: Writers[SceneRecord] = Writers(events.written)
+    self._writers: WriteQueue[SceneRecord] = WriteQueue(events.written)
     self._savers = ThreadPoolExecutor(_SAVED_AT_ONCE, "saver")
     self.scales: Mapping[str, float] = {}
     # On a CPU whatever ran beside the fit would take the cores that it is using.
     beside = devices.is_accelerator()
-    self._fetchers = Fetchers(_FETCHED_AT_ONCE, _ON_DEVICE) if beside else None
+    self._fetchers = FetchPool(_FETCHED_AT_ONCE, _ON_DEVICE) if beside else None
     self.reader_threads = max(2, min(_MOST_READERS, host_cores() // 2)) if beside else 1
     if beside:
       sys.setswitchinterval(_SWITCH_SECONDS)
@@ -111,7 +112,7 @@ class Worker:
 
   def read(self, plan: Plan) -> Read:
     """What a batch's scenes are, or why not; may run beside everything else."""
-    found = read_all(plan.names, self._read_scene, self.reader_threads)
+    found = ordered_map(self._read_scene, plan.names, self.reader_threads)
     return {name: one for name, one in found if one is not None}
 
   def _read_scene(self, name: str) -> Loaded | Exception | None:
@@ -120,7 +121,7 @@ class Worker:
     self._progress.stage(f"reading {name}")
     try:
       loaded = load(self._sources[name])
-      compile_ahead(self._ahead, loaded.scene, self._settings)
+      compile_ahead(self._compiler, loaded.scene, self._settings)
       return loaded
     except Exception as error:  # stays with its scene
       return error
@@ -151,7 +152,7 @@ class Worker:
     if not prepared:
       return
     first = prepared[0]
-    outputs.compile_ahead(self._ahead, first.scene, first.gaussians, self._settings)
+    outputs.compile_ahead(self._compiler, first.scene, first.gaussians, self._settings)
     prepared, short = frame_order.start(self._workdir, self._settings, self._sources, prepared)
     try:
       saved = self._fit(plan, prepared, shape, self._warm_fitter if short else self._fitter)
@@ -289,12 +290,12 @@ class Worker:
   def close(self) -> None:
     """As `flush`, and takes no more work."""
     try:
-      self._writers.finish()
+      self._writers.close()
     finally:  # not before: writers wait for what is saved, fetched and compiled
       self._savers.shutdown()
       if self._fetchers:
         self._fetchers.close()
-      self._ahead.close()
+      self._compiler.close()
 
 
 def loaded_scenes(read: Read) -> list[Loaded]:

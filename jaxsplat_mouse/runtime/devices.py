@@ -1,4 +1,4 @@
-"""What a run computes on: the compilation cache, the batch that fits the memory, a description."""
+"""The devices that JAX computes on: their description, their memory, the compilation cache."""
 
 from __future__ import annotations
 
@@ -15,17 +15,15 @@ from absl import logging
 from jaxsplat_mouse.errors import ConfigError
 from jaxsplat_mouse.runtime import programs
 
-_SCENE_BYTES_PER_GAUSSIAN = 16_000  # of the temporaries of one scene's step, generously
-_MEMORY_SHARE = 0.6
-_MOST_SCENES = 64
+_MEMORY_SHARE = 0.6  # of a device's memory, to leave room for its fragments
 CACHE_VARIABLE = "JAX_COMPILATION_CACHE_DIR"
 
 
 def set_up_cache() -> pathlib.Path | None:
-  """Keeps compiled programs between runs, in the user's cache folder.
+  """Makes JAX and `programs` keep what they compile in the user's cache folder.
 
-  JAX_COMPILATION_CACHE_DIR names another folder; empty, it turns the cache off. Programs for CPUs
-  of different kinds are kept apart, because a home folder may be shared by machines.
+  JAX_COMPILATION_CACHE_DIR names another folder; set but empty, it turns the cache off. A home
+  folder may be shared by machines, so programs for different kinds of CPU are kept apart.
 
   Returns:
     the folder, or None where there is no cache.
@@ -43,7 +41,7 @@ def set_up_cache() -> pathlib.Path | None:
     logging.warning("%s: no compilation cache (%s)", folder, error.strerror)
     return None
   jax.config.update("jax_compilation_cache_dir", str(folder))
-  # Small programs too: on a GPU a fresh process would spend seconds on dozens of them.
+  # Small programs too: on a GPU a new process would spend seconds on dozens of them.
   jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
   jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
   programs.keep_in(folder / "programs")
@@ -51,7 +49,7 @@ def set_up_cache() -> pathlib.Path | None:
 
 
 def _machine() -> str:
-  """A short name for the kind of CPU."""
+  """Returns a short name for the kind of CPU."""
   text = platform.machine() + platform.processor()
   try:
     lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
@@ -62,10 +60,12 @@ def _machine() -> str:
 
 
 def describe() -> dict[str, Any]:
-  """Platform, kind and number of the devices, and memory of one in bytes where it is known.
+  """Returns `platform`, `kind` and `count` of the devices, and the `memory` of one.
+
+  The memory is in bytes; it is None on a CPU and where the device does not report it.
 
   Raises:
-    ConfigError: JAX finds no device of the platform it was told to use.
+    ConfigError: JAX finds no device of the platform that JAX_PLATFORMS names.
   """
   try:
     devices = jax.local_devices()
@@ -81,32 +81,40 @@ def describe() -> dict[str, Any]:
   }
 
 
-def is_accelerator() -> bool:
-  """Whether the default device works beside the host, and not with its cores and memory."""
-  return jax.default_backend() != "cpu"
-
-
-def on_host() -> contextlib.AbstractContextManager[Any]:
-  """Computes in this thread on the CPU, where JAX has one, while the accelerator is busy.
-
-  What several threads give to one GPU waits in one line: behind a chunk of a fit, every step of a
-  hull whose length depends on its data would wait as long as the chunk takes.
-  """
-  try:
-    return jax.default_device(jax.local_devices(backend="cpu")[0])
-  except RuntimeError:  # JAX_PLATFORMS names the accelerator alone
-    return contextlib.nullcontext()
-
-
 def _memory(device: Any) -> int | None:
   statistics = device.memory_stats() if device.platform != "cpu" else None
   return int(statistics["bytes_limit"]) if statistics and "bytes_limit" in statistics else None
 
 
-def auto_batch(num_gaussians: int) -> int:
-  """Scenes to fit together: one on a CPU, elsewhere what memory holds, at most 64 a device."""
+def items_in_memory(bytes_per_item: float, most: int) -> int:
+  """Returns how many items the memory of all devices holds together.
+
+  Args:
+    bytes_per_item: device memory that one item needs.
+    most: the largest number on one device.
+
+  Returns:
+    at least one item a device; one where the memory of a device is not known.
+  """
   found = describe()
   if found["memory"] is None:
     return int(found["count"])
-  room = _MEMORY_SHARE * found["memory"] / (_SCENE_BYTES_PER_GAUSSIAN * num_gaussians)
-  return int(found["count"]) * max(1, min(_MOST_SCENES, int(room)))
+  room = int(_MEMORY_SHARE * found["memory"] / bytes_per_item)
+  return int(found["count"]) * max(1, min(most, room))
+
+
+def is_accelerator() -> bool:
+  """Returns whether the default device has cores and memory of its own, beside the host's."""
+  return jax.default_backend() != "cpu"
+
+
+def on_host() -> contextlib.AbstractContextManager[Any]:
+  """Returns a context in which this thread computes on the CPU, where JAX has one.
+
+  What several threads submit to one GPU runs one after the other: behind a chunk of a fit, every
+  step of a loop whose length depends on its data would wait as long as the chunk takes.
+  """
+  try:
+    return jax.default_device(jax.local_devices(backend="cpu")[0])
+  except RuntimeError:  # JAX_PLATFORMS names the accelerator alone
+    return contextlib.nullcontext()

@@ -1,32 +1,81 @@
-"""Disk work beside device work: the next batch is read and the last scenes are written meanwhile.
+"""Bounded thread pools: input is read ahead, device results are fetched and files written behind.
 
-One batch is read ahead, and what waits to be written is bounded in bytes, so host memory stays the
-same however many scenes there are.
+Each pool is a context manager that ends its threads at the end of its block. Entered into one
+`contextlib.ExitStack`, pools end in reverse order: enter first what later pools wait for.
 """
 
 from __future__ import annotations
 
 import collections
-import os
-import pathlib
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Generic, TypeVar
+from threading import BoundedSemaphore
+from types import TracebackType
+from typing import Generic, Self, TypeVar
+
+from jaxsplat_mouse.runtime.host import host_cores, host_memory
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+_MOST_WRITERS = 32
+_MOST_WAITING_BYTES = 16 << 30
+
+
+def side_by_side(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+  """Calls a function for all items at once, each in a thread of its own.
+
+  To keep several devices busy, for instance: a device's queue holds few kernels, so a call returns
+  only when nearly all of its kernels have been launched, and from one thread the devices would work
+  one after the other.
+
+  Args:
+    function: called once for each item; a single item is passed in the calling thread.
+    items: one for each thread.
+
+  Returns:
+    the results in the order of the items.
+  """
+  if len(items) <= 1:
+    return [function(item) for item in items]
+  with ThreadPoolExecutor(len(items), "side") as threads:
+    return list(threads.map(function, items))
+
+
+def ordered_map(
+  function: Callable[[Item], Result], items: Sequence[Item], threads: int
+) -> Iterator[tuple[Item, Result]]:
+  """Yields items with their results, in order, while several threads compute.
+
+  Args:
+    function: called once for each item; worth several threads where it releases the interpreter's
+      lock, as the decoding of images and the hashing of files do.
+    items: all of them are submitted at once.
+    threads: their largest number; with 1, each result is computed when it is asked for.
+
+  Yields:
+    pairs of an item and its result.
+  """
+  if threads <= 1:
+    for item in items:
+      yield item, function(item)
+    return
+  with ThreadPoolExecutor(threads, "reader") as pool:
+    yield from zip(items, pool.map(function, items), strict=True)
 
 
 def read_ahead(
   items: Iterable[Item], read: Callable[[Item], Result], ahead: bool
 ) -> Iterator[tuple[Item, Result]]:
-  """Yields items with what `read` gives for them, reading the next one while one is in use.
+  """Yields items with what `read` returns for them, reading the next item while one is in use.
 
   Args:
     items: what to read.
-    read: called once for each, in order, in one thread.
-    ahead: whether to read ahead at all.
+    read: called once for each item, in order, in one thread.
+    ahead: whether to read ahead at all; if not, each item is read when it is asked for.
+
+  Yields:
+    pairs of an item and what was read.
   """
   if not ahead:
     for item in items:
@@ -43,73 +92,71 @@ def read_ahead(
       yield item, future.result()
 
 
-def read_all(
-  items: Sequence[Item], read: Callable[[Item], Result], threads: int
-) -> Iterator[tuple[Item, Result]]:
-  """Yields items with what `read` gives for them, in order, reading several at a time.
+class _Pool:
+  """A thread pool that a `with` block closes."""
 
-  Args:
-    items: what to read.
-    read: called once for each; decoding images and hashing files let other threads run.
-    threads: at most so many at a time; with 1, each item is read when it is asked for.
-  """
-  if threads <= 1:
-    for item in items:
-      yield item, read(item)
-    return
-  with ThreadPoolExecutor(threads, "reader") as readers:
-    yield from zip(items, readers.map(read, items), strict=True)
+  def __init__(self, threads: int, name: str):
+    self._threads = ThreadPoolExecutor(threads, name)
 
+  def __enter__(self) -> Self:
+    """Returns itself."""
+    return self
 
-def host_cores() -> int:
-  """Cores that this process may use: a batch system may give it a share of the machine's."""
-  if hasattr(os, "sched_getaffinity"):
-    return len(os.sched_getaffinity(0))
-  return os.cpu_count() or 1
+  def __exit__(
+    self,
+    kind: type[BaseException] | None,
+    error: BaseException | None,
+    trace: TracebackType | None,
+  ) -> None:
+    """Closes the pool."""
+    self.close()
 
-
-def host_memory() -> int:
-  """Bytes of memory that this process may use: the machine's, or its container's."""
-  total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-  try:
-    limit = pathlib.Path("/sys/fs/cgroup/memory.max").read_text().strip()
-    return min(total, int(limit))
-  except (OSError, ValueError):  # no container, or one without a limit
-    return total
+  def close(self) -> None:
+    """Waits for all jobs and ends the threads."""
+    self._threads.shutdown()
 
 
-class Fetchers:
-  """Brings what an accelerator was given to do to the host, in a few threads."""
+class FetchPool(_Pool):
+  """Fetches results from a device in threads; the device holds a bounded number of them."""
 
   def __init__(self, threads: int, most: int):
-    """Takes how many threads, and how many results at most the device holds at a time."""
-    self._threads = ThreadPoolExecutor(threads, "fetcher")
-    self._room = threading.BoundedSemaphore(most)
+    """Creates the pool.
+
+    Args:
+      threads: how many results are fetched at a time.
+      most: how many results the device holds at a time.
+    """
+    super().__init__(threads, "fetcher")
+    self._room = BoundedSemaphore(most)
 
   def submit(
-    self, give: Callable[[], Item], take: Callable[[Item], Result]
+    self, launch: Callable[[], Item], fetch: Callable[[Item], Result]
   ) -> tuple[Item, Future[Result]]:
-    """Runs `give` here, once there is room on the device, and `take` on what it gave in a thread.
+    """Launches work on the device once there is room, and fetches its result in a thread.
 
-    What `give` raises is raised here, what `take` raises is kept in the future.
+    Args:
+      launch: called in this thread; its errors are raised here.
+      fetch: called in a thread of the pool with what `launch` returned.
+
+    Returns:
+      what `launch` returned, and the future of what `fetch` returns or raises.
     """
     self._room.acquire()
     try:
-      given = give()
-      future = self._threads.submit(take, given)
+      launched = launch()
+      future = self._threads.submit(fetch, launched)
     except BaseException:
       self._room.release()
       raise
     future.add_done_callback(lambda _: self._room.release())
-    return given, future
-
-  def close(self) -> None:
-    """Ends the threads, once everything is fetched."""
-    self._threads.shutdown()
+    return launched, future
 
 
-class Writers(Generic[Result]):
-  """Runs jobs in a few threads and hands back what came of them in the order they were given."""
+class WriteQueue(_Pool, Generic[Result]):
+  """Runs jobs in threads and reports their outcomes in order; bounds the bytes that wait.
+
+  So host memory stays the same however many jobs there are.
+  """
 
   def __init__(
     self,
@@ -117,42 +164,43 @@ class Writers(Generic[Result]):
     threads: int | None = None,
     most_bytes: int | None = None,
   ):
-    """Starts the threads.
+    """Creates the queue.
 
     Args:
-      done: called in the thread of `submit` and `finish` with each job's name and outcome.
-      threads: by default as many as there are cores but two, at least 1 and at most 32.
-      most_bytes: of all jobs on their way; by default an eighth of the memory, at most 16 GiB.
+      done: called with each job's name and its result or error, in the order of submission, in the
+        thread that calls `submit`, `flush` or `close`.
+      threads: by default the number of cores less two, at least 1 and at most 32.
+      most_bytes: of all unfinished jobs; by default an eighth of the memory, at most 16 GiB.
     """
-    count = threads or max(1, min(32, host_cores() - 2))
-    self._done, self._least = done, count + 1
-    self._most_bytes = most_bytes or min(host_memory() // 8, 16 << 30)
+    count = threads or max(1, min(_MOST_WRITERS, host_cores() - 2))
+    super().__init__(count, "writer")
+    self._done, self._most_unsized = done, count + 1
+    self._most_bytes = most_bytes or min(host_memory() // 8, _MOST_WAITING_BYTES)
     self._bytes = 0
-    self._threads = ThreadPoolExecutor(count, "writer")
     self._waiting: collections.deque[tuple[str, int, Future[Result]]] = collections.deque()
 
   def submit(self, name: str, job: Callable[[], Result], size: int | None = None) -> None:
-    """Gives a job to the threads; waits where too many are on their way.
+    """Submits a job; waits while the queue is full.
 
     Args:
       name: of the job.
       job: what to run.
-      size: bytes that it holds until it is done. As many jobs wait as memory has room for, and
-        without a size no more than keep the threads busy.
+      size: bytes that the job holds until it is done. Jobs with a size wait as long as memory has
+        room for them; without a size, one more than there are threads.
     """
     while self._waiting and self._is_full(size):
-      self._take()
+      self._report_oldest()
     self._waiting.append((name, size or 0, self._threads.submit(job)))
     self._bytes += size or 0
     while self._waiting and self._waiting[0][2].done():
-      self._take()
+      self._report_oldest()
 
   def _is_full(self, size: int | None) -> bool:
     if size is None:
-      return len(self._waiting) >= self._least
+      return len(self._waiting) >= self._most_unsized
     return self._bytes + size > self._most_bytes
 
-  def _take(self) -> None:
+  def _report_oldest(self) -> None:
     name, size, future = self._waiting.popleft()
     self._bytes -= size
     error = future.exception()
@@ -162,11 +210,13 @@ class Writers(Generic[Result]):
       self._done(name, future.result())
 
   def flush(self) -> None:
-    """Waits for all jobs."""
+    """Waits for all jobs and reports their outcomes."""
     while self._waiting:
-      self._take()
+      self._report_oldest()
 
-  def finish(self) -> None:
-    """Waits for all jobs and ends the threads."""
-    self.flush()
-    self._threads.shutdown()
+  def close(self) -> None:
+    """Waits for all jobs, reports their outcomes and ends the threads."""
+    try:
+      self.flush()
+    finally:
+      super().close()

@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from jaxsplat_mouse.run import batches
 from jaxsplat_mouse.runtime import devices
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -70,36 +71,12 @@ def test_batches_follow_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(devices, "describe", lambda: {"count": count, "memory": memory})
 
   has(1, None)
-  assert devices.auto_batch(20_000) == 1
+  assert batches.auto_batch(20_000) == 1
   has(1, 80 << 30)
-  assert devices.auto_batch(20_000) == 64
+  assert batches.auto_batch(20_000) == 64
   has(4, 80 << 30)
-  assert devices.auto_batch(20_000) == 256
+  assert batches.auto_batch(20_000) == 256
   has(1, 4 << 30)
-  assert 4 <= devices.auto_batch(20_000) <= 10
+  assert 4 <= batches.auto_batch(20_000) <= 10
   has(1, 1 << 20)
-  assert devices.auto_batch(20_000) == 1
-
-
-def test_the_cache_is_the_users_and_can_be_moved_or_turned_off(
-  tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-  monkeypatch.setenv(devices.CACHE_VARIABLE, str(tmp_path / "mine"))
-  assert devices.set_up_cache() == tmp_path / "mine"
-  monkeypatch.setenv(devices.CACHE_VARIABLE, "")
-  assert devices.set_up_cache() is None
-  code = (
-    "from jaxsplat_mouse.runtime import devices as device; import jax;"
-    "print(device.set_up_cache()); print(jax.config.jax_compilation_cache_dir)"
-  )
-  env = {k: v for k, v in os.environ.items() if k != devices.CACHE_VARIABLE}
-  found = subprocess.run(
-    [sys.executable, "-c", code],
-    cwd=ROOT,
-    env={**env, "XDG_CACHE_HOME": str(tmp_path / "cache")},
-    capture_output=True,
-    text=True,
-  )
-  lines = found.stdout.splitlines()
-  assert lines[0] == lines[1]
-  assert lines[0].startswith(str(tmp_path / "cache" / "jaxsplat_mouse")), found.stderr
+  assert batches.auto_batch(20_000) == 1

@@ -17,7 +17,7 @@ import pytest
 
 from jaxsplat_mouse.cameras import Cameras, generate_camera_poses
 from jaxsplat_mouse.runtime import programs
-from jaxsplat_mouse.runtime.compile_ahead import Ahead
+from jaxsplat_mouse.runtime.background_compiler import BackgroundCompiler
 from jaxsplat_mouse.runtime.programs import Program
 
 
@@ -170,12 +170,12 @@ def test_what_is_compiled_ahead_is_what_a_call_waits_for(traced, tmp_path, monke
     assert go.wait(60)
     return x + 1
 
-  program, ahead = Program(jax.jit(slow)), Ahead()
-  ahead.start(program, np.float32(1))
+  program, compiler = Program(jax.jit(slow)), BackgroundCompiler()
+  compiler.start(program, np.float32(1))
   assert begun.wait(60)
   threading.Timer(0.1, go.set).start()
   assert program(np.float32(1)) == 2
-  ahead.close()
+  compiler.close()
   assert len(traced) == 1
 
 

@@ -7,7 +7,8 @@ import time
 
 import pytest
 
-from jaxsplat_mouse.runtime.threads import Writers, host_memory, read_ahead, read_all
+from jaxsplat_mouse.runtime.host import host_memory
+from jaxsplat_mouse.runtime.threads import WriteQueue, ordered_map, read_ahead
 
 
 @pytest.mark.parametrize("ahead", [False, True])
@@ -38,25 +39,25 @@ def test_outcomes_come_in_order_in_the_callers_thread() -> None:
   got: list[tuple[str, object, bool]] = []
   main = threading.current_thread()
   note = lambda name, outcome: got.append((name, outcome, threading.current_thread() is main))
-  writers: Writers[int] = Writers(note, threads=3)
+  writers: WriteQueue[int] = WriteQueue(note, threads=3)
   for i in range(6):
     writers.submit(str(i), lambda i=i: (time.sleep(0.03 * (6 - i)), i)[1])
-  writers.finish()
+  writers.close()
   assert got == [(str(i), i, True) for i in range(6)]
 
 
 def test_an_error_belongs_to_its_job() -> None:
   got: dict[str, object] = {}
-  writers: Writers[int] = Writers(got.__setitem__, threads=1)
+  writers: WriteQueue[int] = WriteQueue(got.__setitem__, threads=1)
   writers.submit("a", lambda: 1 // 0)
   writers.submit("b", lambda: 2)
-  writers.finish()
+  writers.close()
   assert isinstance(got["a"], ZeroDivisionError) and got["b"] == 2
 
 
 def test_jobs_on_their_way_are_bounded() -> None:
   gate, running = threading.Event(), []
-  writers: Writers[None] = Writers(lambda name, outcome: None, threads=1)
+  writers: WriteQueue[None] = WriteQueue(lambda name, outcome: None, threads=1)
 
   def job() -> None:
     running.append(1)
@@ -67,14 +68,14 @@ def test_jobs_on_their_way_are_bounded() -> None:
   for name in "abc":  # the third waits for the first
     writers.submit(name, job)
   assert time.monotonic() - started > 0.15
-  writers.finish()
+  writers.close()
   assert len(running) == 3
 
 
 def test_jobs_are_bounded_by_their_memory() -> None:
   """Two jobs of 40 bytes have room in 100; the third waits for the first."""
   gate, most = threading.Event(), []
-  writers: Writers[None] = Writers(lambda name, outcome: None, threads=4, most_bytes=100)
+  writers: WriteQueue[None] = WriteQueue(lambda name, outcome: None, threads=4, most_bytes=100)
   threading.Timer(0.2, gate.set).start()
   started = time.monotonic()
   for name in "ab":
@@ -82,15 +83,15 @@ def test_jobs_are_bounded_by_their_memory() -> None:
   assert time.monotonic() - started < 0.15
   writers.submit("c", lambda: None, 40)
   assert time.monotonic() - started > 0.15
-  writers.finish()
+  writers.close()
 
 
 def test_a_job_larger_than_all_room_is_done_alone() -> None:
   got: list[str] = []
-  writers: Writers[None] = Writers(lambda name, outcome: got.append(name), 2, most_bytes=10)
+  writers: WriteQueue[None] = WriteQueue(lambda name, outcome: got.append(name), 2, most_bytes=10)
   for name in "abc":
     writers.submit(name, lambda: None, 1000)
-  writers.finish()
+  writers.close()
   assert got == list("abc")
 
 
@@ -105,7 +106,7 @@ def test_several_are_read_at_a_time_and_come_in_order(threads: int) -> None:
     active.remove(x)
     return 10 * x
 
-  assert list(read_all(range(5), read, threads)) == [(x, 10 * x) for x in range(5)]
+  assert list(ordered_map(read, range(5), threads)) == [(x, 10 * x) for x in range(5)]
   assert max(peak) == threads
 
 
