@@ -36,7 +36,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.whole_job import ROOT, TINY
-from jaxsplat_mouse.dataset import manifest
+from jaxsplat_mouse.dataset import scene_records
 from jaxsplat_mouse.runtime.devices import CACHE_VARIABLE
 
 _POLL_SECONDS = 0.02
@@ -79,7 +79,7 @@ def start(scene: pathlib.Path, folder: pathlib.Path, name: str, flags: Sequence[
   text = log.read_text(errors="replace")
   if status or "done" not in seen:
     raise SystemExit(f"startup: the run ended with {status}\n{text[-4000:]}")
-  record = manifest.latest_records(workdir / "dataset")[scene.name]
+  record = scene_records.latest_records(workdir / "dataset")[scene.name]
   moments = {key: value - began for key, value in seen.items()}
   return dict(
     run=name,

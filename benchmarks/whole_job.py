@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxsplat_mouse.dataset import manifest
+from jaxsplat_mouse.dataset import scene_records
 from jaxsplat_mouse.report import statistics
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -138,7 +138,7 @@ def measure(
   workdir: pathlib.Path, watch: Watch, began: float, seconds: float, status: int
 ) -> dict[str, Any]:
   """The figures of a finished run."""
-  records = manifest.latest_records(workdir / "dataset")
+  records = scene_records.latest_records(workdir / "dataset")
   ends = sorted(
     filter(None, (statistics.parse_time(r.extra["finished"]) for r in records.values()))
   )

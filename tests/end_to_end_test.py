@@ -12,10 +12,10 @@ import pytest
 
 import jaxsplat_mouse as jm
 from configs import default
-from jaxsplat_mouse.dataset import manifest
+from jaxsplat_mouse.dataset import scene_records
 from jaxsplat_mouse.io import ply
 from jaxsplat_mouse.run import job
-from jaxsplat_mouse.validation import dataset, geometry
+from jaxsplat_mouse.validation import dataset_checks, rules
 from tests.run_fixtures import write_mouse
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -43,12 +43,12 @@ def small_config(model: str):
 def test_the_built_in_mouse_becomes_a_dataset(model: str, tmp_path: pathlib.Path) -> None:
   workdir = tmp_path / "w"
   assert job.run(small_config(model), workdir) == 0
-  record = manifest.latest_records(workdir / "dataset")["mouse_0000"]
+  record = scene_records.latest_records(workdir / "dataset")["mouse_0000"]
   told = {k: round(v, 3) for k, v in record.metrics.items() if v is not None}
   assert told["novel_iou"] > NOVEL_IOU and told["novel_fg_psnr"] > NOVEL_PSNR, told
   gaussians = ply.read_gaussians(workdir / "fits" / "mouse_0000" / "gaussians.ply")
   assert type(gaussians) is {"2dgs": jm.Gaussians2D, "3dgs": jm.Gaussians3D}[model]
-  found = dataset.check(workdir / "dataset", geometry.Rules(size=SIZE))
+  found = dataset_checks.check_dataset(workdir / "dataset", rules.Rules(size=SIZE))
   assert not found.faults, found.faults
   tool = ROOT.parent / "shared" / "tools" / "check_dataset.py"
   if tool.is_file():

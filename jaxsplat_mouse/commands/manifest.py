@@ -29,7 +29,7 @@ def main(path: str) -> int:
   """Writes the table; the exit status."""
   if not _OUTPUT.value:
     raise InputError("--output", "", "missing; expected FILE.csv or FILE.parquet")
-  rows = manifest_table.export(path, _OUTPUT.value)
+  rows = manifest_table.write_manifest_table(path, _OUTPUT.value)
   print(f"{len(rows)} scenes, {len(rows[0]) if rows else 0} columns: {_OUTPUT.value}")
   return 0
 

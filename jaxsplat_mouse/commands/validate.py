@@ -36,8 +36,8 @@ from collections.abc import Sequence
 
 from absl import app, flags
 
-from jaxsplat_mouse.validation.dataset import check, relocate
-from jaxsplat_mouse.validation.geometry import Rules
+from jaxsplat_mouse.validation.dataset_checks import check_dataset, relocate_dataset
+from jaxsplat_mouse.validation.rules import Rules
 
 _DEFAULTS = Rules()
 _VIEWS = flags.DEFINE_integer("views", _DEFAULTS.views, "Frames in a scene.")
@@ -81,9 +81,9 @@ def main(argv: Sequence[str]) -> int:
     any_hidden_colour=_ANY_HIDDEN_COLOUR.value,
   )
   if _RELOCATE.value:
-    changed = relocate(argv[1])
+    changed = relocate_dataset(argv[1])
     print(f"relocated: {', '.join(changed) or 'nothing to change'}")
-  report = check(argv[1], rules, _THREADS.value)
+  report = check_dataset(argv[1], rules, _THREADS.value)
   shown = report.faults[: _MAX_FAULTS.value or None]
   print(*shown, sep="\n", end="\n" * bool(shown))
   if len(shown) < len(report.faults):

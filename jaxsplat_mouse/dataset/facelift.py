@@ -13,27 +13,10 @@ import numpy as np
 from absl import logging
 
 from jaxsplat_mouse.dataset import camera_file
-from jaxsplat_mouse.dataset.camera_file import (
-  CAMERAS_FILE,
-  CameraFile,
-  cameras_json,
-  read_cameras,
-  write_scene_cameras,
-)
-from jaxsplat_mouse.errors import InputError, reason
+from jaxsplat_mouse.dataset.camera_file import CAMERAS_FILE, CameraFile
+from jaxsplat_mouse.errors import InputError
 from jaxsplat_mouse.io import checks, images
 from jaxsplat_mouse.scene import Scene
-
-__all__ = [
-  "CAMERAS_FILE",
-  "CameraFile",
-  "FaceLiftScene",
-  "cameras_json",
-  "read_cameras",
-  "read_list",
-  "read_scene",
-  "write_scene_cameras",
-]
 
 MIN_VIEWS = 3
 
@@ -82,7 +65,7 @@ def read_scene(folder: str | os.PathLike[str]) -> FaceLiftScene:
   noticed: dict[str, list[str]] = {}
   views = []
   for i, name in enumerate(cameras.names):
-    path = checks.inside(folder, name, cameras_path, f"frames[{i}].file_path")
+    path = checks.path_inside(folder, name, cameras_path, f"frames[{i}].file_path")
     views.append(_read_view(path, f"frames[{i}].file_path", name, noticed))
   sizes = np.array([view.shape[1::-1] for view in views])
   _check_sizes(cameras_path, cameras, sizes, noticed)
@@ -93,35 +76,6 @@ def read_scene(folder: str | os.PathLike[str]) -> FaceLiftScene:
   return FaceLiftScene(
     scene=_padded(cameras, views), cameras=cameras, folder=folder, warnings=tuple(warnings)
   )
-
-
-def read_list(path: str | os.PathLike[str]) -> list[pathlib.Path]:
-  """Scene folders of a list file, one a line.
-
-  A relative line is taken from the list's own folder; FaceLift's loader takes it from the working
-  directory, which is tried second.
-
-  Raises:
-    InputError: no such file, an empty list, a blank line, or a line that is no folder.
-  """
-  path = pathlib.Path(path)
-  try:
-    lines = path.read_text().splitlines()
-  except (OSError, UnicodeDecodeError) as error:
-    raise InputError(path, "", f"cannot be read ({reason(error)}); expected a list file") from None
-  folders = []
-  for number, line in enumerate(lines, 1):
-    field = f"line {number}"
-    if not line.strip():
-      raise InputError(path, field, "blank; expected a scene folder")
-    candidates = [path.parent / line.strip(), pathlib.Path(line.strip())]
-    found = next((c for c in candidates if c.is_dir()), None)
-    if found is None:
-      raise InputError(path, field, f"no such folder: {line.strip()}")
-    folders.append(found)
-  if not folders:
-    raise InputError(path, "", "empty; expected one scene folder a line")
-  return folders
 
 
 def _check_rig(path: pathlib.Path, cameras: CameraFile) -> None:

@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jaxsplat_mouse.dataset.manifest import SceneRecord
+from jaxsplat_mouse.dataset.scene_records import SceneRecord
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -62,7 +62,7 @@ def parse_rules(values: Mapping[str, Any]) -> tuple[Rule, ...]:
   return tuple(rules)
 
 
-def judge(record: SceneRecord, rules: Sequence[Rule]) -> SceneRecord:
+def apply_rules(record: SceneRecord, rules: Sequence[Rule]) -> SceneRecord:
   """The record with the status that the rules give it: `done` or `rejected`, with the reason.
 
   A record of a scene that failed stays as it is.

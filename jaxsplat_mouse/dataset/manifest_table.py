@@ -10,7 +10,7 @@ import pathlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from jaxsplat_mouse.dataset.manifest import MANIFEST_FILE, SceneRecord, latest_records
+from jaxsplat_mouse.dataset.scene_records import MANIFEST_FILE, SceneRecord, latest_records
 from jaxsplat_mouse.errors import InputError
 from jaxsplat_mouse.io import atomic
 
@@ -42,7 +42,9 @@ def read_splits(root: pathlib.Path) -> dict[str, str]:
   return splits
 
 
-def export(path: str | os.PathLike[str], output: str | os.PathLike[str]) -> list[dict[str, Any]]:
+def write_manifest_table(
+  path: str | os.PathLike[str], output: str | os.PathLike[str]
+) -> list[dict[str, Any]]:
   """Writes the last record of every scene as a table; its rows.
 
   Args:

@@ -21,7 +21,7 @@ from absl import logging
 
 from jaxsplat_mouse import canonical
 from jaxsplat_mouse.cameras import Cameras, generate_camera_poses
-from jaxsplat_mouse.dataset import camera_file, facelift
+from jaxsplat_mouse.dataset import camera_file, facelift, lists
 from jaxsplat_mouse.errors import InputError
 from jaxsplat_mouse.io import images
 from jaxsplat_mouse.procedural_mouse.mouse import make_mouse, render_truth
@@ -102,7 +102,7 @@ def find_sources(
     ]
   path = pathlib.Path(path)
   if path.is_file():
-    return _sources_of(_scene_root(f) or f for f in facelift.read_list(path))
+    return _sources_of(_scene_root(f) or f for f in lists.read_list(path))
   if not path.is_dir():
     expected = "expected a scene folder, a folder of scenes or a list file"
     raise InputError(path, "", f"no such file or folder; {expected}")

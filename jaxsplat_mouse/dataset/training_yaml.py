@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import pathlib
 import string
-from collections.abc import Mapping
 
-from jaxsplat_mouse.dataset import facelift
-from jaxsplat_mouse.errors import InputError
+from jaxsplat_mouse.dataset.lists import check_list_path, write_mixed_list
 from jaxsplat_mouse.io import atomic
 
 TRAINING_FILE = "mouse_gslrm_synthetic.yaml"
@@ -27,7 +24,7 @@ _TEMPLATE = string.Template("""\
 #   scene of that list. FaceLift's own RandomViewDataset knows one list only, `dataset_path`, and
 #   ignores `class_name` and `datasets`. For it the weights become repeated lines of one list:
 #
-#     python -c "from jaxsplat_mouse import dataset; dataset.write_training_yaml(
+#     python -c "from jaxsplat_mouse.dataset import training_yaml; training_yaml.write_training_yaml(
 #         $root_argument, objaverse_list='/path/to/objaverse/train.txt')"
 #
 #   writes $mixed_name beside this file, every scene at least once and repeated until 70 % of the
@@ -163,42 +160,3 @@ def write_training_yaml(
   )
   atomic.write_bytes(root / TRAINING_FILE, text.encode())
   return root / TRAINING_FILE
-
-
-def write_mixed_list(
-  path: str | os.PathLike[str], weights: Mapping[str, float] | Mapping[pathlib.Path, float]
-) -> None:
-  """Writes one list in which each given list has its weight's share of the lines.
-
-  Every scene stands at least once; those of lists that are too short for their weight are repeated,
-  as evenly as whole numbers allow. Lines are absolute, so that any working directory does.
-
-  Args:
-    path: the list to write.
-    weights: list file to weight > 0.
-
-  Raises:
-    InputError: a list or a scene folder is missing, or a list is empty.
-  """
-  total = sum(weights.values())
-  scenes = {source: facelift.read_list(source) for source in weights}
-  length = max(len(scenes[source]) * total / weight for source, weight in weights.items())
-  lines = []
-  for source, weight in weights.items():
-    folders = [str(folder.absolute()) for folder in scenes[source]]
-    repeats, more = divmod(round(length * weight / total), len(folders))
-    # which scenes get one line more follows their hashes, not their order in the list
-    drawn = sorted(folders, key=lambda folder: hashlib.sha256(folder.encode()).digest())[:more]
-    lines += folders * repeats + drawn
-  atomic.write_bytes(path, "".join(line + "\n" for line in lines).encode())
-
-
-def check_list_path(path: pathlib.Path) -> None:
-  """Refuses a path that no line of a list can hold.
-
-  Raises:
-    InputError: it holds a line break, or white space at its end, which loaders strip.
-  """
-  text = str(path)
-  if text != text.strip() or len(text.splitlines()) != 1:
-    raise InputError(repr(text), "", "expected a path without line breaks or spaces at its ends")

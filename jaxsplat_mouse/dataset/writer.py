@@ -17,46 +17,14 @@ import hashlib
 import os
 import pathlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from jaxsplat_mouse.cameras import Cameras
 from jaxsplat_mouse.dataset import camera_file
-from jaxsplat_mouse.dataset.manifest import (
-  MANIFEST_FILE,
-  SceneRecord,
-  append_record,
-  latest_records,
-  read_manifest,
-)
-from jaxsplat_mouse.dataset.training_yaml import (
-  TRAINING_FILE,
-  check_list_path,
-  write_mixed_list,
-  write_training_yaml,
-)
-from jaxsplat_mouse.errors import InputError
+from jaxsplat_mouse.dataset.scene_records import SceneRecord
 from jaxsplat_mouse.io import atomic, images
-
-__all__ = [
-  "MANIFEST_FILE",
-  "TRAINING_FILE",
-  "SceneRecord",
-  "append_record",
-  "clean_stale",
-  "is_complete",
-  "latest_records",
-  "read_manifest",
-  "scene_hashes",
-  "split_scenes",
-  "to_rgba8",
-  "write_lists",
-  "write_mixed_list",
-  "write_scene",
-  "write_training_yaml",
-]
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+=-]{0,149}")
 
@@ -197,71 +165,3 @@ def is_complete(root: str | os.PathLike[str], record: SceneRecord | None) -> boo
   if record is None or record.status == "failed" or not record.hashes:
     return False
   return scene_hashes(pathlib.Path(root, record.scene)) == record.hashes
-
-
-def clean_stale(root: str | os.PathLike[str]) -> list[str]:
-  """Deletes what killed writers left in the dataset; returns the names."""
-  return atomic.clean_stale(root)
-
-
-def split_scenes(
-  recordings: Mapping[str, str] | Iterable[str], *, val_fraction: float = 0.1, seed: int = 0
-) -> tuple[list[str], list[str]]:
-  """Splits scenes into training and validation, whole recordings to one side.
-
-  Neighbouring frames of a recording are nearly the same image, so they must not stand on both
-  sides. Recordings are drawn in the order of a hash of their name and the seed: the same names give
-  the same split anywhere. With two recordings or more both sides get one, unless `val_fraction` is
-  0; a single recording is all training.
-
-  Args:
-    recordings: scene to recording; or scenes alone, each then a recording of its own.
-    val_fraction: share of the scenes to hold out, met as nearly as whole recordings allow.
-    seed: draws another split.
-
-  Returns:
-    Scene names for training and validation, sorted.
-  """
-  if not isinstance(recordings, Mapping):
-    recordings = {name: name for name in recordings}
-  groups: dict[str, list[str]] = {}
-  for scene, recording in recordings.items():
-    groups.setdefault(recording, []).append(scene)
-  order = sorted(groups, key=lambda key: hashlib.sha256(f"{seed}:{key}".encode()).digest())
-  val: list[str] = []
-  while len(groups) > 1 and val_fraction > 0:
-    room = 2 * (val_fraction * len(recordings) - len(val))  # over by no more than short without
-    drawn = next((key for key in order if key in groups and len(groups[key]) <= room), None)
-    if drawn is None and val:
-      break
-    val += groups.pop(drawn if drawn is not None else min(order, key=lambda key: len(groups[key])))
-  return sorted(set(recordings) - set(val)), sorted(val)
-
-
-def write_lists(
-  root: str | os.PathLike[str], train: Sequence[str], val: Sequence[str], *, relative: bool = False
-) -> None:
-  """Writes `train.txt` and `val.txt` of the dataset `root` in one step each.
-
-  Args:
-    root: the dataset.
-    train: names of scene folders in `root`, in the order of the list.
-    val: likewise.
-    relative: write names instead of absolute paths, for loaders that run inside `root` only.
-
-  Raises:
-    InputError: a scene is listed twice or missing, or the dataset's path cannot stand in a list.
-  """
-  root = pathlib.Path(root).absolute()
-  check_list_path(root)
-  seen: set[str] = set()
-  for file, names in (("train.txt", train), ("val.txt", val)):
-    for name in names:
-      if name in seen:
-        raise InputError(root / file, name, "listed twice; expected each scene once in one list")
-      if not (root / name / camera_file.CAMERAS_FILE).is_file():
-        raise InputError(root / file, name, "no such scene; expected a folder of the dataset")
-      seen.add(name)
-  for file, names in (("train.txt", train), ("val.txt", val)):
-    lines = [name if relative else str(root / name) for name in names]
-    atomic.write_bytes(root / file, "".join(line + "\n" for line in lines).encode())

@@ -1,6 +1,7 @@
-"""What a run came to, in numbers: counts, distributions, speed over time, failures by reason.
+"""Statistics of a run's scenes: counts, distributions, throughput, and failures by reason.
 
-The manifest and `config.json` in, plain values out; the report and the dataset card show them.
+The functions take records of the manifest and the starts of a run, and return plain values for the
+report and the dataset card.
 """
 
 from __future__ import annotations
@@ -13,38 +14,29 @@ from typing import Any
 
 import numpy as np
 
-from jaxsplat_mouse.dataset.manifest import SceneRecord
+from jaxsplat_mouse.dataset.scene_records import SceneRecord
 
-HEADLINES = ("novel_fg_psnr", "novel_iou", "input_fg_psnr", "input_iou")
-_LOWER_IS_BETTER = (
-  "lpips",
-  "error",
-  "mse",
-  "chamfer",
-  "distance",
-  "leak",
-  "hausdorff",
-  "floaters",
-  "holes",
-)
+# Scores that say most about a scene, the most important first.
+HEADLINE_METRICS = ("novel_fg_psnr", "novel_iou", "input_fg_psnr", "input_iou")
 _STAGES = ("prepare", "fit", "output")
-_MOST_BINS, _FEWEST_TIMED = 48, 8
+_MOST_BINS = 48
+_FEWEST_TIMED = 8  # finished scenes that a throughput needs
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Distribution:
-  """One metric over the scenes that have it.
+  """The values of one metric over scenes.
 
   Attributes:
-    name: the metric.
-    values: (n,) finite, ascending.
+    name: of the metric.
+    values: (n,) finite, ascending; one for each scene that has the metric.
   """
 
   name: str
   values: np.ndarray
 
   def quantile(self, share: float) -> float:
-    """The value below which a share of the scenes lies."""
+    """Returns the value below which a share, from 0 to 1, of the scenes lies."""
     return float(np.quantile(self.values, share))
 
   @property
@@ -54,30 +46,30 @@ class Distribution:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Speed:
-  """Scenes over working time: pauses between two runs of a workdir do not count.
+class Throughput:
+  """Finished scenes over working time, which excludes the pauses between two starts of a run.
 
   Attributes:
-    edges: (n + 1,) minutes of working time.
-    rates: (n,) scenes a minute between them.
-    runs: minutes at which the second and later runs began.
-    per_minute: scenes a minute from the first to the last scene.
+    edges: (n + 1,) bounds of the intervals, minutes of working time.
+    rates: (n,) scenes per minute in each interval.
+    restarts: minutes at which the second and later starts fall.
+    per_minute: scenes per minute from the first to the last finished scene.
   """
 
   edges: np.ndarray
   rates: np.ndarray
-  runs: list[float]
+  restarts: list[float]
   per_minute: float
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Failures:
-  """Scenes that failed or were rejected for the same kind of reason.
+class FailureGroup:
+  """Scenes that failed, or were rejected, for the same kind of reason.
 
   Attributes:
     status: `failed` or `rejected`.
-    reason: the first scene's, word for word.
-    scenes: scene to its own reason.
+    reason: of the first scene, word for word.
+    scenes: each scene's own reason, by scene name.
   """
 
   status: str
@@ -86,61 +78,66 @@ class Failures:
 
 
 def count_statuses(records: Mapping[str, SceneRecord]) -> dict[str, int]:
-  """Scenes that are `done`, `rejected` and `failed`."""
+  """Returns the number of scenes by status: `done`, `rejected` and `failed`."""
   counts = {"done": 0, "rejected": 0, "failed": 0}
   for record in records.values():
     counts[record.status] += 1
   return counts
 
 
-def lower_is_better(metric: str) -> bool:
-  """Whether a small value of a metric is a good one."""
-  return any(part in metric for part in _LOWER_IS_BETTER)
-
-
 def metric_names(records: Mapping[str, SceneRecord]) -> list[str]:
-  """Every metric that a scene has a value for, the headlines first."""
+  """Returns the metrics that any scene has a finite value of, `HEADLINE_METRICS` first."""
   found = {n for r in records.values() for n, value in r.metrics.items() if _is_finite(value)}
-  first = [name for name in HEADLINES if name in found]
+  first = [name for name in HEADLINE_METRICS if name in found]
   return [*first, *sorted(found - set(first), key=lambda name: (name.startswith("input"), name))]
 
 
 def distribution(records: Mapping[str, SceneRecord], name: str) -> Distribution:
-  """A metric over all scenes that have a finite value."""
+  """Returns a metric over all scenes that have a finite value of it."""
   values = [r.metrics[name] for r in records.values() if _is_finite(r.metrics.get(name))]
   return Distribution(name=name, values=np.sort(np.array(values, np.float64)))
 
 
 def worst_first(records: Mapping[str, SceneRecord], metric: str | None) -> list[str]:
-  """Scene names from the worst metric to the best, then those that failed; names break ties."""
+  """Sorts scene names from the worst value of a metric to the best.
+
+  Scenes without a value come before those with one, failed scenes come last, and names break ties.
+
+  Args:
+    records: of the manifest.
+    metric: to sort by; None sorts by status and name alone.
+  """
 
   def key(name: str) -> tuple[bool, float, str]:
     failed = records[name].status == "failed"
     value = records[name].metrics.get(metric) if metric else None
     if value is None or not _is_finite(value):
       return failed, -np.inf, name
-    return failed, -value if lower_is_better(str(metric)) else value, name
+    return failed, -value if metric and lower_is_better(metric) else value, name
 
   return sorted(records, key=key)
 
 
-def group_failures(records: Mapping[str, SceneRecord]) -> list[Failures]:
-  """Scenes without a place in the lists by kind of reason, the most frequent kind first.
+def group_failures(records: Mapping[str, SceneRecord]) -> list[FailureGroup]:
+  """Groups failed and rejected scenes by kind of reason: failed first, then the largest groups.
 
-  Reasons are of one kind where they differ in paths, numbers and scene names alone.
+  Reasons are of one kind if they differ only in paths, numbers and scene names.
   """
-  groups: dict[tuple[str, str], Failures] = {}
+  groups: dict[tuple[str, str], FailureGroup] = {}
   for name, record in records.items():
     if record.status == "done":
       continue
     kind = re.sub(rf"\S*/\S*|\b{re.escape(name)}\b|\d+(\.\d+)?", "#", record.error)
-    new = Failures(status=record.status, reason=record.error, scenes={})
+    new = FailureGroup(status=record.status, reason=record.error, scenes={})
     groups.setdefault((record.status, kind), new).scenes[name] = record.error
   return sorted(groups.values(), key=lambda g: (g.status != "failed", -len(g.scenes), g.reason))
 
 
 def mean_seconds(records: Mapping[str, SceneRecord]) -> dict[str, float]:
-  """Mean seconds of a scene by stage, in the order of the work; {} where no scene has any."""
+  """Returns the mean seconds of a scene by stage, in the order of the stages.
+
+  Failed scenes do not count. Empty where no scene has times.
+  """
   sums: dict[str, list[float]] = {}
   for record in records.values():
     if record.status != "failed":
@@ -150,47 +147,58 @@ def mean_seconds(records: Mapping[str, SceneRecord]) -> dict[str, float]:
   return {stage: float(np.mean(sums[stage])) for stage in order if stage in sums}
 
 
-def measure_speed(
-  records: Mapping[str, SceneRecord], runs: Sequence[Mapping[str, Any]]
-) -> Speed | None:
-  """Scenes a minute over working time; None where too few scenes say when they ended.
+def measure_throughput(
+  records: Mapping[str, SceneRecord], starts: Sequence[Mapping[str, Any]]
+) -> Throughput | None:
+  """Returns scenes per minute over working time.
 
   Args:
-    records: of the manifest.
-    runs: `runs` of `config.json`, each with its `started`.
+    records: of the manifest; `extra["finished"]` is the ISO time at which a scene was finished.
+    starts: of the run, each with its ISO time under `started`.
+
+  Returns:
+    None where fewer than eight scenes carry a time, or no start does.
   """
-  starts = sorted(t for run in runs if (t := parse_time(run.get("started"))) is not None)
+  began = sorted(t for start in starts if (t := parse_time(start.get("started"))) is not None)
   ends = sorted(t for r in records.values() if (t := parse_time(r.extra.get("finished"))))
-  if len(ends) < _FEWEST_TIMED or not starts:
+  if len(ends) < _FEWEST_TIMED or not began:
     return None
-  minutes, begun = _working_minutes(np.array(starts), np.array(ends))
+  minutes, restarts = _working_minutes(np.array(began), np.array(ends))
   span = minutes[-1] - minutes[0]
   if span <= 0:
     return None
   count = int(np.clip(len(ends) // 6, 4, _MOST_BINS))
   edges = np.linspace(0, minutes[-1], count + 1)
   rates = np.histogram(minutes, edges)[0] / np.diff(edges)
-  return Speed(edges=edges, rates=rates, runs=begun, per_minute=float((len(ends) - 1) / span))
+  per_minute = float((len(ends) - 1) / span)
+  return Throughput(edges=edges, rates=rates, restarts=restarts, per_minute=per_minute)
 
 
 def _working_minutes(starts: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, list[float]]:
-  """When scenes ended (n,), in minutes of the runs' own time, and when later runs began.
+  """Places scenes on a clock that stands still between two starts of a run.
 
-  A run lasts from its start to its last scene.
+  A start works until its last scene is finished.
+
+  Args:
+    starts: times at which the run started, ascending, seconds.
+    ends: (n,) times at which scenes were finished, ascending, seconds.
+
+  Returns:
+    (n,) minutes at which the scenes were finished, and minutes of the second and later starts.
   """
   owner = np.maximum(np.searchsorted(starts, ends, side="right") - 1, 0)
-  minutes, begun, offset = np.zeros(len(ends)), [], 0.0
-  for run in np.unique(owner):
-    mine = owner == run
+  minutes, restarts, offset = np.zeros(len(ends)), [], 0.0
+  for start in np.unique(owner):
+    own = owner == start
     if offset > 0:
-      begun.append(offset)
-    minutes[mine] = offset + (ends[mine] - min(starts[run], ends[mine][0])) / 60
-    offset = float(minutes[mine][-1])
-  return minutes, begun
+      restarts.append(offset)
+    minutes[own] = offset + (ends[own] - min(starts[start], ends[own][0])) / 60
+    offset = float(minutes[own][-1])
+  return minutes, restarts
 
 
 def parse_time(text: Any) -> float | None:
-  """Seconds since 1970 of an ISO time; None where it is none."""
+  """Returns an ISO time as seconds since 1970, or None for anything else."""
   try:
     return datetime.datetime.fromisoformat(text).timestamp()
   except (TypeError, ValueError):

@@ -1,12 +1,13 @@
-"""A run's curves, beside `metrics.jsonl`, for `tensorboard --logdir=WORKDIR/tensorboard`.
+"""Curves of a run for TensorBoard: `tensorboard --logdir=FOLDER`.
 
-fit/NAME       mean over the scenes of a batch, by iterations done in this run
-scene/NAME     metrics of finished scenes, by scenes done in this run
-seconds/STAGE  likewise
+fit/NAME       mean over the scenes of a batch, by iterations of this run
+scene/NAME     metrics of finished scenes, by scenes finished in this run
+seconds/STAGE  seconds of finished scenes, by scenes finished in this run
 """
 
 from __future__ import annotations
 
+import pathlib
 from collections.abc import Mapping
 from types import ModuleType
 
@@ -14,33 +15,37 @@ import numpy as np
 
 from jaxsplat_mouse.dataset.manifest import SceneRecord
 from jaxsplat_mouse.errors import ConfigError
-from jaxsplat_mouse.run.workdir import Workdir
 
 
-class Scalars:
-  """Writes event files; without `wanted`, nothing."""
+class TensorBoardWriter:
+  """Writes TensorBoard event files, or nothing where it has no folder."""
 
-  def __init__(self, workdir: Workdir, wanted: bool):
+  def __init__(self, folder: pathlib.Path | None):
     """Opens a new event file.
+
+    Args:
+      folder: where to write; None writes nothing.
 
     Raises:
       ConfigError: tensorboardX is not installed.
     """
-    self._scenes, self._before, self._last = 0, 0, 0
+    # Iterations of earlier batches, and the last iteration of the present one.
+    self._earlier, self._iteration = 0, 0
+    self._scenes = 0
     self._writer = None
-    if wanted:
-      self._writer = _library().SummaryWriter(str(workdir.state / "tensorboard"))
+    if folder is not None:
+      self._writer = _import_library().SummaryWriter(str(folder))
 
-  def chunk(self, iteration: int, metrics: Mapping[str, np.ndarray]) -> None:
-    """A batch has come to an iteration with metrics (B,) by name."""
-    if iteration <= self._last:  # another batch
-      self._before += self._last
-    self._last = iteration
+  def add_iteration(self, iteration: int, metrics: Mapping[str, np.ndarray]) -> None:
+    """Adds metrics (B,) of a batch, by name, at one of its iterations."""
+    if iteration <= self._iteration:  # the count began again: another batch
+      self._earlier += self._iteration
+    self._iteration = iteration
     for name, values in metrics.items():
-      self._add(f"fit/{name}", float(np.mean(values)), self._before + iteration)
+      self._add(f"fit/{name}", float(np.mean(values)), self._earlier + iteration)
 
-  def scene(self, record: SceneRecord) -> None:
-    """A scene is done."""
+  def add_scene(self, record: SceneRecord) -> None:
+    """Adds the metrics and times of a finished scene."""
     self._scenes += 1
     for name, value in record.metrics.items():
       if value is not None:
@@ -53,12 +58,12 @@ class Scalars:
       self._writer.add_scalar(name, value, step)
 
   def close(self) -> None:
-    """Writes what is left."""
+    """Flushes and closes the event file."""
     if self._writer is not None:
       self._writer.close()
 
 
-def _library() -> ModuleType:
+def _import_library() -> ModuleType:
   try:
     import tensorboardX
   except ImportError:

@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 from absl import logging
 
-from jaxsplat_mouse.dataset import gate, manifest, sources, writer
-from jaxsplat_mouse.dataset.manifest import SceneRecord
+from jaxsplat_mouse.dataset import gate, scene_records, sources, writer
+from jaxsplat_mouse.dataset.scene_records import SceneRecord
 from jaxsplat_mouse.dataset.sources import Source
 from jaxsplat_mouse.errors import InputError
 from jaxsplat_mouse.run import fit_store
@@ -37,7 +37,7 @@ class Ledger:
     """
     self._settings, self._workdir = settings, workdir
     self.sources = {source.name: source for source in found}
-    self.records = manifest.latest_records(workdir.dataset)
+    self.records = scene_records.latest_records(workdir.dataset)
     self.failures: dict[str, str] = {}
 
   def finished(self) -> set[str]:
@@ -88,7 +88,7 @@ class Ledger:
     """
     changed = {}
     for name, record in self.records.items():
-      judged = gate.judge(record, self._settings.dataset.gate)
+      judged = gate.apply_rules(record, self._settings.dataset.gate)
       if judged != record:
         self._append(judged)
         self.records[name] = judged
@@ -101,7 +101,7 @@ class Ledger:
     Raises:
       OSError: the manifest cannot be written.
     """
-    record = gate.judge(record, self._settings.dataset.gate)
+    record = gate.apply_rules(record, self._settings.dataset.gate)
     record = dataclasses.replace(record, extra={**record.extra, "finished": _now()})
     self._append(record)
     self.records[record.scene] = record
@@ -132,7 +132,7 @@ class Ledger:
 
   def _append(self, record: SceneRecord) -> None:
     self._workdir.dataset.mkdir(parents=True, exist_ok=True)
-    manifest.append_record(self._workdir.dataset, record)
+    scene_records.append_record(self._workdir.dataset, record)
 
   def complete_manifest(self) -> None:
     """Appends what the manifest lacks: it was deleted, or could not be written at the time.
@@ -140,7 +140,7 @@ class Ledger:
     Raises:
       OSError: it still cannot be written.
     """
-    told = manifest.latest_records(self._workdir.dataset)
+    told = scene_records.latest_records(self._workdir.dataset)
     for name in self.sources:
       record = self.records.get(name)
       if record is not None and (name not in told or told[name].status != record.status):
@@ -148,7 +148,7 @@ class Ledger:
 
   def read_others(self) -> None:
     """Takes the scenes of other shards from the manifest as it stands now."""
-    told = manifest.latest_records(self._workdir.dataset)
+    told = scene_records.latest_records(self._workdir.dataset)
     self.records |= {name: record for name, record in told.items() if name not in self.sources}
 
   def lost(self) -> list[str]:

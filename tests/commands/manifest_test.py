@@ -9,8 +9,8 @@ import sys
 
 import pytest
 
-from jaxsplat_mouse.dataset import manifest, manifest_table
-from jaxsplat_mouse.dataset.manifest import SceneRecord
+from jaxsplat_mouse.dataset import manifest_table, scene_records
+from jaxsplat_mouse.dataset.scene_records import SceneRecord
 from jaxsplat_mouse.errors import InputError
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -34,16 +34,16 @@ def workdir(tmp_path: pathlib.Path) -> pathlib.Path:
   """A run whose scene `b` was tried twice, and which was moved since."""
   root = tmp_path / "w" / "dataset"
   root.mkdir(parents=True)
-  manifest.append_record(root, SceneRecord(scene="b", status="done"))
+  scene_records.append_record(root, SceneRecord(scene="b", status="done"))
   for record in RECORDS:
-    manifest.append_record(root, record)
+    scene_records.append_record(root, record)
   (root / "train.txt").write_text("/before/the/move/a\n")
   (root / "val.txt").write_text("")
   return tmp_path / "w"
 
 
 def test_a_row_for_every_scene(workdir: pathlib.Path) -> None:
-  rows = manifest_table.export(workdir, workdir / "t.csv")
+  rows = manifest_table.write_manifest_table(workdir, workdir / "t.csv")
   assert len(rows) == 3
   with open(workdir / "t.csv", newline="") as file:
     read = {row["scene"]: row for row in csv.DictReader(file)}
@@ -107,4 +107,4 @@ def test_what_cannot_be_done_is_told(
   path: str, output: str, problem: str, workdir: pathlib.Path
 ) -> None:
   with pytest.raises(InputError, match=problem):
-    manifest_table.export(workdir / path, workdir / output)
+    manifest_table.write_manifest_table(workdir / path, workdir / output)

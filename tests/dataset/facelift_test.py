@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from jaxsplat_mouse.cameras import Cameras, generate_camera_poses
-from jaxsplat_mouse.dataset import camera_file, facelift
+from jaxsplat_mouse.dataset import camera_file, facelift, lists
 from jaxsplat_mouse.errors import InputError
 from jaxsplat_mouse.io import images
 
@@ -492,7 +492,7 @@ def test_cameras_that_json_cannot_hold_are_refused(tmp_path: pathlib.Path):
 def test_lists_are_read(tmp_path: pathlib.Path, scene_dir: pathlib.Path):
   other = write_scene(tmp_path / "elsewhere" / "b")
   (tmp_path / "list.txt").write_text(f"scene\n{other}\n")
-  assert facelift.read_list(tmp_path / "list.txt") == [scene_dir, other]
+  assert lists.read_list(tmp_path / "list.txt") == [scene_dir, other]
   for text, field, problem in [
     ("scene\n\nscene\n", "line 2", "blank"),
     ("scene\nnone\n", "line 2", "no such folder"),
@@ -500,5 +500,5 @@ def test_lists_are_read(tmp_path: pathlib.Path, scene_dir: pathlib.Path):
   ]:
     (tmp_path / "list.txt").write_text(text)
     with pytest.raises(InputError, match=problem) as caught:
-      facelift.read_list(tmp_path / "list.txt")
+      lists.read_list(tmp_path / "list.txt")
     assert caught.value.field == field

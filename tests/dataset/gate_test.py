@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from jaxsplat_mouse.dataset import gate
-from jaxsplat_mouse.dataset.manifest import SceneRecord
+from jaxsplat_mouse.dataset.scene_records import SceneRecord
 
 
 def record(**metrics: float | None) -> SceneRecord:
@@ -29,23 +29,25 @@ RULES = gate.parse_rules({"min_input_iou": 0.9, "max_leak": 0.1})
 def test_a_scene_passes_or_is_rejected_with_the_reason(
   metrics: dict[str, float | None], reason: str
 ) -> None:
-  found = gate.judge(record(**metrics), RULES)
+  found = gate.apply_rules(record(**metrics), RULES)
   assert (found.status, found.error) == ("rejected" if reason else "done", reason)
 
 
 def test_every_reason_is_told() -> None:
-  found = gate.judge(record(input_iou=0.1, leak=0.5), RULES)
+  found = gate.apply_rules(record(input_iou=0.1, leak=0.5), RULES)
   assert found.error.count("; ") == 1
 
 
 def test_a_laxer_rule_takes_a_scene_back() -> None:
-  rejected = gate.judge(record(input_iou=0.5), RULES)
-  assert gate.judge(rejected, gate.parse_rules({"min_input_iou": 0.4})) == record(input_iou=0.5)
+  rejected = gate.apply_rules(record(input_iou=0.5), RULES)
+  assert gate.apply_rules(rejected, gate.parse_rules({"min_input_iou": 0.4})) == record(
+    input_iou=0.5
+  )
 
 
 def test_a_failed_scene_stays_failed() -> None:
   failed = SceneRecord(scene="a", status="failed", error="broken", metrics={"input_iou": 1.0})
-  assert gate.judge(failed, RULES) == failed
+  assert gate.apply_rules(failed, RULES) == failed
 
 
 @pytest.mark.parametrize("values", [{"input_iou": 0.5}, {"min_": 1}, {"min_x": "many"}])

@@ -19,7 +19,7 @@ import yaml
 from PIL import Image
 
 from jaxsplat_mouse.cameras import generate_camera_poses
-from jaxsplat_mouse.dataset import manifest, training_yaml, writer
+from jaxsplat_mouse.dataset import lists, scene_records, training_yaml, writer
 from jaxsplat_mouse.errors import InputError
 from jaxsplat_mouse.io import atomic, images
 from tests.dataset import dataset_fixtures
@@ -200,7 +200,7 @@ def test_shipped_checker_accepts_what_is_written(tmp_path: pathlib.Path, shared_
   rgb, alpha = dataset_fixtures.renders(views=views)
   cameras = dataset_fixtures.cameras(views)
   writer.write_scene(tmp_path, "scene_0", writer.to_rgba8(rgb, alpha), cameras)
-  writer.write_lists(tmp_path, ["scene_0"], [])
+  lists.write_lists(tmp_path, ["scene_0"], [])
   training_yaml.write_training_yaml(tmp_path, image_size=SIZE)
   checker = shared_dir / "tools" / "check_dataset.py"
   command = [sys.executable, checker, tmp_path, f"--views={views}", f"--size={SIZE}"]
@@ -214,16 +214,17 @@ def test_shipped_checker_accepts_what_is_written(tmp_path: pathlib.Path, shared_
 
 _WRITER = """
 import sys
-from jaxsplat_mouse import dataset
-from tests.dataset_test import small_scene
+from jaxsplat_mouse.dataset import scene_records, writer
+from tests.dataset.writer_test import small_scene
 rgba, cameras = small_scene(views=8, size=64)
 print("ready", flush=True)
 for i in range(10**6):
   name = f"scene_{i:04d}"
-  if not dataset.is_complete(sys.argv[1], dataset.latest_records(sys.argv[1]).get(name)):
-    hashes = dataset.write_scene(sys.argv[1], name, rgba, cameras, overwrite=True)
-    record = dataset.SceneRecord(scene=name, status="done", hashes=hashes)
-    dataset.append_record(sys.argv[1], record)
+  record = scene_records.latest_records(sys.argv[1]).get(name)
+  if not writer.is_complete(sys.argv[1], record):
+    hashes = writer.write_scene(sys.argv[1], name, rgba, cameras, overwrite=True)
+    record = scene_records.SceneRecord(scene=name, status="done", hashes=hashes)
+    scene_records.append_record(sys.argv[1], record)
 """
 
 
@@ -238,13 +239,13 @@ def test_a_killed_writer_leaves_whole_scenes_only(tmp_path: pathlib.Path):
       time.sleep(wait.uniform(0.05, 0.3))
       process.send_signal(signal.SIGKILL)
   root = tmp_path / "d"
-  writer.clean_stale(root)
+  atomic.clean_stale(root)
   entries = sorted(p.name for p in root.iterdir() if p.is_dir())
   assert entries
   assert not [name for name in entries if name.startswith(".")]
   for name in entries:
     assert len(files_of(root / name)) == 9
-  records = manifest.latest_records(root)
+  records = scene_records.latest_records(root)
   assert len(records) >= len(entries) - 1  # killed between the rename and the record
   assert all(writer.is_complete(root, record) for record in records.values())
 
@@ -267,7 +268,7 @@ def test_leftovers_of_dead_writers_only_are_cleaned(tmp_path: pathlib.Path):
   (tmp_path / f".tmp-file@{host}@{dead.pid}@00ff00ff").write_text("half")
   (tmp_path / "scene").mkdir()
   with atomic.new_folder(tmp_path / "now") as writing:
-    writer.clean_stale(tmp_path)
+    atomic.clean_stale(tmp_path)
     assert writing.is_dir()
   left = set(os.listdir(tmp_path))
   assert left == {name for name, gone in cases.items() if not gone} | {"scene", "now"}
@@ -285,17 +286,17 @@ def dataset_of(root: pathlib.Path, *names: str) -> pathlib.Path:
 def test_lists_are_absolute_and_without_blank_lines(tmp_path: pathlib.Path, monkeypatch):
   dataset_of(tmp_path / "d", "a", "b", "c")
   monkeypatch.chdir(tmp_path)
-  writer.write_lists("d", ["c", "a"], ["b"])
+  lists.write_lists("d", ["c", "a"], ["b"])
   assert (tmp_path / "d/train.txt").read_text() == f"{tmp_path}/d/c\n{tmp_path}/d/a\n"
   assert (tmp_path / "d/val.txt").read_text() == f"{tmp_path}/d/b\n"
-  writer.write_lists("d", ["a"], [], relative=True)
+  lists.write_lists("d", ["a"], [], relative=True)
   assert (tmp_path / "d/train.txt").read_text() == "a\n"
   assert (tmp_path / "d/val.txt").read_text() == ""
 
 
 def test_lists_that_would_lie_are_refused(tmp_path: pathlib.Path):
   dataset_of(tmp_path, "a", "b")
-  writer.write_lists(tmp_path, ["a"], ["b"])
+  lists.write_lists(tmp_path, ["a"], ["b"])
   before = (tmp_path / "train.txt").read_text()
   for train, val, problem in [
     (["a", "a"], [], "listed twice"),
@@ -303,27 +304,27 @@ def test_lists_that_would_lie_are_refused(tmp_path: pathlib.Path):
     (["a", "none"], [], "no such scene"),
   ]:
     with pytest.raises(InputError, match=problem):
-      writer.write_lists(tmp_path, train, val)
+      lists.write_lists(tmp_path, train, val)
   assert (tmp_path / "train.txt").read_text() == before
   strange = dataset_of(tmp_path / "line\nbreak", "a")
   with pytest.raises(InputError, match="line breaks"):
-    writer.write_lists(strange, ["a"], [])
+    lists.write_lists(strange, ["a"], [])
 
 
 def test_the_split_is_deterministic_and_near_the_fraction():
   names = [f"scene_{i:04d}" for i in range(200)]
-  train, val = writer.split_scenes(names)
-  assert (train, val) == writer.split_scenes(list(reversed(names)))
+  train, val = lists.split_scenes(names)
+  assert (train, val) == lists.split_scenes(list(reversed(names)))
   assert len(val) == 20
   assert sorted(train + val) == names
-  assert val != writer.split_scenes(names, seed=1)[1]
+  assert val != lists.split_scenes(names, seed=1)[1]
   # drawn, not the first or last or every tenth
   assert len(set(np.diff([names.index(v) for v in val]))) > 4
 
 
 def test_recordings_are_never_divided():
   recordings = {f"s{i:03d}": f"recording {i // 10}" for i in range(120)}
-  train, val = writer.split_scenes(recordings, val_fraction=0.2)
+  train, val = lists.split_scenes(recordings, val_fraction=0.2)
   sides = [{recordings[name] for name in side} for side in (train, val)]
   assert not sides[0] & sides[1]
   assert 20 <= len(val) <= 30
@@ -336,7 +337,7 @@ def test_recordings_are_never_divided():
 )  # fmt: skip
 def test_small_splits(counts, fraction, held_out):
   recordings = {f"{r}_{i}": str(r) for r, n in enumerate(counts) for i in range(n)}
-  train, val = writer.split_scenes(recordings, val_fraction=fraction)
+  train, val = lists.split_scenes(recordings, val_fraction=fraction)
   assert len(val) == held_out
   assert len(train) + len(val) == len(recordings)
 
@@ -344,8 +345,8 @@ def test_small_splits(counts, fraction, held_out):
 # --------------------------------------------------------------------------------------- manifest
 
 
-def record(scene: str, **values) -> manifest.SceneRecord:
-  return manifest.SceneRecord(scene=scene, status=values.pop("status", "done"), **values)
+def record(scene: str, **values) -> scene_records.SceneRecord:
+  return scene_records.SceneRecord(scene=scene, status=values.pop("status", "done"), **values)
 
 
 def test_records_round_trip(tmp_path: pathlib.Path):
@@ -358,77 +359,81 @@ def test_records_round_trip(tmp_path: pathlib.Path):
     hashes={"images/cam_000.png": "00ff"},
     extra={"source": "in/a"},
   )
-  manifest.append_record(tmp_path, full)
-  manifest.append_record(tmp_path, record("b", status="failed", error="NaN"))
-  assert manifest.read_manifest(tmp_path) == [full, record("b", status="failed", error="NaN")]
+  scene_records.append_record(tmp_path, full)
+  scene_records.append_record(tmp_path, record("b", status="failed", error="NaN"))
+  assert scene_records.read_manifest(tmp_path) == [full, record("b", status="failed", error="NaN")]
   for line in (tmp_path / "manifest.jsonl").read_text().splitlines():
     assert json.loads(line)["scene"] in "ab"
 
 
 def test_the_last_record_counts(tmp_path: pathlib.Path):
   for status in ("failed", "done"):
-    manifest.append_record(tmp_path, record("a", status=status))
-    manifest.append_record(tmp_path, record("b"))
-  latest = manifest.latest_records(tmp_path)
+    scene_records.append_record(tmp_path, record("a", status=status))
+    scene_records.append_record(tmp_path, record("b"))
+  latest = scene_records.latest_records(tmp_path)
   assert [(name, r.status) for name, r in latest.items()] == [("a", "done"), ("b", "done")]
 
 
 def test_numbers_that_json_lacks_become_null(tmp_path: pathlib.Path):
   metrics = {"psnr": float("nan"), "iou": np.float32(0.5), "worst": np.inf}
-  manifest.append_record(tmp_path, record("a", metrics=metrics))
+  scene_records.append_record(tmp_path, record("a", metrics=metrics))
   text = (tmp_path / "manifest.jsonl").read_text()
   assert "NaN" not in text
-  assert manifest.read_manifest(tmp_path)[0].metrics == {"psnr": None, "iou": 0.5, "worst": None}
+  assert scene_records.read_manifest(tmp_path)[0].metrics == {
+    "psnr": None,
+    "iou": 0.5,
+    "worst": None,
+  }
 
 
 def test_no_manifest_is_an_empty_one(tmp_path: pathlib.Path):
-  assert manifest.read_manifest(tmp_path) == []
+  assert scene_records.read_manifest(tmp_path) == []
 
 
 def test_a_cut_last_line_is_dropped_wherever_it_is_cut(tmp_path: pathlib.Path):
   path = tmp_path / "manifest.jsonl"
-  manifest.append_record(tmp_path, record("a"))
+  scene_records.append_record(tmp_path, record("a"))
   whole = path.stat().st_size
-  manifest.append_record(tmp_path, record("b", extra={"text": "é" * 10}))
+  scene_records.append_record(tmp_path, record("b", extra={"text": "é" * 10}))
   data = path.read_bytes()
   for cut in range(whole, len(data)):
     path.write_bytes(data[:cut])
-    assert [r.scene for r in manifest.read_manifest(tmp_path)] == ["a"]
-    manifest.append_record(tmp_path, record("c"))
-    assert [r.scene for r in manifest.read_manifest(tmp_path)] == ["a", "c"]
+    assert [r.scene for r in scene_records.read_manifest(tmp_path)] == ["a"]
+    scene_records.append_record(tmp_path, record("c"))
+    assert [r.scene for r in scene_records.read_manifest(tmp_path)] == ["a", "c"]
 
 
 def test_a_long_cut_line_is_dropped(tmp_path: pathlib.Path):
   path = tmp_path / "manifest.jsonl"
-  manifest.append_record(tmp_path, record("a"))
+  scene_records.append_record(tmp_path, record("a"))
   with open(path, "ab") as file:
     file.write(b"\0" * 200_000)
-  manifest.append_record(tmp_path, record("b"))
-  assert [r.scene for r in manifest.read_manifest(tmp_path)] == ["a", "b"]
+  scene_records.append_record(tmp_path, record("b"))
+  assert [r.scene for r in scene_records.read_manifest(tmp_path)] == ["a", "b"]
   path.write_bytes(b"x" * 200_000)
-  manifest.append_record(tmp_path, record("c"))
-  assert [r.scene for r in manifest.read_manifest(tmp_path)] == ["c"]
+  scene_records.append_record(tmp_path, record("c"))
+  assert [r.scene for r in scene_records.read_manifest(tmp_path)] == ["c"]
 
 
 def test_a_broken_line_in_the_middle_is_an_error(tmp_path: pathlib.Path):
   for broken in ("{", "[]", '"a"', '{"scene": "a"}', '{"scene": "a", "status": "maybe"}'):
     (tmp_path / "manifest.jsonl").write_text(broken + "\n")
-    manifest.append_record(tmp_path, record("b"))
+    scene_records.append_record(tmp_path, record("b"))
     with pytest.raises(InputError, match=r"manifest\.jsonl: line 1"):
-      manifest.read_manifest(tmp_path)
+      scene_records.read_manifest(tmp_path)
 
 
 def test_writers_do_not_mix_their_lines(tmp_path: pathlib.Path):
   code = (
-    "import sys; from jaxsplat_mouse import dataset\n"
-    "for i in range(25): dataset.append_record(sys.argv[1], dataset.SceneRecord("
+    "import sys; from jaxsplat_mouse.dataset import scene_records as s\n"
+    "for i in range(25): s.append_record(sys.argv[1], s.SceneRecord("
     "scene=sys.argv[2], status='done', extra={'i': i, 'pad': 'x' * 5000}))"
   )
   writers = [
     subprocess.Popen([sys.executable, "-c", code, tmp_path, name], cwd=ROOT) for name in "ab"
   ]
   assert [writer.wait() for writer in writers] == [0, 0]
-  records = manifest.read_manifest(tmp_path)
+  records = scene_records.read_manifest(tmp_path)
   for name in "ab":
     assert [r.extra["i"] for r in records if r.scene == name] == list(range(25))
 
@@ -459,7 +464,7 @@ def load(path: pathlib.Path) -> dict:
 
 def test_the_training_config_mixes_and_points_at_the_lists(tmp_path: pathlib.Path):
   dataset_of(tmp_path, "a", "b")
-  writer.write_lists(tmp_path, ["a"], ["b"])
+  lists.write_lists(tmp_path, ["a"], ["b"])
   path = training_yaml.write_training_yaml(tmp_path)
   assert path == tmp_path / "mouse_gslrm_synthetic.yaml"
   config = load(path)
@@ -482,13 +487,13 @@ def test_the_training_config_mixes_and_points_at_the_lists(tmp_path: pathlib.Pat
 
 def test_without_held_out_scenes_validation_is_off(tmp_path: pathlib.Path):
   dataset_of(tmp_path, "a")
-  writer.write_lists(tmp_path, ["a"], [])
+  lists.write_lists(tmp_path, ["a"], [])
   assert load(training_yaml.write_training_yaml(tmp_path))["validation"]["enabled"] is False
 
 
 def test_with_objaverse_the_one_list_carries_the_weights(tmp_path: pathlib.Path):
   mice = dataset_of(tmp_path / "mice dir", "a", "b", "c")
-  writer.write_lists(mice, ["a", "b", "c"], [])
+  lists.write_lists(mice, ["a", "b", "c"], [])
   objects = [tmp_path / "objaverse" / f"o{i}" for i in range(70)]
   for folder in objects:
     folder.mkdir(parents=True)
@@ -512,7 +517,7 @@ def test_mixed_lists_hold_each_scene_once_at_least(tmp_path: pathlib.Path):
     for i in range(count):
       (tmp_path / name / str(i)).mkdir(parents=True)
     (tmp_path / f"{name}.txt").write_text("".join(f"{name}/{i}\n" for i in range(count)))
-  training_yaml.write_mixed_list(
+  lists.write_mixed_list(
     tmp_path / "mixed.txt", {tmp_path / "few.txt": 0.9, tmp_path / "many.txt": 0.1}
   )
   lines = (tmp_path / "mixed.txt").read_text().splitlines()
@@ -521,4 +526,4 @@ def test_mixed_lists_hold_each_scene_once_at_least(tmp_path: pathlib.Path):
   assert len(few) == 450
   assert len(set(lines)) == 53
   with pytest.raises(InputError, match=r"none\.txt"):
-    training_yaml.write_mixed_list(tmp_path / "mixed.txt", {tmp_path / "none.txt": 1.0})
+    lists.write_mixed_list(tmp_path / "mixed.txt", {tmp_path / "none.txt": 1.0})

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from configs import default
-from jaxsplat_mouse.dataset import manifest, writer
+from jaxsplat_mouse.dataset import lists, scene_records
 from jaxsplat_mouse.report import dataset_card
 from jaxsplat_mouse.run.settings import Settings
 from tests.report.report_fixtures import fake_run
@@ -18,9 +18,9 @@ def write(tmp_path: pathlib.Path, **changes: object) -> str:
   workdir = fake_run(tmp_path / "arena", 60, pictures=False)
   config = default.get_config()
   config.dataset.update(changes)
-  records = manifest.latest_records(workdir.dataset)
+  records = scene_records.latest_records(workdir.dataset)
   done = {name: r.recording for name, r in records.items() if r.status == "done"}
-  train, val = writer.split_scenes(done, val_fraction=0.1)
+  train, val = lists.split_scenes(done, val_fraction=0.1)
   dataset_card.write_card(workdir, Settings.from_config(config), records, train, val)
   return (workdir.dataset / "README.md").read_text()
 

@@ -13,8 +13,8 @@ import subprocess
 import pytest
 from rich.console import Console
 
-from jaxsplat_mouse.dataset import manifest
-from jaxsplat_mouse.dataset.manifest import SceneRecord
+from jaxsplat_mouse.dataset import scene_records
+from jaxsplat_mouse.dataset.scene_records import SceneRecord
 from jaxsplat_mouse.report import page
 from jaxsplat_mouse.run.workdir import Workdir
 from tests.report.report_fixtures import fake_run
@@ -47,7 +47,7 @@ class Reader(html.parser.HTMLParser):
 
 
 def write(workdir: Workdir) -> pathlib.Path:
-  page.write_report(workdir, manifest.latest_records(workdir.dataset))
+  page.write_report(workdir, scene_records.latest_records(workdir.dataset))
   return workdir.report / "index.html"
 
 

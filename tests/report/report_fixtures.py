@@ -9,8 +9,8 @@ import pathlib
 import numpy as np
 from PIL import Image, ImageDraw
 
-from jaxsplat_mouse.dataset import manifest
-from jaxsplat_mouse.dataset.manifest import SceneRecord
+from jaxsplat_mouse.dataset import scene_records
+from jaxsplat_mouse.dataset.scene_records import SceneRecord
 from jaxsplat_mouse.report.scene_pictures import SHEETS, THUMBS
 from jaxsplat_mouse.run.workdir import Workdir
 
@@ -39,7 +39,7 @@ def fake_run(path: pathlib.Path, count: int, *, pictures: bool = True) -> Workdi
     lines.append(json.dumps(record.to_json()) + "\n")
     if pictures and record.status != "failed":
       _draw(workdir, record.scene, draw)
-  (workdir.dataset / manifest.MANIFEST_FILE).write_text("".join(lines))
+  (workdir.dataset / scene_records.MANIFEST_FILE).write_text("".join(lines))
   return workdir
 
 

@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from jaxsplat_mouse.dataset.manifest import SceneRecord
+from jaxsplat_mouse.dataset.scene_records import SceneRecord
 from jaxsplat_mouse.report import charts, statistics
 
 START = datetime.datetime(2026, 1, 5, tzinfo=datetime.UTC)

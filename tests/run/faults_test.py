@@ -14,18 +14,18 @@ from typing import Any
 
 import pytest
 
-from jaxsplat_mouse.dataset import manifest
+from jaxsplat_mouse.dataset import scene_records
 from jaxsplat_mouse.errors import InputError
 from jaxsplat_mouse.run import job, outputs
-from jaxsplat_mouse.validation import dataset, geometry
+from jaxsplat_mouse.validation import dataset_checks, rules
 from tests.run.broken_disk import NO_SPACE, READ_ONLY, broken
 from tests.run_fixtures import results, tiny_config
 
-RULES = geometry.Rules(views=4, size=32, hull_iou=0.0, may_touch_edge=True)
+RULES = rules.Rules(views=4, size=32, hull_iou=0.0, may_touch_edge=True)
 
 
-def records(workdir: pathlib.Path) -> dict[str, manifest.SceneRecord]:
-  return manifest.latest_records(workdir / "dataset")
+def records(workdir: pathlib.Path) -> dict[str, scene_records.SceneRecord]:
+  return scene_records.latest_records(workdir / "dataset")
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def assert_mended(config: Any, workdir: pathlib.Path, undisturbed: dict[str, str
   """The same command, and everything is as if nothing had happened."""
   assert job.run(config, workdir) == 0
   assert results(workdir) == undisturbed
-  found = dataset.check(workdir / "dataset", RULES)
+  found = dataset_checks.check_dataset(workdir / "dataset", RULES)
   assert not found.faults, found.faults
 
 

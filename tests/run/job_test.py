@@ -15,7 +15,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxsplat_mouse.dataset import manifest, writer
+from jaxsplat_mouse.dataset import scene_records, writer
 from jaxsplat_mouse.errors import ConfigError, InputError
 from jaxsplat_mouse.fit.config import FitConfig
 from jaxsplat_mouse.fit.loop import FitState
@@ -37,8 +37,8 @@ def refuse_to_fit(monkeypatch: Monkeypatch) -> None:
   monkeypatch.setattr(fitting.Fitter, "fit", fit_nothing)
 
 
-def records(workdir: pathlib.Path) -> dict[str, manifest.SceneRecord]:
-  return manifest.latest_records(workdir / "dataset")
+def records(workdir: pathlib.Path) -> dict[str, scene_records.SceneRecord]:
+  return scene_records.latest_records(workdir / "dataset")
 
 
 def assert_similar_fit(a: pathlib.Path, b: pathlib.Path, name: str) -> None:

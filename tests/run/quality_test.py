@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxsplat_mouse.cameras import generate_camera_poses
-from jaxsplat_mouse.dataset import manifest
+from jaxsplat_mouse.dataset import scene_records
 from jaxsplat_mouse.procedural_mouse.mouse import make_mouse, render_truth
 from jaxsplat_mouse.procedural_mouse.scenes import input_cameras, scene_of
 from jaxsplat_mouse.run import job
@@ -22,7 +22,7 @@ def test_a_run_puts_them_into_the_manifest(mice, tmp_path):
   config = tiny_config(str(mice / "mouse_0"))
   config.report.quality = True
   assert job.run(config, tmp_path) == 0
-  metrics = manifest.latest_records(tmp_path / "dataset")["mouse_0"].metrics
+  metrics = scene_records.latest_records(tmp_path / "dataset")["mouse_0"].metrics
   assert {"quality_coverage", "quality_floaters", "quality_holes"} <= set(metrics)
 
 

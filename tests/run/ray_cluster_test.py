@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from jaxsplat_mouse.dataset import manifest
+from jaxsplat_mouse.dataset import scene_records
 from jaxsplat_mouse.errors import ConfigError
 from jaxsplat_mouse.run import job
 from tests.run_fixtures import CONFIG_FILE, results, tiny_config, write_mice
@@ -68,7 +68,7 @@ def test_a_cluster_makes_the_same_bytes_though_a_worker_is_killed(
   assert process.returncode == 0, out + err
   assert "A worker died with" in out
   assert results(tmp_path / "w") == local
-  records = manifest.latest_records(tmp_path / "w" / "dataset")
+  records = scene_records.latest_records(tmp_path / "w" / "dataset")
   assert {r.status for r in records.values()} == {"done"} and len(records) == 4
   assert len((tmp_path / "w" / "dataset" / "train.txt").read_text().splitlines()) == 4
 

@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from jaxsplat_mouse.dataset import manifest
+from jaxsplat_mouse.dataset import scene_records
 from jaxsplat_mouse.errors import InputError
 from jaxsplat_mouse.run import job
 from jaxsplat_mouse.run.settings import parse_shard
@@ -37,7 +37,7 @@ def test_two_shards_make_what_one_run_makes(
   config = tiny_config(str(mice))
   config.data.shard = "1/2"
   assert job.run(config, workdir) == 0
-  assert sorted(manifest.latest_records(workdir / "dataset")) == ["mouse_1"]
+  assert sorted(scene_records.latest_records(workdir / "dataset")) == ["mouse_1"]
   config.data.shard = "0/2"
   assert job.run(config, workdir) == 0
   assert results(workdir) == undisturbed

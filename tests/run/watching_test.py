@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from jaxsplat_mouse.cameras import generate_camera_poses
-from jaxsplat_mouse.dataset.manifest import SceneRecord
+from jaxsplat_mouse.dataset.scene_records import SceneRecord
 from jaxsplat_mouse.errors import ConfigError, InputError
 from jaxsplat_mouse.gaussians import Gaussians2D
 from jaxsplat_mouse.procedural_mouse.scenes import input_cameras

@@ -8,42 +8,14 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from jaxsplat_mouse.validation.rules import Rules
+
 POSE_TOLERANCE = 1e-5
 PIXEL_TOLERANCE = 1e-3
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Rules:
-  """What a scene must be.
-
-  Attributes:
-    views: frames in a scene.
-    size: side of the square images in pixels.
-    fov: field of view in degrees.
-    elevation: of the cameras above the XY plane, degrees.
-    distance: of the cameras from the origin, world units.
-    orbit: cameras must stand on the exact orbit with the exact intrinsics; without it any rigid
-      camera and any image size will do.
-    hull_iou: share of each silhouette that the common visual hull must explain.
-    hull_resolution: voxels along each side of the hull's cube, where a first look is enough.
-    may_touch_edge: silhouettes may reach the image edge.
-    any_hidden_colour: pixels of alpha 0 may keep a colour.
-  """
-
-  views: int = 32
-  size: int = 512
-  fov: float = 50.0
-  elevation: float = 20.0
-  distance: float = 2.7
-  orbit: bool = True
-  hull_iou: float = 0.9
-  hull_resolution: int = 128
-  may_touch_edge: bool = False
-  any_hidden_colour: bool = False
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class View:
+class Frame:
   """One frame that could be read: w2c (4, 4), fx fy cx cy, and alpha > 127 (h, w)."""
 
   w2c: np.ndarray
@@ -124,7 +96,7 @@ def _explain(w2c: np.ndarray, azimuth: float, lift: float, distance: float) -> s
   return f" (stands at distance {reach:.4f}, elevation {up:.3f}, azimuth {angle:.3f})"
 
 
-def check_solid(views: Sequence[View], rules: Rules) -> Iterator[str]:
+def check_solid(views: Sequence[Frame], rules: Rules) -> Iterator[str]:
   """Silhouettes that no single solid can cast.
 
   What fails is looked at again with voxels half as large: the first are four pixels wide in a usual
@@ -141,7 +113,7 @@ def check_solid(views: Sequence[View], rules: Rules) -> Iterator[str]:
   )
 
 
-def hull_shares(views: Sequence[View], resolution: int) -> np.ndarray:
+def hull_shares(views: Sequence[Frame], resolution: int) -> np.ndarray:
   """Share (V,) of each silhouette that the visual hull of all of them covers.
 
   A voxel is kept where every view that sees it has the object within two pixels. Views are taken
@@ -164,7 +136,7 @@ def hull_shares(views: Sequence[View], resolution: int) -> np.ndarray:
   return shares
 
 
-def _grid(views: Sequence[View], resolution: int) -> np.ndarray:
+def _grid(views: Sequence[Frame], resolution: int) -> np.ndarray:
   """Voxel centres (3, n) of the cube that the cameras frame together."""
   poses = np.stack([view.w2c for view in views])
   rotations, translations = poses[:, :3, :3], poses[:, :3, 3]
@@ -180,7 +152,7 @@ def _grid(views: Sequence[View], resolution: int) -> np.ndarray:
   return np.stack(grid).reshape(3, -1)
 
 
-def _project(points: np.ndarray, view: View) -> tuple[np.ndarray, np.ndarray]:
+def _project(points: np.ndarray, view: Frame) -> tuple[np.ndarray, np.ndarray]:
   """Flat pixel numbers (n,) of points (3, n), and which of them lie inside the image."""
   height, width = view.mask.shape
   w2c, (fx, fy, cx, cy) = view.w2c.astype(np.float32), view.intrinsics.astype(np.float32)

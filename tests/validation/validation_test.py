@@ -17,15 +17,13 @@ from PIL import Image
 
 from jaxsplat_mouse import validation
 from jaxsplat_mouse.cameras import generate_camera_poses
-from jaxsplat_mouse.dataset import manifest as manifest_lib
-from jaxsplat_mouse.dataset import training_yaml, writer
-from jaxsplat_mouse.validation import dataset, geometry
-from jaxsplat_mouse.validation import scene as scene_checks
+from jaxsplat_mouse.dataset import lists, scene_records, training_yaml, writer
+from jaxsplat_mouse.validation import dataset_checks, geometry_checks, rules, scene_checks
 from tests.dataset import dataset_fixtures
 from tests.dataset.dataset_fixtures import SIZE, VIEWS, edit_frames
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-RULES = geometry.Rules(views=VIEWS, size=SIZE, hull_resolution=64)
+RULES = rules.Rules(views=VIEWS, size=SIZE, hull_resolution=64)
 
 
 @pytest.fixture(scope="session")
@@ -34,9 +32,9 @@ def clean(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
   for name, scale in (("scene_0", 1.0), ("scene_1", 0.9)):
     rgb, alpha = dataset_fixtures.renders(scale)
     hashes = writer.write_scene(root, name, writer.to_rgba8(rgb, alpha), dataset_fixtures.cameras())
-    record = manifest_lib.SceneRecord(scene=name, status="done", hashes=hashes)
-    manifest_lib.append_record(root, record)
-  writer.write_lists(root, ["scene_0"], ["scene_1"])
+    record = scene_records.SceneRecord(scene=name, status="done", hashes=hashes)
+    scene_records.append_record(root, record)
+  lists.write_lists(root, ["scene_0"], ["scene_1"])
   training_yaml.write_training_yaml(root, image_size=SIZE)
   return root
 
@@ -45,7 +43,7 @@ def clean(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 def root(tmp_path: pathlib.Path, clean: pathlib.Path) -> pathlib.Path:
   """A copy of the clean dataset to corrupt, with paths of its own."""
   shutil.copytree(clean, tmp_path / "d")
-  dataset.relocate(tmp_path / "d")
+  dataset_checks.relocate_dataset(tmp_path / "d")
   return tmp_path / "d"
 
 
@@ -54,23 +52,23 @@ def scene(root: pathlib.Path) -> pathlib.Path:
   return root / "scene_0"
 
 
-def faults_of(scene: pathlib.Path, **rules) -> list[str]:
+def faults_of(scene: pathlib.Path, **changes) -> list[str]:
   """Faults of one scene, each a line that begins with a path."""
-  values = {**vars(RULES), **rules}
-  _, faults = scene_checks.check_scene(scene, geometry.Rules(**values))
+  values = {**vars(RULES), **changes}
+  _, faults = scene_checks.check_scene(scene, rules.Rules(**values))
   assert all(fault.startswith(str(scene)) and "\n" not in fault for fault in faults)
   return faults
 
 
 def test_a_clean_dataset_has_no_faults(root: pathlib.Path):
-  report = dataset.check(root, RULES)
+  report = dataset_checks.check_dataset(root, RULES)
   assert report.faults == []
   assert report.scenes == {"train": 1, "val": 1}
   assert report.views == 2 * VIEWS
 
 
 def test_a_single_scene_folder_is_checked(scene: pathlib.Path):
-  report = dataset.check(scene, RULES)
+  report = dataset_checks.check_dataset(scene, RULES)
   assert (report.faults, report.scenes, report.views) == ([], {"scene": 1}, VIEWS)
 
 
@@ -87,7 +85,7 @@ def test_it_shares_no_code_with_what_it_checks():
 def test_the_orbit_is_the_published_one(shared_dir: pathlib.Path):
   path = shared_dir / "data/facelift_head/target/opencv_cameras.json"
   for i, frame in enumerate(json.loads(path.read_text())["frames"]):
-    pose = geometry.orbit_pose(np.radians(11.25 * i), np.radians(20.0), 2.7)
+    pose = geometry_checks.orbit_pose(np.radians(11.25 * i), np.radians(20.0), 2.7)
     np.testing.assert_allclose(pose, frame["w2c"], atol=1e-6)
 
 
@@ -97,8 +95,8 @@ def test_the_orbit_is_the_published_one(shared_dir: pathlib.Path):
 )
 def test_shipped_scenes_pass_and_only_with_their_flag(shared_dir: pathlib.Path, name, flags):
   folder = shared_dir / "data" / name
-  assert dataset.check(folder, geometry.Rules(**{flags: True})).faults == []
-  assert len(dataset.check(folder, geometry.Rules()).faults) == 32
+  assert dataset_checks.check_dataset(folder, rules.Rules(**{flags: True})).faults == []
+  assert len(dataset_checks.check_dataset(folder, rules.Rules()).faults) == 32
 
 
 # --------------------------------------------------------------------------------------- cameras
@@ -127,7 +125,7 @@ def frame(**values):
 
 
 LIFT = np.radians(20.0)
-ORBIT = geometry.orbit_pose
+ORBIT = geometry_checks.orbit_pose
 
 
 @pytest.mark.parametrize(
@@ -302,7 +300,7 @@ def test_images_in_the_wrong_order_are_no_solid(scene: pathlib.Path):
   assert "do not come from one solid" in fault
 
 
-def tail_views(size: int = 256, views: int = 16) -> list[geometry.View]:
+def tail_views(size: int = 256, views: int = 16) -> list[geometry_checks.Frame]:
   """Exact silhouettes of a curved tube, three pixels thick."""
   turn = np.linspace(0, 1.5 * np.pi, 600)
   line = np.stack([0.7 * np.cos(turn), 0.7 * np.sin(turn), 0.25 * np.sin(2 * turn)], -1)
@@ -315,17 +313,17 @@ def tail_views(size: int = 256, views: int = 16) -> list[geometry.View]:
     mask = np.zeros((size, size), bool)
     for column, row in zip(u, v, strict=True):
       mask |= (x - column) ** 2 + (y - row) ** 2 < 1.5**2
-    found.append(geometry.View(w2c=w2c, intrinsics=np.asarray(k, np.float64), mask=mask))
+    found.append(geometry_checks.Frame(w2c=w2c, intrinsics=np.asarray(k, np.float64), mask=mask))
   return found
 
 
 def test_a_thin_tail_is_a_solid_and_a_shifted_one_is_not():
   """What a first, coarse grid finds too little of is looked at with a finer one."""
-  rules, views = geometry.Rules(hull_resolution=64), tail_views()
-  assert geometry.hull_shares(views, 64).min() < 0.9
-  assert not list(geometry.check_solid(views, rules))
+  wanted, views = rules.Rules(hull_resolution=64), tail_views()
+  assert geometry_checks.hull_shares(views, 64).min() < 0.9
+  assert not list(geometry_checks.check_solid(views, wanted))
   views[5] = dataclasses.replace(views[5], mask=np.roll(views[5].mask, 6, 1))
-  (fault,) = geometry.check_solid(views, rules)
+  (fault,) = geometry_checks.check_solid(views, wanted)
   assert "do not come from one solid" in fault
 
 
@@ -417,7 +415,9 @@ def later_png(root: pathlib.Path) -> None:
 )  # fmt: skip
 def test_a_wrong_dataset(root: pathlib.Path, damage, problem):
   damage(root)
-  faults = dataset.check(root, geometry.Rules(**{**vars(RULES), "hull_iou": 0.0})).faults
+  faults = dataset_checks.check_dataset(
+    root, rules.Rules(**{**vars(RULES), "hull_iou": 0.0})
+  ).faults
   assert any(problem in fault for fault in faults), faults
   assert all("\n" not in fault for fault in faults)
 
@@ -425,24 +425,24 @@ def test_a_wrong_dataset(root: pathlib.Path, damage, problem):
 def test_rejected_scenes_may_be_left_out_of_the_lists(root: pathlib.Path):
   (root / "val.txt").write_text("")
   manifest(lambda lines: [*lines, json.dumps({**json.loads(lines[1]), "status": "rejected"})])(root)
-  assert dataset.check(root, RULES).faults == []
+  assert dataset_checks.check_dataset(root, RULES).faults == []
 
 
 def test_a_dataset_without_manifest_and_config_is_one(root: pathlib.Path):
   (root / "manifest.jsonl").unlink()
   (root / "mouse_gslrm_synthetic.yaml").unlink()
-  assert dataset.check(root, RULES).faults == []
+  assert dataset_checks.check_dataset(root, RULES).faults == []
 
 
 def test_relative_lines_are_taken_from_the_dataset(root: pathlib.Path):
-  writer.write_lists(root, ["scene_0"], ["scene_1"], relative=True)
-  assert dataset.check(root, RULES).faults == []
+  lists.write_lists(root, ["scene_0"], ["scene_1"], relative=True)
+  assert dataset_checks.check_dataset(root, RULES).faults == []
 
 
 def test_every_fault_of_many_scenes_is_found(root: pathlib.Path):
   for name in ("scene_0", "scene_1"):
     image(hidden)(root / name)
-  faults = dataset.check(root, RULES).faults
+  faults = dataset_checks.check_dataset(root, RULES).faults
   assert len([f for f in faults if "colour under alpha 0" in f]) == 2
   assert len([f for f in faults if "changed since" in f]) == 2
 
@@ -453,23 +453,23 @@ def test_every_fault_of_many_scenes_is_found(root: pathlib.Path):
 def test_a_moved_dataset_is_found_out_and_relocated(root: pathlib.Path):
   new = root.parent / "new place"
   root.rename(new)
-  faults = dataset.check(new, RULES).faults
+  faults = dataset_checks.check_dataset(new, RULES).faults
   assert any("moved? run with --relocate" in fault for fault in faults)
   assert any("mouse_gslrm_synthetic.yaml" in fault for fault in faults)
-  changed = dataset.relocate(new)
+  changed = dataset_checks.relocate_dataset(new)
   assert changed == ["train.txt", "val.txt", "mouse_gslrm_synthetic.yaml"]
-  assert dataset.check(new, RULES).faults == []
-  assert dataset.relocate(new) == []
+  assert dataset_checks.check_dataset(new, RULES).faults == []
+  assert dataset_checks.relocate_dataset(new) == []
   assert str(root) + "/" not in (new / "mouse_gslrm_synthetic.yaml").read_text()
 
 
 def test_a_copied_dataset_does_not_lean_on_the_old_one(root: pathlib.Path):
   shutil.copytree(root, root.parent / "copy")
-  faults = dataset.check(root.parent / "copy", RULES).faults
+  faults = dataset_checks.check_dataset(root.parent / "copy", RULES).faults
   assert any("lies outside" in fault and "--relocate" in fault for fault in faults)
-  dataset.relocate(root.parent / "copy")
-  assert dataset.check(root.parent / "copy", RULES).faults == []
-  assert dataset.check(root, RULES).faults == []
+  dataset_checks.relocate_dataset(root.parent / "copy")
+  assert dataset_checks.check_dataset(root.parent / "copy", RULES).faults == []
+  assert dataset_checks.check_dataset(root, RULES).faults == []
 
 
 def test_relocation_keeps_the_lines_of_other_datasets(root: pathlib.Path):
@@ -478,11 +478,11 @@ def test_relocation_keeps_the_lines_of_other_datasets(root: pathlib.Path):
   (other / "train.txt").write_text(f"{other}/o1\n")
   training_yaml.write_training_yaml(root, objaverse_list=other / "train.txt", image_size=SIZE)
   new = root.rename(root.parent / "moved")
-  dataset.relocate(new)
+  dataset_checks.relocate_dataset(new)
   lines = (new / "train_mixed.txt").read_text().splitlines()
   assert set(lines) == {f"{other}/o1", f"{new}/scene_0"}
   assert f"{other}/train.txt" in (new / "mouse_gslrm_synthetic.yaml").read_text()
-  assert dataset.check(new, RULES).faults == []
+  assert dataset_checks.check_dataset(new, RULES).faults == []
 
 
 # --------------------------------------------------------------------------------------- command

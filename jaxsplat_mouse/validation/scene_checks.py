@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from jaxsplat_mouse.validation import geometry
-from jaxsplat_mouse.validation.geometry import Rules, View
+from jaxsplat_mouse.validation import geometry_checks
+from jaxsplat_mouse.validation.geometry_checks import Frame
+from jaxsplat_mouse.validation.rules import Rules
 
 CAMERAS = "opencv_cameras.json"
 MAX_SIDE = 16384
@@ -28,7 +29,7 @@ def check_scene(folder: pathlib.Path, rules: Rules) -> tuple[int, list[str]]:
     if not isinstance(frames, list) or not frames:
       raise TypeError("frames is no list of cameras")
   except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-    return 0, [f"{path}: {reason(error)}; expected a JSON object with frames"]
+    return 0, [f"{path}: {describe_error(error)}; expected a JSON object with frames"]
   faults = [f"{folder / name}: {problem}" for name, problem in leftovers(folder)]
   if len(frames) != rules.views:
     faults.append(f"{path}: frames: {len(frames)}; expected {rules.views}")
@@ -46,7 +47,7 @@ def check_scene(folder: pathlib.Path, rules: Rules) -> tuple[int, list[str]]:
     faults += found
     views += [view] if view is not None else []
   if len(views) == len(frames) and not faults:
-    faults += [f"{folder}: {problem}" for problem in geometry.check_solid(views, rules)]
+    faults += [f"{folder}: {problem}" for problem in geometry_checks.check_solid(views, rules)]
   return len(frames), faults
 
 
@@ -56,20 +57,24 @@ class _UnreadableError(Exception):
 
 def _check_frame(
   folder: pathlib.Path, field: str, frame: Any, index: int, rules: Rules
-) -> tuple[list[str], View]:
+) -> tuple[list[str], Frame]:
   w2c, intrinsics, told, name = _parse_frame(field, frame)
   rgba = _read_rgba(folder, f"{field}.file_path", name)
   height, width = rgba.shape[:2]
   faults = [f"{folder / name}: {problem}" for problem in _check_image(rgba, rules)]
   if told != (width, height):
     faults.append(f"{field}.w, h: {told[0]} x {told[1]}; expected the image's {width} x {height}")
-  faults += [f"{field}.w2c: {problem}" for problem in geometry.check_rigid(w2c)]
+  faults += [f"{field}.w2c: {problem}" for problem in geometry_checks.check_rigid(w2c)]
   if rules.orbit:
-    faults += [f"{field}.{problem}" for problem in geometry.check_intrinsics(intrinsics, rules)]
-    faults += [f"{field}.w2c: {problem}" for problem in geometry.check_pose(w2c, index, rules)]
+    faults += [
+      f"{field}.{problem}" for problem in geometry_checks.check_intrinsics(intrinsics, rules)
+    ]
+    faults += [
+      f"{field}.w2c: {problem}" for problem in geometry_checks.check_pose(w2c, index, rules)
+    ]
   elif min(intrinsics[:2]) <= 0:
     faults.append(f"{field}.fx, fy: {intrinsics[:2].tolist()}; expected > 0")
-  return faults, View(w2c=w2c, intrinsics=intrinsics, mask=rgba[..., 3] > 127)
+  return faults, Frame(w2c=w2c, intrinsics=intrinsics, mask=rgba[..., 3] > 127)
 
 
 def _parse_frame(field: str, frame: Any) -> tuple[np.ndarray, np.ndarray, tuple[float, float], str]:
@@ -115,7 +120,7 @@ def _read_rgba(folder: pathlib.Path, field: str, name: str) -> np.ndarray:
   except _UnreadableError:
     raise
   except Exception as error:  # whatever a decoder raises, the image is broken
-    problem = f"broken ({reason(error)}); expected a whole PNG"
+    problem = f"broken ({describe_error(error)}); expected a whole PNG"
     raise _UnreadableError(f"{folder / name}: {problem}") from None
 
 
@@ -176,7 +181,7 @@ def leftovers(folder: pathlib.Path) -> Iterator[tuple[str, str]]:
       yield name, "left by a killed writer; expected no temporaries"
 
 
-def reason(error: Exception) -> str:
+def describe_error(error: Exception) -> str:
   """Why something failed, in one line."""
   if isinstance(error, KeyError):
     return f"no key {error}"

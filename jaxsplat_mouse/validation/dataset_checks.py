@@ -12,8 +12,8 @@ import tempfile
 from collections.abc import Iterator
 from typing import Any
 
-from jaxsplat_mouse.validation.geometry import Rules
-from jaxsplat_mouse.validation.scene import CAMERAS, check_scene, leftovers, reason
+from jaxsplat_mouse.validation.rules import Rules
+from jaxsplat_mouse.validation.scene_checks import CAMERAS, check_scene, describe_error, leftovers
 
 LISTS = ("train.txt", "val.txt")
 MANIFEST = "manifest.jsonl"
@@ -35,7 +35,7 @@ class Report:
   faults: list[str]
 
 
-def check(path: str | os.PathLike[str], rules: Rules, threads: int = 0) -> Report:
+def check_dataset(path: str | os.PathLike[str], rules: Rules, threads: int = 0) -> Report:
   """Checks a dataset or a single scene folder.
 
   Args:
@@ -69,7 +69,7 @@ def _read_list(root: pathlib.Path, name: str, faults: list[str]) -> list[pathlib
   try:
     lines = path.read_text(encoding="utf-8").splitlines()
   except (OSError, UnicodeDecodeError) as error:
-    faults.append(f"{path}: {reason(error)}; expected a list of scene folders")
+    faults.append(f"{path}: {describe_error(error)}; expected a list of scene folders")
     return []
   for number, line in enumerate(lines, 1):
     if not line.strip():
@@ -177,7 +177,7 @@ def _check_training(root: pathlib.Path) -> Iterator[str]:
     mice = [entry for entry in training["datasets"] if entry["name"] == "mouse_synthetic"]
     used["training.dataset.datasets.mouse_synthetic"] = mice[0]["dataset_path"]
   except (yaml.YAMLError, OSError, ValueError, KeyError, TypeError, IndexError) as error:
-    yield f"{path}: {reason(error)}; expected a training configuration"
+    yield f"{path}: {describe_error(error)}; expected a training configuration"
     return
   for field, value in used.items():
     if not isinstance(value, str) or not pathlib.Path(value).is_file():
@@ -186,7 +186,7 @@ def _check_training(root: pathlib.Path) -> Iterator[str]:
       yield f"{path}: {field}: {value} lies outside; expected a list of {root}"
 
 
-def relocate(root: str | os.PathLike[str]) -> list[str]:
+def relocate_dataset(root: str | os.PathLike[str]) -> list[str]:
   """Rewrites the lists and the training configuration of a moved dataset to where it lies now.
 
   A line whose folder name is a scene of `root` becomes its absolute path; other lines, as those of
