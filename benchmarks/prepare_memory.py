@@ -22,8 +22,8 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from jaxsplat_mouse.capture import preparation  # noqa: E402
-from jaxsplat_mouse.capture.capture import Capture, Stream  # noqa: E402
-from jaxsplat_mouse.capture.options import PrepareOptions  # noqa: E402
+from jaxsplat_mouse.capture.prepare_options import PrepareOptions  # noqa: E402
+from jaxsplat_mouse.capture.raw_capture import Capture, Stream  # noqa: E402
 from tests.capture import recording_fixtures as fixtures  # noqa: E402
 
 FLAGS = flags.FLAGS
@@ -55,7 +55,7 @@ def resident() -> float:
 def watch(moments: int) -> list[dict[str, float]]:
   """Prepares a recording; memory after every tenth of it."""
   rows: list[dict[str, float]] = []
-  started, write, done = time.monotonic(), preparation.write_scene, 0
+  started, write, done = time.monotonic(), preparation.write_scene_folder, 0
 
   def counted(*args: object, **kwargs: object) -> object:
     nonlocal done
@@ -73,9 +73,9 @@ def watch(moments: int) -> list[dict[str, float]]:
     settings = PrepareOptions(
       format="dannce", input=capture.path, output=pathlib.Path(folder, "scenes"), frames=""
     )
-    preparation.write_scene = counted
+    preparation.write_scene_folder = counted
     started = time.monotonic()
-    if preparation.run(settings, capture) != 0:
+    if preparation.prepare_recording(settings, capture) != 0:
       raise SystemExit("prepare failed")
   return rows
 

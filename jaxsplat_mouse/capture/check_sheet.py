@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw
 
-from jaxsplat_mouse.capture.calibration import GOOD, CalibrationReport, Sample
-from jaxsplat_mouse.capture.crops import Crop, Cutter
+from jaxsplat_mouse.capture.calibration_check import GOOD, CalibrationReport, CheckedMoment
+from jaxsplat_mouse.capture.crops import Crop, Cropper
 from jaxsplat_mouse.capture.rig import Rig
 from jaxsplat_mouse.io import atomic
 from jaxsplat_mouse.report.contact_sheet import SheetRow, draw_sheet
@@ -43,15 +43,15 @@ _STYLE = """
 """
 
 
-def write_check(
-  folder: pathlib.Path, title: str, cutter: Cutter, report: CalibrationReport
+def write_check_sheet(
+  folder: pathlib.Path, title: str, cropper: Cropper, report: CalibrationReport
 ) -> pathlib.Path:
   """Writes the sheet as a picture and as a page that holds everything itself.
 
   Args:
     folder: where they go.
     title: the recording's name.
-    cutter: reads the photographs once more.
+    cropper: reads the photographs once more.
     report: what was found.
 
   Returns:
@@ -62,7 +62,7 @@ def write_check(
     OSError: the disk is full or not writable.
   """
   views = sorted({crop.view for sample in report.samples for crop in sample.crops})
-  rows = [row for sample in report.samples for row in _sample_rows(cutter, sample, views)]
+  rows = [row for sample in report.samples for row in _sample_rows(cropper, sample, views)]
   captions = [f"{report.names[v]}   IoU {report.iou[v]:.3f}" for v in views]
   sheet = draw_sheet(title, _verdict(report), rows, captions, cell=_CELL)
   buffer = io.BytesIO()
@@ -80,9 +80,9 @@ def _verdict(report: CalibrationReport) -> str:
   return f"{text}: expected above {GOOD}{blame}"
 
 
-def _sample_rows(cutter: Cutter, sample: Sample, views: Sequence[int]) -> list[SheetRow]:
+def _sample_rows(cropper: Cropper, sample: CheckedMoment, views: Sequence[int]) -> list[SheetRow]:
   """Three rows of one moment; a camera without a picture leaves a blank."""
-  moment = int(cutter.capture.moments[sample.index])
+  moment = int(cropper.capture.moments[sample.index])
   crops = {crop.view: (i, crop) for i, crop in enumerate(sample.crops)}
   middles = {crop.view: (crop, _middle(crop)) for crop in sample.crops}
   blank = np.full((8, 8, 3), 255, np.uint8)
@@ -93,11 +93,11 @@ def _sample_rows(cutter: Cutter, sample: Sample, views: Sequence[int]) -> list[S
       cells = [blank] * 3
     else:
       place, crop = crops[view]
-      photo = _shrunk(cutter.photo(crop))
+      photo = _shrunk(cropper.read_photo(crop))
       cells = [
         _outlined(photo, crop),
         _compared(crop, sample.agreement.alphas[place]),
-        _with_lines(photo, cutter.capture.rig, crop, middles),
+        _with_lines(photo, cropper.capture.rig, crop, middles),
       ]
     for row, cell in zip(rows.values(), cells, strict=True):
       row.append(cell)

@@ -24,7 +24,7 @@ SIDE = 128  # pixels of a reduced silhouette
 _CONFIG = HullConfig(resolution=64, num_points=64, repair=False)
 
 
-def small_scene(crops: Sequence[Crop], world_to_camera: np.ndarray, views: int) -> Scene:
+def silhouette_scene(crops: Sequence[Crop], world_to_camera: np.ndarray, views: int) -> Scene:
   """Reduced silhouettes of one moment as a scene without colour.
 
   Args:
@@ -60,7 +60,7 @@ def _reduce(alpha: np.ndarray, width: int, height: int) -> np.ndarray:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Agreement:
+class SolidAgreement:
   """How well the common solid explains each silhouette.
 
   Attributes:
@@ -72,21 +72,21 @@ class Agreement:
   alphas: np.ndarray
 
 
-def agreement(scene: Scene) -> Agreement:
+def measure_agreement(scene: Scene) -> SolidAgreement:
   """Carves the solid of a small scene and looks at it from its cameras."""
   count = int(scene.view_mask.sum())
   try:
     hull = build_hull(scene, _CONFIG)
   except ValueError:
-    return Agreement(iou=np.zeros(count), alphas=np.zeros((count, SIDE, SIDE), np.float32))
+    return SolidAgreement(iou=np.zeros(count), alphas=np.zeros((count, SIDE, SIDE), np.float32))
   alphas = np.array(hull_alpha(hull, scene.cameras)[:count])
   for alpha, (_, _, w, h) in zip(alphas, scene.frames[:count].astype(int), strict=True):
     alpha[h:], alpha[:, w:] = 0, 0
   scores = [metrics.iou(a, b) for a, b in zip(alphas, scene.alphas[:count], strict=True)]
-  return Agreement(iou=np.nan_to_num(np.array(scores)), alphas=alphas)
+  return SolidAgreement(iou=np.nan_to_num(np.array(scores)), alphas=alphas)
 
 
-def extent(scene: Scene) -> tuple[np.ndarray, float]:
+def solid_extent(scene: Scene) -> tuple[np.ndarray, float]:
   """Centroid (3,) and radius of the common solid, world units.
 
   Raises:

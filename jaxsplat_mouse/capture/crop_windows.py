@@ -8,7 +8,7 @@ import math
 import numpy as np
 
 from jaxsplat_mouse.capture import lens
-from jaxsplat_mouse.capture.lens import Cut, Pinhole
+from jaxsplat_mouse.capture.lens import CropRegion, Pinhole
 from jaxsplat_mouse.capture.rig import Rig
 
 _MULTIPLE = 16
@@ -69,7 +69,7 @@ def choose_window(boxes: np.ndarray, margin: float, size: int) -> CropWindow:
   return CropWindow(side=side, scale=1.0, limit=limit)
 
 
-def place(window: CropWindow, pinhole: Pinhole, box: np.ndarray) -> Cut:
+def place_window(window: CropWindow, pinhole: Pinhole, box: np.ndarray) -> CropRegion:
   """The crop around one silhouette's box (4,): moved, or cut, to stay inside the photograph.
 
   Nothing of a crop is unknown, so a silhouette that meets the crop's edge leaves the photograph.
@@ -82,4 +82,6 @@ def place(window: CropWindow, pinhole: Pinhole, box: np.ndarray) -> Cut:
     start = round((box[axis] + box[axis + 2] - native) / 2)
     starts.append(int(np.clip(start, low, max(low, math.floor(high - native)))))
     sides.append(side)
-  return Cut(left=starts[0], top=starts[1], width=sides[0], height=sides[1], scale=window.scale)
+  return CropRegion(
+    left=starts[0], top=starts[1], width=sides[0], height=sides[1], scale=window.scale
+  )

@@ -13,11 +13,11 @@ import numpy as np
 
 from jaxsplat_mouse.cameras import Cameras
 from jaxsplat_mouse.capture import lens
-from jaxsplat_mouse.capture.capture import Capture
-from jaxsplat_mouse.capture.crop_windows import CropWindow, pinhole_box, place
-from jaxsplat_mouse.capture.frames import Feed, View
-from jaxsplat_mouse.capture.lens import Cut, Pinhole
-from jaxsplat_mouse.capture.mattes import own_color, silhouette_box
+from jaxsplat_mouse.capture.crop_windows import CropWindow, pinhole_box, place_window
+from jaxsplat_mouse.capture.frame_reader import FrameReader, RawFrame
+from jaxsplat_mouse.capture.lens import CropRegion, Pinhole
+from jaxsplat_mouse.capture.mattes import foreground_color, silhouette_box
+from jaxsplat_mouse.capture.raw_capture import Capture
 from jaxsplat_mouse.dataset import camera_file
 from jaxsplat_mouse.errors import InputError
 from jaxsplat_mouse.io import atomic, images
@@ -43,19 +43,19 @@ class Crop:
   view: int
   frame: int
   rgba: np.ndarray
-  cut: Cut
+  cut: CropRegion
   intrinsics: np.ndarray
 
 
-class Cutter:
+class Cropper:
   """Cuts the pictures of one recording; cameras side by side in threads."""
 
-  def __init__(self, capture: Capture, feed: Feed, pinholes: dict[int, Pinhole]):
+  def __init__(self, capture: Capture, frame_reader: FrameReader, pinholes: dict[int, Pinhole]):
     """Takes the cameras that can be read, by number, as `pinholes`."""
-    self.capture, self.feed, self.pinholes = capture, feed, pinholes
+    self.capture, self.frame_reader, self.pinholes = capture, frame_reader, pinholes
     self._pool = ThreadPoolExecutor(max(1, len(pinholes)))
 
-  def __enter__(self) -> Cutter:
+  def __enter__(self) -> Cropper:
     """Itself; leaving ends the threads."""
     return self
 
@@ -68,7 +68,7 @@ class Cutter:
     """Ends the threads."""
     self._pool.shutdown()
 
-  def each(
+  def map_cameras(
     self, frames: np.ndarray, work: Callable[[int, int], T]
   ) -> tuple[dict[int, T], dict[int, str]]:
     """Calls work(view, frame) for every camera; results, and why there is none, by camera.
@@ -88,13 +88,13 @@ class Cutter:
     problems = {v: str(r) for v, r in found.items() if isinstance(r, InputError)}
     return {v: r for v, r in found.items() if not isinstance(r, InputError)}, problems
 
-  def box(self, view: int, frame: int) -> np.ndarray:
+  def measure_box(self, view: int, frame: int) -> np.ndarray:
     """Silhouette's box (4,) in the pinhole, from the mask alone.
 
     Raises:
       InputError: no mask, or an empty one.
     """
-    return self._box(view, frame, self.feed.coverage(view, frame))
+    return self._box(view, frame, self.frame_reader.read_coverage(view, frame))
 
   def _box(self, view: int, frame: int, coverage: np.ndarray) -> np.ndarray:
     box = silhouette_box(coverage)
@@ -107,13 +107,13 @@ class Cutter:
       raise InputError(self.capture.path, place, problem)
     return found
 
-  def cut(self, view: int, frame: int, window: CropWindow | None) -> Crop:
+  def crop(self, view: int, frame: int, window: CropWindow | None) -> Crop:
     """The crop of one camera; without a window, one that just holds the silhouette.
 
     Raises:
       InputError: a picture that cannot be read, or a silhouette that is empty or too large.
     """
-    raw = self.feed.view(view, frame)
+    raw = self.frame_reader.read_frame(view, frame)
     box = self._box(view, frame, raw.coverage)
     longest = max(box[2] - box[0], box[3] - box[1])
     if window is None:
@@ -124,7 +124,7 @@ class Cutter:
         "as in the other frames: the mask holds more than the animal"
       )
       raise InputError(self.capture.path, f"{self.capture.rig.names[view]} frame {frame}", problem)
-    cut = place(window, self.pinholes[view], box)
+    cut = place_window(window, self.pinholes[view], box)
     return Crop(
       view=view,
       frame=frame,
@@ -133,30 +133,30 @@ class Cutter:
       intrinsics=cut.intrinsics(self.pinholes[view]),
     )
 
-  def _resample(self, view: int, raw: View, cut: Cut, box: np.ndarray) -> np.ndarray:
+  def _resample(self, view: int, raw: RawFrame, cut: CropRegion, box: np.ndarray) -> np.ndarray:
     """RGBA of a crop; only around the silhouette's box (4,) is there anything to look up."""
     corner = np.array([cut.left, cut.top] * 2)
     near = (box - corner) * cut.scale + np.array([-_SPREAD, -_SPREAD, _SPREAD, _SPREAD])
     limits = (cut.width, cut.height) * 2
     x0, y0, x1, y1 = (int(np.clip(round(v), 0, m)) for v, m in zip(near, limits, strict=True))
-    points = lens.lookup(self.capture.rig, view, self.pinholes[view], cut, (x0, y0, x1, y1))
-    a, b, c, d = lens.raw_box(points, raw.coverage.shape[::-1])
+    points = lens.lookup_points(self.capture.rig, view, self.pinholes[view], cut, (x0, y0, x1, y1))
+    a, b, c, d = lens.raw_pixel_box(points, raw.coverage.shape[::-1])
     photo, coverage = raw.photo[b:d, a:c], raw.coverage[b:d, a:c]
-    color = own_color(photo, coverage) if raw.mixed else photo * np.float32(1 / 255)
+    color = foreground_color(photo, coverage) if raw.mixed else photo * np.float32(1 / 255)
     alpha = coverage * np.float32(1 / 255)
     rgba = np.zeros((cut.height, cut.width, 4), np.uint8)
     shape = (y1 - y0, x1 - x0)
     rgba[y0:y1, x0:x1] = lens.resample_rgba(color, alpha, points - np.array([a, b]), shape)
     return rgba
 
-  def photo(self, crop: Crop) -> np.ndarray:
+  def read_photo(self, crop: Crop) -> np.ndarray:
     """The photograph of a crop, (h, w, 3) uint8, with its background.
 
     Raises:
       InputError: it cannot be read.
     """
-    raw = self.feed.view(crop.view, crop.frame)
-    points = lens.lookup(self.capture.rig, crop.view, self.pinholes[crop.view], crop.cut)
+    raw = self.frame_reader.read_frame(crop.view, crop.frame)
+    points = lens.lookup_points(self.capture.rig, crop.view, self.pinholes[crop.view], crop.cut)
     image = raw.photo / np.float32(255)
     if not raw.mixed:  # straight colour, on white as the photograph was
       alpha = raw.coverage[..., None] / np.float32(255)
@@ -164,12 +164,12 @@ class Cutter:
     found = lens.resample(image, points, (crop.cut.height, crop.cut.width))
     return (np.clip(found, 0, 1) * 255 + 0.5).astype(np.uint8)
 
-  def encode(self, crops: Iterable[Crop]) -> list[bytes]:
+  def encode_pngs(self, crops: Iterable[Crop]) -> list[bytes]:
     """PNG bytes of each crop."""
     return list(self._pool.map(lambda crop: images.encode_png(crop.rgba), crops))
 
 
-def write_scene(
+def write_scene_folder(
   folder: pathlib.Path,
   capture: Capture,
   crops: list[Crop],

@@ -33,7 +33,7 @@ class Pinhole:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Cut:
+class CropRegion:
   """A crop of a pinhole's image.
 
   Attributes:
@@ -162,11 +162,11 @@ def _seen(
   return int(np.ceil(left)), int(np.ceil(top)), int(right), int(bottom)
 
 
-def lookup(
+def lookup_points(
   rig: Rig,
   view: int,
   pinhole: Pinhole,
-  cut: Cut,
+  cut: CropRegion,
   region: tuple[int, int, int, int] | None = None,
 ) -> np.ndarray:
   """Where the pixels of a crop are found in the raw photograph.
@@ -193,7 +193,7 @@ def lookup(
   return points @ matrix[:2, :2].T + matrix[:2, 2]
 
 
-def raw_box(points: np.ndarray, size: tuple[int, int]) -> tuple[int, int, int, int]:
+def raw_pixel_box(points: np.ndarray, size: tuple[int, int]) -> tuple[int, int, int, int]:
   """x0 y0 x1 y1 of the raw pixels that looking up `points` (..., 2) reads, inside width, height."""
   low = np.floor(points.min((0, 1)) - _SUPPORT).astype(int)
   high = np.ceil(points.max((0, 1)) + _SUPPORT).astype(int)

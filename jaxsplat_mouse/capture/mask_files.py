@@ -6,14 +6,14 @@ import pathlib
 import re
 from collections.abc import Sequence
 
-from jaxsplat_mouse.capture.capture import Stream
+from jaxsplat_mouse.capture.raw_capture import Stream
 from jaxsplat_mouse.capture.video import VIDEO_SUFFIXES
 from jaxsplat_mouse.errors import InputError
 
 _IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 
 
-def find(folder: pathlib.Path, names: Sequence[str]) -> tuple[Stream, ...]:
+def find_masks(folder: pathlib.Path, names: Sequence[str]) -> tuple[Stream, ...]:
   """The mask stream of every camera: NAME.mp4, the one video in NAME/, or the images in NAME/.
 
   Images are taken in the order of the numbers in their names.
@@ -34,13 +34,13 @@ def _stream(folder: pathlib.Path, name: str) -> Stream:
   if len(videos) == 1 and not pictures:
     return Stream(video=videos[0])
   if not videos and pictures:
-    return Stream(images=tuple(sorted(pictures, key=natural_key)))
+    return Stream(images=tuple(sorted(pictures, key=natural_sort_key)))
   found = f"{len(videos)} videos and {len(pictures)} images"
   expected = f"expected {name}.mp4, or one video or images in {name}/"
   raise InputError(folder, name, f"{found}; {expected}")
 
 
-def natural_key(path: pathlib.Path) -> list[tuple[int, str]]:
+def natural_sort_key(path: pathlib.Path) -> list[tuple[int, str]]:
   """Sorts `frame_2` before `frame_10`."""
   parts = re.split(r"(\d+)", path.name)
   return [(int(p), "") if p.isdigit() else (-1, p) for p in parts]

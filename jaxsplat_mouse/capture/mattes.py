@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 SOLID = 128  # level from which a mask pixel counts as animal
-SPECK = 1 / 500  # of the largest part's area: parts and holes smaller than this are repaired
+SPECK_SHARE = 1 / 500  # of the largest part's area: parts and holes smaller than this are repaired
 MIN_SPECK = 16  # pixels, below which they are repaired whatever the animal's size
 _SOFT = 2  # pixels on either side of the outline in which levels between are coverage
 _BLACK, _WHITE = 12, 243  # levels that compression noise of black and white reaches
@@ -13,7 +13,7 @@ _CORE = 0.95  # coverage from which a pixel's colour is taken to be the animal's
 _REACH = 5  # pixels to the side in which such colour is sought for an outline pixel
 
 
-def clean_mask(levels: np.ndarray, specks: float = SPECK) -> np.ndarray:
+def clean_mask(levels: np.ndarray, specks: float = SPECK_SHARE) -> np.ndarray:
   """Coverage from a mask that went through a lossy codec.
 
   Levels of 128 and more are animal; in a mask of the levels 0 and 1 alone, as label images are, 1
@@ -102,7 +102,7 @@ def silhouette_box(coverage: np.ndarray) -> tuple[int, int, int, int] | None:
   return _box(coverage > 0, 0)
 
 
-def own_color(photo: np.ndarray, coverage: np.ndarray) -> np.ndarray:
+def foreground_color(photo: np.ndarray, coverage: np.ndarray) -> np.ndarray:
   """The animal's colour in and around its silhouette, without what lies behind it.
 
   A pixel of the outline is a mixture of animal and background, and a mask says where the outline is

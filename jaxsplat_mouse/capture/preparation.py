@@ -17,14 +17,19 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from jaxsplat_mouse.capture import calibration, common_solid, lens, recording_file
-from jaxsplat_mouse.capture.capture import Capture
-from jaxsplat_mouse.capture.check_sheet import write_check
+from jaxsplat_mouse.capture import calibration_check, common_solid, lens, recording_file
+from jaxsplat_mouse.capture.check_sheet import write_check_sheet
 from jaxsplat_mouse.capture.crop_windows import CropWindow, choose_window
-from jaxsplat_mouse.capture.crops import Crop, Cutter, write_scene
-from jaxsplat_mouse.capture.frames import Feed
-from jaxsplat_mouse.capture.options import PrepareOptions, check_names, select_moments, shift_frames
-from jaxsplat_mouse.capture.recording_file import DONE, FAILED, Moment
+from jaxsplat_mouse.capture.crops import Crop, Cropper, write_scene_folder
+from jaxsplat_mouse.capture.frame_reader import FrameReader
+from jaxsplat_mouse.capture.prepare_options import (
+  PrepareOptions,
+  check_camera_names,
+  select_moments,
+  shift_frames,
+)
+from jaxsplat_mouse.capture.raw_capture import Capture
+from jaxsplat_mouse.capture.recording_file import DONE, FAILED, MomentRecord
 from jaxsplat_mouse.errors import InputError
 from jaxsplat_mouse.io import atomic
 from jaxsplat_mouse.runtime.progress import Progress
@@ -35,7 +40,9 @@ _SAVE_SECONDS = 30.0
 _OK, _NOTHING, _SOME_FAILED = 0, 1, 3
 
 
-def run(settings: PrepareOptions, capture: Capture, console: Console | None = None) -> int:
+def prepare_recording(
+  settings: PrepareOptions, capture: Capture, console: Console | None = None
+) -> int:
   """Prepares the chosen moments of a recording; the exit status.
 
   Raises:
@@ -45,18 +52,18 @@ def run(settings: PrepareOptions, capture: Capture, console: Console | None = No
   indices = select_moments(settings.frames, len(capture.moments))
   frames = shift_frames(capture, settings.offsets)
   _make_folder(settings)
-  before = None if settings.redo else recording_file.read(settings)
+  before = None if settings.redo else recording_file.read_recording(settings)
   scenes = recording_file.scene_names(settings, capture, indices.tolist())
   names = dict(zip(indices.tolist(), scenes, strict=True))
   found = _found(settings, names, before)
   pending = [i for i in names if i not in found]
   with (
     Progress("scenes", len(names), len(names) - len(pending), console) as progress,
-    Feed(capture, settings.specks, settings.grow) as feed,
+    FrameReader(capture, settings.specks, settings.grow) as frame_reader,
     StopRequest() as stop,
-    open_cameras(capture, feed, frames[indices], progress, settings.without) as cutter,
+    open_cameras(capture, frame_reader, frames[indices], progress, settings.without) as cropper,
   ):
-    job = _Job(settings, capture, cutter, frames, names, progress, stop, found)
+    job = _Preparation(settings, capture, cropper, frames, names, progress, stop, found)
     try:
       return job.run(pending, before)
     except Stopped as error:
@@ -64,7 +71,9 @@ def run(settings: PrepareOptions, capture: Capture, console: Console | None = No
       return error.exit_status
 
 
-def check(settings: PrepareOptions, capture: Capture, console: Console | None = None) -> int:
+def check_recording(
+  settings: PrepareOptions, capture: Capture, console: Console | None = None
+) -> int:
   """Writes the contact sheet of a calibration and nothing else; the exit status.
 
   Raises:
@@ -75,29 +84,29 @@ def check(settings: PrepareOptions, capture: Capture, console: Console | None = 
   _make_folder(settings)
   with (
     Progress("scenes", 1, 0, console) as progress,
-    Feed(capture, settings.specks, settings.grow) as feed,
-    open_cameras(capture, feed, frames[indices], progress, settings.without) as cutter,
+    FrameReader(capture, settings.specks, settings.grow) as frame_reader,
+    open_cameras(capture, frame_reader, frames[indices], progress, settings.without) as cropper,
   ):
-    _examine(settings, cutter, frames, indices.tolist(), progress)
+    _examine(settings, cropper, frames, indices.tolist(), progress)
   return _OK
 
 
 def _examine(
   settings: PrepareOptions,
-  cutter: Cutter,
+  cropper: Cropper,
   frames: np.ndarray,
   indices: list[int],
   progress: Progress,
-) -> calibration.CalibrationReport:
+) -> calibration_check.CalibrationReport:
   """Looks at the calibration, tells and draws what it found, and refuses a wrong one."""
   progress.stage("checking the calibration")
-  report = calibration.examine(cutter, frames, indices)
+  report = calibration_check.check_calibration(cropper, frames, indices)
   for line in report.lines():
     progress.line(line)
   if report.samples:
     title = recording_file.recording_name(settings.input)
-    progress.line(f"check    {write_check(settings.output, title, cutter, report)}")
-  calibration.refuse(cutter.capture, report)
+    progress.line(f"check    {write_check_sheet(settings.output, title, cropper, report)}")
+  calibration_check.refuse_wrong_calibration(cropper.capture, report)
   return report
 
 
@@ -116,14 +125,16 @@ def _make_folder(settings: PrepareOptions) -> None:
 
 def _found(
   settings: PrepareOptions, names: dict[int, str], before: dict[str, Any] | None
-) -> dict[int, Moment]:
+) -> dict[int, MomentRecord]:
   """Moments that earlier runs dealt with: those of their file, and scenes that came after it."""
   if before is None:
     return {}
-  listed = {m["index"]: Moment.from_json(m) for m in before["moments"]}
+  listed = {m["index"]: MomentRecord.from_json(m) for m in before["moments"]}
   found = {i: m for i, m in listed.items() if i not in names}
   for index, name in names.items():
-    moment = recording_file.finished(settings.output / name, recording_file.seal(before))
+    moment = recording_file.read_finished_moment(
+      settings.output / name, recording_file.preparation_hash(before)
+    )
     if moment is not None:
       found[index] = moment
   return found
@@ -131,16 +142,16 @@ def _found(
 
 def open_cameras(
   capture: Capture,
-  feed: Feed,
+  frame_reader: FrameReader,
   frames: np.ndarray,
   progress: Progress,
   without: Sequence[str] = (),
-) -> Cutter:
+) -> Cropper:
   """The cameras that can be read at all; the others are told and left out.
 
   Args:
     capture: the recording.
-    feed: its pictures.
+    frame_reader: its pictures.
     frames: (F, V) of the chosen moments.
     progress: where to tell.
     without: names of cameras that are left out unasked.
@@ -148,47 +159,47 @@ def open_cameras(
   Raises:
     InputError: fewer than a scene takes, `without` names no camera, or a package is missing.
   """
-  feed.check_packages()
-  check_names("--without", without, capture.rig.names)
+  frame_reader.require_packages()
+  check_camera_names("--without", without, capture.rig.names)
   pinholes, problems = {}, []
   for view, name in enumerate(capture.rig.names):
     own = frames[:, view]
     try:
       if name in without:
         raise InputError(name, "", "named by --without")
-      feed.open(view)
+      frame_reader.open_camera(view)
       if not (own >= 0).any():
         raise InputError(capture.path, name, "no frame in any of the chosen moments")
-      size = feed.size(view, int(own[own >= 0][0]))
+      size = frame_reader.image_size(view, int(own[own >= 0][0]))
       pinholes[view] = lens.make_pinhole(capture.rig, view, size)
     except (InputError, ValueError) as error:
       problems.append(str(error))
   for problem in problems:
     progress.line(f"left out: {problem}")
-  if len(pinholes) < enough_views(capture):
+  if len(pinholes) < min_cameras(capture):
     reason = problems[0] if problems else "a calibration with more cameras"
-    problem = f"{len(pinholes)} cameras can be used; expected {enough_views(capture)} ({reason})"
+    problem = f"{len(pinholes)} cameras can be used; expected {min_cameras(capture)} ({reason})"
     raise InputError(capture.path, "cameras", problem)
-  return Cutter(capture, feed, pinholes)
+  return Cropper(capture, frame_reader, pinholes)
 
 
-def enough_views(capture: Capture) -> int:
+def min_cameras(capture: Capture) -> int:
   """Cameras that a scene takes."""
   return max(3, min(_ENOUGH, len(capture.rig)))
 
 
 @dataclasses.dataclass
-class _Job:
+class _Preparation:
   """The state of one run."""
 
   settings: PrepareOptions
   capture: Capture
-  cutter: Cutter
+  cropper: Cropper
   frames: np.ndarray
   names: dict[int, str]
   progress: Progress
   stop: StopRequest
-  moments: dict[int, Moment]
+  moments: dict[int, MomentRecord]
   window: CropWindow = dataclasses.field(
     default_factory=lambda: CropWindow(side=0, scale=1.0, limit=0.0)
   )
@@ -204,7 +215,7 @@ class _Job:
     if before is not None:
       self.window = CropWindow(**before["window"])
     if pending:
-      report = _examine(self.settings, self.cutter, self.frames, pending, self.progress)
+      report = _examine(self.settings, self.cropper, self.frames, pending, self.progress)
       self.calibration = report.to_json()
       if before is None:
         self.window = self.measure(pending)
@@ -223,7 +234,7 @@ class _Job:
     for count, index in enumerate(pending):
       self.stop.check()
       self.progress.stage(f"measuring silhouettes, {count} of {len(pending)}")
-      found, problems = self.cutter.each(self.frames[index], self.cutter.box)
+      found, problems = self.cropper.map_cameras(self.frames[index], self.cropper.measure_box)
       boxes += list(found.values())
       first = first or next(iter(problems.values()), "")
     if not boxes:
@@ -236,13 +247,13 @@ class _Job:
   def cut_all(self, pending: list[int]) -> None:
     """Cuts one moment while the one before it is encoded and written."""
     with ThreadPoolExecutor(1) as writer:
-      last: tuple[int, Future[Moment]] | None = None
+      last: tuple[int, Future[MomentRecord]] | None = None
       try:
         for index in pending:
           self.stop.check()
           self.progress.stage(self.names[index])
-          crops, problems = self.cutter.each(
-            self.frames[index], lambda v, f: self.cutter.cut(v, f, self.window)
+          crops, problems = self.cropper.map_cameras(
+            self.frames[index], lambda v, f: self.cropper.crop(v, f, self.window)
           )
           for view, problem in problems.items():
             self.missing[view].append(problem)
@@ -252,7 +263,7 @@ class _Job:
         self.finish(last)
         self.save()
 
-  def finish(self, last: tuple[int, Future[Moment]] | None) -> None:
+  def finish(self, last: tuple[int, Future[MomentRecord]] | None) -> None:
     """Notes what became of a moment that was handed to the writer."""
     if last is None:
       return
@@ -263,9 +274,9 @@ class _Job:
     if time.monotonic() - self.saved > _SAVE_SECONDS:
       self.save()
 
-  def write(self, index: int, crops: dict[int, Crop], problems: dict[int, str]) -> Moment:
+  def write(self, index: int, crops: dict[int, Crop], problems: dict[int, str]) -> MomentRecord:
     """Writes one scene, or says why there is none."""
-    moment = Moment(
+    moment = MomentRecord(
       index=index,
       number=int(self.capture.moments[index]),
       scene=self.names[index],
@@ -274,22 +285,24 @@ class _Job:
       problems=tuple(problems.values()),
     )
     try:
-      if len(crops) < enough_views(self.capture):
+      if len(crops) < min_cameras(self.capture):
         reason = next(iter(problems.values()))
         raise ValueError(f"{len(crops)} usable cameras ({reason})")
       ordered = [crops[view] for view in sorted(crops)]
       poses = self.capture.rig.world_to_camera[sorted(crops)]
-      scene = common_solid.small_scene(ordered, poses, len(self.capture.rig))
-      centroid, radius = common_solid.extent(scene)
+      scene = common_solid.silhouette_scene(ordered, poses, len(self.capture.rig))
+      centroid, radius = common_solid.solid_extent(scene)
       moment = dataclasses.replace(moment, centroid=tuple(centroid.tolist()), radius=radius)
       extra = {
         "unit": self.capture.rig.unit,
         "up": self.capture.up,
         "moment": moment.to_json(),
-        "prepared": recording_file.seal(recording_file.describe(self.settings, self.window)),
+        "prepared": recording_file.preparation_hash(
+          recording_file.describe_preparation(self.settings, self.window)
+        ),
       }
-      pngs = self.cutter.encode(ordered)
-      write_scene(self.settings.output / moment.scene, self.capture, ordered, pngs, extra)
+      pngs = self.cropper.encode_pngs(ordered)
+      write_scene_folder(self.settings.output / moment.scene, self.capture, ordered, pngs, extra)
     except (ValueError, OSError) as error:
       return dataclasses.replace(
         moment, status=FAILED, problems=(*moment.problems, str(error).splitlines()[0])
@@ -300,10 +313,12 @@ class _Job:
     """Writes `recording.json`."""
     self.saved = time.monotonic()
     try:
-      recording_file.write(self.settings, self.capture, self.window, self.moments, self.calibration)
+      recording_file.write_recording(
+        self.settings, self.capture, self.window, self.moments, self.calibration
+      )
     except OSError as error:
       problem = f"cannot be written ({error.strerror or error})"
-      raise InputError(self.settings.output / recording_file.FILE, "", problem) from None
+      raise InputError(self.settings.output / recording_file.RECORDING_FILE, "", problem) from None
 
   def close(self, pending: list[int]) -> int:
     """Tells what came out; the exit status."""

@@ -17,21 +17,21 @@ from typing import Any
 import numpy as np
 
 from jaxsplat_mouse import canonical
-from jaxsplat_mouse.capture.capture import Capture
 from jaxsplat_mouse.capture.crop_windows import CropWindow
-from jaxsplat_mouse.capture.mattes import SPECK
-from jaxsplat_mouse.capture.options import PrepareOptions
+from jaxsplat_mouse.capture.mattes import SPECK_SHARE
+from jaxsplat_mouse.capture.prepare_options import PrepareOptions
+from jaxsplat_mouse.capture.raw_capture import Capture
 from jaxsplat_mouse.dataset import camera_file
 from jaxsplat_mouse.errors import InputError, reason
 from jaxsplat_mouse.io import atomic
 
-FILE = "recording.json"
+RECORDING_FILE = "recording.json"
 DONE, FAILED = "done", "failed"
-_LATER = {"specks": SPECK, "grow": 0, "without": []}
+_LATER = {"specks": SPECK_SHARE, "grow": 0, "without": []}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Moment:
+class MomentRecord:
   """What became of one moment.
 
   Attributes:
@@ -59,7 +59,7 @@ class Moment:
     return dataclasses.asdict(self)
 
   @classmethod
-  def from_json(cls, value: dict[str, Any]) -> Moment:
+  def from_json(cls, value: dict[str, Any]) -> MomentRecord:
     """Reads what `to_json` gave; raises KeyError, TypeError or ValueError where it is none."""
     fields = {f.name: value[f.name] for f in dataclasses.fields(cls)}
     fields["centroid"] = tuple(float(x) for x in fields["centroid"])
@@ -80,18 +80,18 @@ def scene_names(settings: PrepareOptions, capture: Capture, indices: Sequence[in
   return [f"{name}_{int(capture.moments[i]):0{digits}d}" for i in indices]
 
 
-def read(settings: PrepareOptions) -> dict[str, Any] | None:
+def read_recording(settings: PrepareOptions) -> dict[str, Any] | None:
   """The output folder's `recording.json`; None where there is none yet.
 
   Raises:
     InputError: it is broken, or was made with other settings.
   """
-  path = settings.output / FILE
+  path = settings.output / RECORDING_FILE
   try:
     value = json.loads(path.read_text())
     before = dict(value["settings"])
     CropWindow(**value["window"])
-    [Moment.from_json(m) for m in value["moments"]]
+    [MomentRecord.from_json(m) for m in value["moments"]]
   except FileNotFoundError:
     return None
   except (OSError, ValueError, KeyError, TypeError) as error:
@@ -107,33 +107,33 @@ def read(settings: PrepareOptions) -> dict[str, Any] | None:
   return value
 
 
-def describe(settings: PrepareOptions, window: CropWindow) -> dict[str, Any]:
+def describe_preparation(settings: PrepareOptions, window: CropWindow) -> dict[str, Any]:
   """The part of the file that all scenes share."""
   return {"settings": settings.fixed(), "window": dataclasses.asdict(window)}
 
 
-def seal(value: Mapping[str, Any]) -> str:
+def preparation_hash(value: Mapping[str, Any]) -> str:
   """A short hash of settings and window, by which a scene is known to be of this preparation."""
   text = json.dumps([value["settings"], value["window"]], sort_keys=True)
   return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def finished(folder: pathlib.Path, prepared: str) -> Moment | None:
+def read_finished_moment(folder: pathlib.Path, prepared: str) -> MomentRecord | None:
   """The moment of a scene folder that is there, whole and of this preparation; None otherwise."""
   try:
     parsed = camera_file.parse(folder / camera_file.CAMERAS_FILE)
-    moment = Moment.from_json(parsed.extra["moment"])
+    moment = MomentRecord.from_json(parsed.extra["moment"])
   except (InputError, KeyError, TypeError, ValueError):
     return None
   whole = all((folder / name).is_file() for name in parsed.names)
   return moment if whole and parsed.extra.get("prepared") == prepared else None
 
 
-def write(
+def write_recording(
   settings: PrepareOptions,
   capture: Capture,
   window: CropWindow,
-  moments: Mapping[int, Moment],
+  moments: Mapping[int, MomentRecord],
   calibration: Mapping[str, Any],
 ) -> None:
   """Writes the file in one step.
@@ -146,7 +146,7 @@ def write(
     "recording": recording_name(settings.input),
     "unit": capture.rig.unit,
     "up": capture.up,
-    **describe(settings, window),
+    **describe_preparation(settings, window),
     "calibration": dict(calibration),
     # What data.normalize=recording arrives at: the largest animal gets the default radius.
     "suggested_scale": canonical.recording_scale(radii) if radii else None,
@@ -154,4 +154,4 @@ def write(
     "moments": [moments[i].to_json() for i in sorted(moments)],
   }
   text = json.dumps(value, indent=1, allow_nan=False)
-  atomic.write_bytes(settings.output / FILE, text.encode())
+  atomic.write_bytes(settings.output / RECORDING_FILE, text.encode())

@@ -12,6 +12,7 @@ import warnings
 
 import numpy as np
 
+from jaxsplat_mouse.capture.pose_conventions import OPENGL_AXES, transpose_rotations
 from jaxsplat_mouse.capture.rig import Rig, project
 from jaxsplat_mouse.errors import InputError
 
@@ -19,10 +20,9 @@ from jaxsplat_mouse.errors import InputError
 MAX_LABEL_ERROR = 0.01
 _MISS = 0.1  # of the distance to where the axes meet, from which other conventions are tried
 _GAIN = 3.0  # times nearer that the axes must meet under one of them
-_OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])
 
 
-def checked(path: pathlib.Path, rig: Rig) -> Rig:
+def check_rig(path: pathlib.Path, rig: Rig) -> Rig:
   """The rig, whose cameras were checked one by one, if it holds together.
 
   Raises:
@@ -102,9 +102,9 @@ def _check_meeting(path: pathlib.Path, rig: Rig) -> None:
   found = meeting(poses)
   miss, before = found or (np.inf, count)
   others = {
-    "with the rotations transposed (row vectors)": turned(poses),
+    "with the rotations transposed (row vectors)": transpose_rotations(poses),
     "with the poses inverted (camera-to-world)": np.linalg.inv(poses),
-    "with OpenGL axes (y and z flipped)": _OPENGL @ poses,
+    "with OpenGL axes (y and z flipped)": OPENGL_AXES @ poses,
   }
   tried = {how: meeting(other) for how, other in others.items()}
   fits = {how: m[0] for how, m in tried.items() if m is not None and m[1] == count}
@@ -121,10 +121,3 @@ def _check_meeting(path: pathlib.Path, rig: Rig) -> None:
   hint = f"; {best} they meet to {fits[best]:.0%}" if best else ""
   expected = "; expected OpenCV world-to-camera poses of cameras that look at one animal"
   raise InputError(path, "calibration", problem + hint + expected)
-
-
-def turned(poses: np.ndarray) -> np.ndarray:
-  """The poses (V, 4, 4) with their rotations transposed and their translations kept."""
-  turned = poses.copy()
-  turned[:, :3, :3] = poses[:, :3, :3].transpose(0, 2, 1)
-  return turned

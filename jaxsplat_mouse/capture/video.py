@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from jaxsplat_mouse.capture.capture import Stream
+from jaxsplat_mouse.capture.raw_capture import Stream
 from jaxsplat_mouse.errors import InputError
 from jaxsplat_mouse.io import images
 
@@ -23,7 +23,7 @@ _JUMP = 250  # frames ahead from which a jump to a key frame is tried: a usual d
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".m4v", ".webm")
 
 
-class Reader(Protocol):
+class StreamReader(Protocol):
   """Frames of one stream by number."""
 
   def read(self, number: int) -> np.ndarray:
@@ -33,7 +33,7 @@ class Reader(Protocol):
     """Lets go of the file."""
 
 
-def open_stream(stream: Stream, camera: str, *, grey: bool = False) -> Reader:
+def open_stream(stream: Stream, camera: str, *, grey: bool = False) -> StreamReader:
   """A reader of a camera's pictures.
 
   Args:
@@ -48,11 +48,11 @@ def open_stream(stream: Stream, camera: str, *, grey: bool = False) -> Reader:
   if stream.video is None:
     return ImageReader(stream.images, camera, grey=grey)
   if stream.parts:
-    return PartsReader(((0, stream.video), *stream.parts), camera, grey=grey)
+    return SplitVideoReader(((0, stream.video), *stream.parts), camera, grey=grey)
   return VideoReader(stream.video, camera, grey=grey)
 
 
-def check_installed(path: pathlib.Path) -> None:
+def require_pyav(path: pathlib.Path) -> None:
   """Nothing where videos can be read.
 
   Raises:
@@ -103,7 +103,7 @@ class ImageReader:
     """Nothing is held open."""
 
 
-class PartsReader:
+class SplitVideoReader:
   """Frames of a recording that is cut into several files; one of them is open at a time."""
 
   def __init__(self, parts: Sequence[tuple[int, pathlib.Path]], camera: str, *, grey: bool):

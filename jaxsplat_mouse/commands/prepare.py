@@ -37,8 +37,8 @@ import pathlib
 from absl import flags
 
 from jaxsplat_mouse.capture.formats import registry
-from jaxsplat_mouse.capture.mattes import SPECK
-from jaxsplat_mouse.capture.options import PrepareOptions, parse_offsets
+from jaxsplat_mouse.capture.mattes import SPECK_SHARE
+from jaxsplat_mouse.capture.prepare_options import PrepareOptions, parse_offsets
 from jaxsplat_mouse.commands import console
 from jaxsplat_mouse.errors import InputError
 
@@ -64,7 +64,7 @@ _MASKS = flags.DEFINE_string(
 )
 _SPECKS = flags.DEFINE_float(
   "specks",
-  SPECK,
+  SPECK_SHARE,
   "Parts and holes of a mask below this share of the animal's area are repaired.",
   0.0,
   0.5,
@@ -106,11 +106,11 @@ def main() -> int:
 
   devices.set_up_cache()
   if settings.masks is not None:
-    found = mask_files.find(settings.masks, capture.rig.names)
+    found = mask_files.find_masks(settings.masks, capture.rig.names)
     capture = dataclasses.replace(capture, masks=found)
-  return (
-    preparation.check(settings, capture) if _CHECK.value else preparation.run(settings, capture)
-  )
+  if _CHECK.value:
+    return preparation.check_recording(settings, capture)
+  return preparation.prepare_recording(settings, capture)
 
 
 def _given(flag: flags.FlagHolder[str | None]) -> str:

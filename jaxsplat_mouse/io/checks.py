@@ -24,7 +24,7 @@ _MAX_NUMBER = 1e30  # what is larger would not fit float32
 _MAX_JSON_BYTES = 256 << 20
 
 
-def shown(value: Any) -> str:
+def one_line(value: Any) -> str:
   """The value in one line for a message, arrays included, cut to 60 characters."""
   return " ".join(short(value).split())
 
@@ -41,9 +41,9 @@ def numbers(
   try:
     array = np.asarray(value)
   except ValueError:  # lists of unequal lengths
-    raise InputError(path, field, f"{shown(value)}; {expected}") from None
+    raise InputError(path, field, f"{one_line(value)}; {expected}") from None
   if array.dtype.kind not in "iuf":
-    raise InputError(path, field, f"{shown(value)}; {expected}")
+    raise InputError(path, field, f"{one_line(value)}; {expected}")
   fits = array.ndim == len(shape) and all(
     n in (None, m) for n, m in zip(shape, array.shape, strict=True)
   )
@@ -55,14 +55,14 @@ def numbers(
   return array
 
 
-def get(path: pathlib.Path, field: str, mapping: Any, key: str) -> Any:
+def get_field(path: pathlib.Path, field: str, mapping: Any, key: str) -> Any:
   """`mapping[key]`.
 
   Raises:
     InputError: `mapping` is no mapping, or lacks the key; the keys that it has are told.
   """
   if not isinstance(mapping, dict):
-    raise InputError(path, field, f"{shown(mapping)}; expected fields, {key} among them")
+    raise InputError(path, field, f"{one_line(mapping)}; expected fields, {key} among them")
   if key not in mapping:
     found = ", ".join(sorted(str(k) for k in mapping)[:12]) or "nothing"
     where = f"{field}.{key}" if field else key
@@ -126,7 +126,7 @@ def intrinsics(path: pathlib.Path, field: str, value: Any) -> np.ndarray:
     upside = np.abs([matrix[0, 1], matrix[0, 2], matrix[1, 2], matrix[2, 2] - 1.0]).max() <= 1e-6
     hint = " (it is transposed)" if upside else ""
     expected = "expected [[fx, s, cx], [0, fy, cy], [0, 0, 1]]"
-    raise InputError(path, field, f"{shown(matrix.tolist())}; {expected}{hint}")
+    raise InputError(path, field, f"{one_line(matrix.tolist())}; {expected}{hint}")
   for name, focal in (("fx", matrix[0, 0]), ("fy", matrix[1, 1])):
     if focal <= 0:
       raise InputError(path, field, f"{name} = {focal:g}; expected a focal length > 0 in pixels")
@@ -140,24 +140,24 @@ def is_transposed(matrix: np.ndarray) -> bool:
   return bool(np.abs(matrix[2, :2]).max() > np.abs(matrix[:2, 2]).max())
 
 
-def pose(rotation: np.ndarray, translation: np.ndarray) -> np.ndarray:
+def pose_matrix(rotation: np.ndarray, translation: np.ndarray) -> np.ndarray:
   """World-to-camera (4, 4) of R (3, 3) and t (3,)."""
   matrix = np.eye(4)
   matrix[:3, :3], matrix[:3, 3] = rotation, translation
   return matrix
 
 
-def name(path: pathlib.Path, field: str, value: Any) -> str:
+def camera_name(path: pathlib.Path, field: str, value: Any) -> str:
   """A camera's name, which is the name of its folder too.
 
   Raises:
     InputError: it is no text, or would lead out of its folder.
   """
   if not isinstance(value, str) or not value.strip() or not value.isprintable():
-    raise InputError(path, field, f"{shown(value)}; expected a camera's name")
+    raise InputError(path, field, f"{one_line(value)}; expected a camera's name")
   if value in (".", "..") or any(c in value for c in "/\\:"):
     problem = "expected a name of one folder, without / \\ : and not . or .."
-    raise InputError(path, field, f"{shown(value)}; {problem}")
+    raise InputError(path, field, f"{one_line(value)}; {problem}")
   return value
 
 
@@ -176,7 +176,7 @@ def camera_names(files: Sequence[str]) -> tuple[str, ...]:
   return tuple(str(pathlib.PurePosixPath(f).with_suffix("")).replace("/", "_") for f in files)
 
 
-def inside(folder: pathlib.Path, file: Any, path: pathlib.Path, field: str) -> pathlib.Path:
+def path_inside(folder: pathlib.Path, file: Any, path: pathlib.Path, field: str) -> pathlib.Path:
   """The path that a relative `file` of a calibration stands for.
 
   Raises:
@@ -184,18 +184,18 @@ def inside(folder: pathlib.Path, file: Any, path: pathlib.Path, field: str) -> p
   """
   expected = f"expected a path inside {folder}"
   if not isinstance(file, str) or not file.strip() or not file.isprintable():
-    raise InputError(path, field, f"{shown(file)}; {expected}")
+    raise InputError(path, field, f"{one_line(file)}; {expected}")
   if pathlib.PurePosixPath(file).is_absolute() or pathlib.PureWindowsPath(file).drive:
-    raise InputError(path, field, f"{shown(file)} is absolute; {expected}")
+    raise InputError(path, field, f"{one_line(file)} is absolute; {expected}")
   try:
     root, real = folder.resolve(), (folder / file).resolve()
     real.exists()
   except (OSError, RuntimeError, ValueError) as error:  # a loop of links; too long a name
     raise InputError(
-      path, field, f"{shown(file)} cannot be followed ({reason(error)}); {expected}"
+      path, field, f"{one_line(file)} cannot be followed ({reason(error)}); {expected}"
     ) from None
   if root not in real.parents:
-    raise InputError(path, field, f"{shown(file)} leads out of the folder; {expected}")
+    raise InputError(path, field, f"{one_line(file)} leads out of the folder; {expected}")
   return folder / file
 
 

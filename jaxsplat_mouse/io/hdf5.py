@@ -19,7 +19,7 @@ MAX_BYTES = 2 << 30  # of one array, as its header declares it
 
 
 @contextlib.contextmanager
-def opened(path: pathlib.Path) -> Iterator[Any]:
+def open_hdf5(path: pathlib.Path) -> Iterator[Any]:
   """An open `h5py.File`; whatever the library raises while it is open becomes an `InputError`.
 
   Raises:
@@ -42,7 +42,7 @@ def opened(path: pathlib.Path) -> Iterator[Any]:
     raise InputError(path, "", problem) from None
 
 
-def child(path: pathlib.Path, field: str, group: Any, key: str) -> Any:
+def get_child(path: pathlib.Path, field: str, group: Any, key: str) -> Any:
   """The group or dataset `key` of a group; `field` names it in messages.
 
   Raises:
@@ -58,7 +58,7 @@ def child(path: pathlib.Path, field: str, group: Any, key: str) -> Any:
   return group[key]
 
 
-def array(path: pathlib.Path, field: str, dataset: Any) -> np.ndarray:
+def read_array(path: pathlib.Path, field: str, dataset: Any) -> np.ndarray:
   """The values of a dataset.
 
   Raises:

@@ -24,7 +24,7 @@ _MAX_OBJECTS = 1_000_000
 _LEFT_OUT = matlab5.LEFT_OUT
 
 
-def read(path: pathlib.Path, names: Sequence[str]) -> dict[str, Any]:
+def read_matlab(path: pathlib.Path, names: Sequence[str]) -> dict[str, Any]:
   """Those of the variables `names` that a file holds.
 
   Raises:
@@ -37,9 +37,9 @@ def read(path: pathlib.Path, names: Sequence[str]) -> dict[str, Any]:
   except OSError as error:
     raise InputError(path, "", f"cannot be read ({reason(error)}); expected a .mat file") from None
   if any(head[at:].startswith(_HDF5_SIGNATURE) for at in _HDF5_OFFSETS):
-    with hdf5.opened(path) as file:
+    with hdf5.open_hdf5(path) as file:
       return _Version73(path, file).read(names)
-  return matlab5.read(path, names)
+  return matlab5.read_matlab5(path, names)
 
 
 class _Version73:
@@ -52,7 +52,8 @@ class _Version73:
     """The variables of `names` that the file holds."""
     found = [name for name in names if name in self._file]
     entries = {
-      name: self._value(hdf5.child(self._path, name, self._file, name), name, 0) for name in found
+      name: self._value(hdf5.get_child(self._path, name, self._file, name), name, 0)
+      for name in found
     }
     return _kept(entries)
 
@@ -70,7 +71,7 @@ class _Version73:
     kind = _class_of(node)
     if node.attrs.get("MATLAB_empty", 0):
       return [] if kind == "cell" else "" if kind == "char" else self._empty(node, field)
-    values = hdf5.array(self._path, field, node)
+    values = hdf5.read_array(self._path, field, node)
     if kind == "cell":
       return self._followed(values, field, depth)
     if kind == "char":
@@ -85,7 +86,7 @@ class _Version73:
 
   def _empty(self, node: Any, field: str) -> np.ndarray:
     """An array without elements, whose shape stands where its values would."""
-    shape = tuple(int(n) for n in np.ravel(hdf5.array(self._path, field, node))[:8])
+    shape = tuple(int(n) for n in np.ravel(hdf5.read_array(self._path, field, node))[:8])
     return np.zeros(shape if 0 in shape else (0, 0))
 
   def _struct(self, group: Any, field: str, depth: int) -> Any:
@@ -96,11 +97,11 @@ class _Version73:
     entries: dict[str, Any] = {}
     arrays: dict[str, list[Any]] = {}
     for key in group:
-      node, inner = hdf5.child(self._path, f"{field}.{key}", group, key), f"{field}.{key}"
+      node, inner = hdf5.get_child(self._path, f"{field}.{key}", group, key), f"{field}.{key}"
       if (
         isinstance(node, h5py.Dataset) and h5py.check_ref_dtype(node.dtype) and not _class_of(node)
       ):
-        arrays[key] = self._followed(hdf5.array(self._path, inner, node), inner, depth)
+        arrays[key] = self._followed(hdf5.read_array(self._path, inner, node), inner, depth)
       else:
         entries[key] = self._value(node, inner, depth + 1)
     if not arrays:

@@ -59,8 +59,8 @@ class BrokenError(Exception):
   """The file is not what its tags say."""
 
 
-def read(path: pathlib.Path, names: Sequence[str]) -> dict[str, Any]:
-  """Those of the variables `names` that a file holds, as `matlab.read` gives them.
+def read_matlab5(path: pathlib.Path, names: Sequence[str]) -> dict[str, Any]:
+  """Those of the variables `names` that a file holds, as `matlab.read_matlab` gives them.
 
   Raises:
     InputError: no such file, one cut short, or one that contradicts itself.

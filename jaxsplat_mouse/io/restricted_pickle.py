@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from jaxsplat_mouse.errors import InputError, reason
-from jaxsplat_mouse.io.checks import shown
+from jaxsplat_mouse.io.checks import one_line
 
 _MAX_BYTES = 1 << 30
 _MAX_OPCODES = 5_000_000
@@ -45,7 +45,7 @@ _SIMPLE = re.compile(
 _TUPLES = {"EMPTY_TUPLE": 0, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 
 
-def load(path: pathlib.Path) -> Any:
+def load_pickle(path: pathlib.Path) -> Any:
   """The value that a pickle holds.
 
   Returns:
@@ -195,7 +195,7 @@ def _pairs(values: list[Any]) -> dict[Any, Any]:
   keys = values[::2]
   bad = next((k for k in keys if not isinstance(k, (str, int, float, bytes, type(None)))), None)
   if bad is not None or len(values) % 2:
-    raise _RefusedError(f"found a dict with the key {shown(bad)}")
+    raise _RefusedError(f"found a dict with the key {one_line(bad)}")
   return dict(zip(keys, values[1::2], strict=True))
 
 
@@ -204,7 +204,7 @@ def _global(module: Any, name: Any) -> _Global:
   for kind, pattern in _ALLOWED.items():
     if re.fullmatch(pattern, full):
       return _Global(kind)
-  raise _RefusedError(f"found {shown(full)}, a thing to import")
+  raise _RefusedError(f"found {one_line(full)}, a thing to import")
 
 
 def _call(function: Any, arguments: Any) -> Any:
@@ -216,14 +216,14 @@ def _call(function: Any, arguments: Any) -> Any:
     case "dtype", (str(code), *_) if re.fullmatch(r"[biuf][1248]", code):
       return _Dtype(code)
     case "dtype", (code, *_):
-      raise _RefusedError(f"found an array of type {shown(code)}")
+      raise _RefusedError(f"found an array of type {one_line(code)}")
     case "encode", (str(text), "latin1" | "latin-1"):
       return text.encode("latin-1")
     case "scalar", (_Dtype() as dtype, bytes(data)):
       return _Array(_array((), dtype, data, "C"))
     case "frombuffer", (bytes() | bytearray() as data, _Dtype() as dtype, tuple(shape), str(order)):
       return _Array(_array(shape, dtype, bytes(data), order))
-  raise _RefusedError(f"found a call of {kind or shown(function)} with {shown(arguments)}")
+  raise _RefusedError(f"found a call of {kind or one_line(function)} with {one_line(arguments)}")
 
 
 def _set_state(target: Any, state: Any) -> None:
@@ -236,15 +236,17 @@ def _set_state(target: Any, state: Any) -> None:
         raise _RefusedError(f"found an array of {type(data).__name__}")
       target.value = _array(shape, dtype, bytes(data), "F" if fortran else "C")
     case _:
-      raise _RefusedError(f"found a state {shown(state)} for {type(target).__name__.strip('_')}")
+      raise _RefusedError(f"found a state {one_line(state)} for {type(target).__name__.strip('_')}")
 
 
 def _array(shape: tuple[Any, ...], dtype: _Dtype, data: bytes, order: str) -> np.ndarray:
   real = dtype.numpy()
   if not all(type(n) is int and n >= 0 for n in shape) or len(shape) > 8:
-    raise _RefusedError(f"found an array of the shape {shown(shape)}")
+    raise _RefusedError(f"found an array of the shape {one_line(shape)}")
   if math.prod(shape) * real.itemsize != len(data):
-    raise _RefusedError(f"found an array that claims the shape {shown(shape)} in {len(data)} bytes")
+    raise _RefusedError(
+      f"found an array that claims the shape {one_line(shape)} in {len(data)} bytes"
+    )
   array = np.frombuffer(data, real).reshape(shape, order="F" if order == "F" else "C")
   return array.astype(real.newbyteorder("="))  # writeable, and of this machine's byte order
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from jaxsplat_mouse.capture.crop_windows import CropWindow, choose_window, place
+from jaxsplat_mouse.capture.crop_windows import CropWindow, choose_window, place_window
 from jaxsplat_mouse.capture.lens import Pinhole
 
 PINHOLE = Pinhole(intrinsics=np.array([200.0, 200, 70, 60]), seen=(-2, 3, 150, 120))
@@ -37,13 +37,13 @@ def test_a_cut_holds_the_silhouette_and_stays_in_the_photograph(
   corner: tuple[float, float],
 ) -> None:
   box = np.array([*corner, corner[0] + 30, corner[1] + 20])
-  cut = place(CropWindow(side=64, scale=1.0, limit=99), PINHOLE, box)
+  cut = place_window(CropWindow(side=64, scale=1.0, limit=99), PINHOLE, box)
   assert (cut.width, cut.height) == (64, 64)
   assert -2 <= cut.left <= box[0] and box[2] <= cut.left + 64 <= 150
   assert 3 <= cut.top <= box[1] and box[3] <= cut.top + 64 <= 120
 
 
 def test_a_window_larger_than_the_photograph_is_cut() -> None:
-  cut = place(CropWindow(side=140, scale=1.0, limit=999), PINHOLE, np.array([20.0, 10, 90, 100]))
+  cut = place_window(CropWindow(side=140, scale=1.0, limit=999), PINHOLE, np.array([20.0, 10, 90, 100]))
   assert (cut.width, cut.height, cut.top) == (140, 117, 3)
   np.testing.assert_allclose(cut.intrinsics(PINHOLE)[:2], 200)

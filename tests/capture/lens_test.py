@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jaxsplat_mouse.capture import lens
-from jaxsplat_mouse.capture.lens import Cut
+from jaxsplat_mouse.capture.lens import CropRegion
 from jaxsplat_mouse.capture.rig import Rig, distort, project
 from tests.capture.recording_fixtures import HEIGHT, LENS, VIEWS, WIDTH, make_rig
 
@@ -17,9 +17,9 @@ cv2 = pytest.importorskip("cv2")
 SIZE = (WIDTH, HEIGHT)
 
 
-def whole(pinhole: lens.Pinhole) -> Cut:
+def whole(pinhole: lens.Pinhole) -> CropRegion:
   x0, y0, x1, y1 = pinhole.seen
-  return Cut(left=x0, top=y0, width=x1 - x0, height=y1 - y0)
+  return CropRegion(left=x0, top=y0, width=x1 - x0, height=y1 - y0)
 
 
 def test_undistort_inverts_distort() -> None:
@@ -56,7 +56,9 @@ def test_projected_points_land_where_the_pinhole_sees_them(view: int, scale: flo
   for spot in raw:
     # a spot of the raw image is bent a little by the lens; small ones keep their centroid
     image = lens.resample(
-      disc(WIDTH, HEIGHT, spot), lens.lookup(rig, view, pinhole, cut), (cut.height, cut.width)
+      disc(WIDTH, HEIGHT, spot),
+      lens.lookup_points(rig, view, pinhole, cut),
+      (cut.height, cut.width),
     )
     y, x = np.mgrid[: cut.height, : cut.width] + 0.5
     found.append([(image * x).sum() / image.sum(), (image * y).sum() / image.sum()])
@@ -75,11 +77,13 @@ def test_the_recipe_of_opencv_with_skew_is_met() -> None:
   pinhole = lens.Pinhole(
     intrinsics=np.array([k[0, 0], k[1, 1], k[0, 2] + 0.5, k[1, 2] + 0.5]), seen=(0, 0, *SIZE)
   )
-  own = lens.lookup(rig, 0, pinhole, Cut(left=0, top=0, width=WIDTH, height=HEIGHT))
+  own = lens.lookup_points(rig, 0, pinhole, CropRegion(left=0, top=0, width=WIDTH, height=HEIGHT))
   # `initUndistortRectifyMap` takes K with its skew as the new camera: undo that share of it
   y, x = np.mgrid[:HEIGHT, :WIDTH].astype(np.float64)
   v = (y - k[1, 2]) / k[1, 1]
-  shifted = lens.lookup(rig, 0, pinhole, Cut(left=0, top=0, width=WIDTH, height=HEIGHT))
+  shifted = lens.lookup_points(
+    rig, 0, pinhole, CropRegion(left=0, top=0, width=WIDTH, height=HEIGHT)
+  )
   points = np.stack([(x - k[0, 2] - k[0, 1] * v) / k[0, 0], v], -1)
   shifted = distort(points, rig.distortion[0]) @ rig.matrices[0][:2, :2].T + rig.matrices[0][:2, 2]
   np.testing.assert_allclose(shifted - 0.5, recipe, atol=2e-3)
@@ -90,7 +94,7 @@ def test_no_detail_of_the_raw_pixels_is_lost() -> None:
   """Neighbouring pixels of the pinhole are never more than a raw pixel apart."""
   rig = make_rig()
   pinhole = lens.make_pinhole(rig, 0, SIZE)
-  points = lens.lookup(rig, 0, pinhole, whole(pinhole))
+  points = lens.lookup_points(rig, 0, pinhole, whole(pinhole))
   steps = [np.linalg.norm(np.diff(points, axis=axis), axis=-1) for axis in (0, 1)]
   assert max(s.max() for s in steps) < 1.01
   assert max(s.max() for s in steps) > 0.97  # nor is it blown up for nothing
@@ -100,8 +104,8 @@ def test_a_clean_pinhole_is_copied_to_the_bit() -> None:
   rig = make_rig(lens=False)
   pinhole = lens.make_pinhole(rig, 1, SIZE)
   raw = np.random.default_rng(1).random((HEIGHT, WIDTH, 3), np.float32)
-  cut = Cut(left=17, top=9, width=60, height=40)
-  found = lens.resample(raw, lens.lookup(rig, 1, pinhole, cut), (40, 60))
+  cut = CropRegion(left=17, top=9, width=60, height=40)
+  found = lens.resample(raw, lens.lookup_points(rig, 1, pinhole, cut), (40, 60))
   np.testing.assert_array_equal(found, raw[9:49, 17:77])
   np.testing.assert_array_equal(cut.intrinsics(pinhole)[2:], rig.matrices[1][:2, 2] - [17, 9])
 
@@ -109,7 +113,7 @@ def test_a_clean_pinhole_is_copied_to_the_bit() -> None:
 def test_what_is_seen_lies_inside_the_photograph() -> None:
   rig = make_rig()
   pinhole = lens.make_pinhole(rig, 2, SIZE)
-  points = lens.lookup(rig, 2, pinhole, whole(pinhole))
+  points = lens.lookup_points(rig, 2, pinhole, whole(pinhole))
   assert points.min() >= -1e-6
   assert points[..., 0].max() <= WIDTH and points[..., 1].max() <= HEIGHT
 
@@ -131,7 +135,7 @@ def test_no_background_comes_into_the_edge() -> None:
   color = np.where(alpha[..., None] > 0, [0.8, 0.2, 0.1], [0.0, 1.0, 0.0])
   cut = whole(pinhole)
   rgba = lens.resample_rgba(
-    color, alpha, lens.lookup(rig, 0, pinhole, cut), (cut.height, cut.width)
+    color, alpha, lens.lookup_points(rig, 0, pinhole, cut), (cut.height, cut.width)
   )
   assert rgba[..., 3].max() == 255 and (rgba[..., 3] == 0).any()
   assert not rgba[rgba[..., 3] == 0].any()

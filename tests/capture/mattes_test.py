@@ -8,8 +8,8 @@ import pytest
 from jaxsplat_mouse.capture.mattes import (
   border_share,
   clean_mask,
+  foreground_color,
   grow_mask,
-  own_color,
   silhouette_box,
 )
 
@@ -101,7 +101,7 @@ def test_outline_pixels_take_the_animals_colour() -> None:
   coverage = soft_disc()
   share = coverage[..., None] / 255.0
   photo = (share * [200, 60, 40] + (1 - share) * [0, 255, 0] + 0.5).astype(np.uint8)
-  color = own_color(photo, coverage)
+  color = foreground_color(photo, coverage)
   edge = (coverage > 5) & (coverage < 250)
   assert np.abs(color[edge] * 255 - [200, 60, 40]).max() < 3
   inner = coverage == 255

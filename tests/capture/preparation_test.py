@@ -16,8 +16,8 @@ from rich.console import Console
 
 from jaxsplat_mouse import metrics
 from jaxsplat_mouse.capture import preparation
-from jaxsplat_mouse.capture.capture import Capture, Stream
-from jaxsplat_mouse.capture.options import PrepareOptions
+from jaxsplat_mouse.capture.prepare_options import PrepareOptions
+from jaxsplat_mouse.capture.raw_capture import Capture, Stream
 from jaxsplat_mouse.dataset import camera_file, facelift
 from jaxsplat_mouse.errors import InputError
 from jaxsplat_mouse.io import images
@@ -60,7 +60,7 @@ def settings(capture: Capture, output: pathlib.Path, **more: object) -> PrepareO
 def prepare(capture: Capture, output: pathlib.Path, **more: object) -> tuple[int, str]:
   """Status and what was printed."""
   console = Console(record=True, width=400, quiet=False, file=open("/dev/null", "w"))  # noqa: SIM115
-  status = preparation.run(settings(capture, output, **more), capture, console)
+  status = preparation.prepare_recording(settings(capture, output, **more), capture, console)
   return status, console.export_text()
 
 
@@ -198,7 +198,7 @@ def test_nothing_to_do_anything_with(own: Capture, tmp_path: pathlib.Path) -> No
 
 
 def test_check_writes_the_sheet_alone(capture: Capture, tmp_path: pathlib.Path) -> None:
-  assert preparation.check(settings(capture, tmp_path), capture, Console(quiet=True)) == 0
+  assert preparation.check_recording(settings(capture, tmp_path), capture, Console(quiet=True)) == 0
   assert sorted(p.name for p in tmp_path.iterdir()) == ["check.html", "check.png"]
 
 

@@ -7,7 +7,7 @@ import pathlib
 import numpy as np
 
 from jaxsplat_mouse.cameras import look_at
-from jaxsplat_mouse.capture.capture import Capture, Stream
+from jaxsplat_mouse.capture.raw_capture import Capture, Stream
 from jaxsplat_mouse.capture.rig import Rig
 from jaxsplat_mouse.io import images
 
@@ -109,7 +109,6 @@ def make_capture(
 ) -> Capture:
   return Capture(
     path=folder,
-    format="dannce",
     rig=rig,
     pictures=tuple(pictures),
     masks=tuple(masks),

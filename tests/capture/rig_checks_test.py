@@ -8,9 +8,9 @@ import pathlib
 import numpy as np
 import pytest
 
-from jaxsplat_mouse.capture import rig_checks
+from jaxsplat_mouse.capture import pose_conventions, rig_checks
 from jaxsplat_mouse.capture.rig import Labels, project
-from jaxsplat_mouse.io import checks as checks
+from jaxsplat_mouse.io import checks
 from tests.capture.formats.capture_fixtures import make_rig, refused, write_huge_header, write_image
 
 PATH = pathlib.Path("rig.mat")
@@ -48,19 +48,19 @@ def test_skew_beyond_reason_is_refused():
 
 @pytest.mark.parametrize("value", ["Camera 1", "cam.left", "左"])
 def test_names_of_folders_pass(value: str):
-  assert checks.name(PATH, "names", value) == value
+  assert checks.camera_name(PATH, "names", value) == value
 
 
 @pytest.mark.parametrize(
   "value", ["", " ", ".", "..", "a/b", "a\\b", "C:", "a\nb", "a\0b", None, 3]
 )
 def test_names_that_lead_elsewhere_are_refused(value):
-  refused(lambda: checks.name(PATH, "names", value), "rig.mat", "names")
+  refused(lambda: checks.camera_name(PATH, "names", value), "rig.mat", "names")
 
 
 @pytest.mark.parametrize("file", ["../a", "a/../../b", "/a", "C:/a", "", "a\0", ".", "x" * 9999, 5])
 def test_paths_that_lead_out_are_refused(tmp_path, file):
-  refused(lambda: checks.inside(tmp_path, file, PATH, "file_path"), "rig.mat", "file_path")
+  refused(lambda: checks.path_inside(tmp_path, file, PATH, "file_path"), "rig.mat", "file_path")
 
 
 def test_camera_names_are_stems_where_those_tell_cameras_apart():
@@ -81,14 +81,14 @@ def test_headers_tell_sizes_without_decoding(tmp_path):
 
 def test_a_good_rig_passes_and_points_behind_a_camera_count_as_wrong():
   rig = make_rig()
-  assert rig_checks.checked(PATH, rig) is rig
+  assert rig_checks.check_rig(PATH, rig) is rig
   points = np.random.default_rng(0).uniform([10, 0, 0], [70, 60, 40], (20, 3))
   good = dataclasses.replace(rig, labels=Labels(points=points, pixels=project(rig, points)))
-  assert rig_checks.checked(PATH, good) is good
+  assert rig_checks.check_rig(PATH, good) is good
   backs = dataclasses.replace(good, world_to_camera=np.diag([1, -1, -1, 1]) @ rig.world_to_camera)
   assert np.isinf(rig_checks.label_errors(backs)).all()
   assert "median of inf" in refused(
-    lambda: rig_checks.checked(PATH, backs), "rig.mat", "calibration"
+    lambda: rig_checks.check_rig(PATH, backs), "rig.mat", "calibration"
   )
 
 
@@ -96,7 +96,7 @@ def test_a_good_rig_passes_and_points_behind_a_camera_count_as_wrong():
 @pytest.mark.parametrize(
   ("change", "hint"),
   [
-    (rig_checks.turned, "rotations transposed"),
+    (pose_conventions.transpose_rotations, "rotations transposed"),
     (np.linalg.inv, "poses inverted"),
     (lambda poses: np.diag([1, -1, -1, 1]) @ poses, "OpenGL axes"),
   ],
@@ -104,11 +104,11 @@ def test_a_good_rig_passes_and_points_behind_a_camera_count_as_wrong():
 def test_other_conventions_are_refused_by_name(views: int, change, hint: str):
   rig = make_rig(views)
   wrong = dataclasses.replace(rig, world_to_camera=change(rig.world_to_camera))
-  assert hint in refused(lambda: rig_checks.checked(PATH, wrong), "rig.mat", "calibration")
+  assert hint in refused(lambda: rig_checks.check_rig(PATH, wrong), "rig.mat", "calibration")
 
 
 def test_a_row_of_parallel_cameras_is_no_error():
   rig = make_rig()
   poses = np.tile(np.eye(4), (4, 1, 1))
   poses[:, 0, 3] = [0, 1, 2, 3]
-  rig_checks.checked(PATH, dataclasses.replace(rig, world_to_camera=poses))
+  rig_checks.check_rig(PATH, dataclasses.replace(rig, world_to_camera=poses))

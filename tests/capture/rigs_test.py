@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from jaxsplat_mouse.cameras import look_at
-from jaxsplat_mouse.capture import calibration, lens, rig_checks
-from jaxsplat_mouse.capture.crops import Cutter
+from jaxsplat_mouse.capture import calibration_check, lens, rig_checks
+from jaxsplat_mouse.capture.crops import Cropper
 from jaxsplat_mouse.capture.formats import dannce
-from jaxsplat_mouse.capture.frames import Feed
+from jaxsplat_mouse.capture.frame_reader import FrameReader
 from jaxsplat_mouse.capture.rig import Rig
 from tests.capture.recording_fixtures import HEIGHT, WIDTH, write_images
 
@@ -84,7 +84,7 @@ def test_good_rigs_pass_the_checks_of_their_numbers(
   poses = rig.world_to_camera * np.array([1, 1, 1, scale])
   poses[:, 3, 3] = 1.0
   rig = dataclasses.replace(rig, world_to_camera=poses)
-  assert rig_checks.checked(pathlib.Path("rig"), rig) is rig
+  assert rig_checks.check_rig(pathlib.Path("rig"), rig) is rig
 
 
 @pytest.mark.slow
@@ -98,9 +98,11 @@ def test_good_rigs_pass_the_check_of_silhouettes(
   poses = rig.world_to_camera * np.array([1, 1, 1, scale])
   poses[:, 3, 3] = 1.0
   capture = dataclasses.replace(capture, rig=dataclasses.replace(rig, world_to_camera=poses))
-  with Feed(capture) as feed:
-    pinholes = {v: lens.make_pinhole(capture.rig, v, feed.size(v)) for v in range(len(rig))}
-    with Cutter(capture, feed, pinholes) as cutter:
-      report = calibration.examine(cutter, capture.frames, [0, 1])
-  calibration.refuse(capture, report)
-  assert report.other == "" and report.score > calibration.GOOD, report.lines()
+  with FrameReader(capture) as frame_reader:
+    pinholes = {
+      v: lens.make_pinhole(capture.rig, v, frame_reader.image_size(v)) for v in range(len(rig))
+    }
+    with Cropper(capture, frame_reader, pinholes) as cropper:
+      report = calibration_check.check_calibration(cropper, capture.frames, [0, 1])
+  calibration_check.refuse_wrong_calibration(capture, report)
+  assert report.other == "" and report.score > calibration_check.GOOD, report.lines()

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from jaxsplat_mouse.capture import video
-from jaxsplat_mouse.capture.capture import Stream
+from jaxsplat_mouse.capture.raw_capture import Stream
 from jaxsplat_mouse.errors import InputError
 from jaxsplat_mouse.io import images
 from tests.capture.recording_fixtures import write_video
@@ -175,8 +175,8 @@ def test_images_are_read_by_number(tmp_path: pathlib.Path) -> None:
 
 _PEAKS = """
 import pathlib, resource, sys
-from jaxsplat_mouse.io import video
-from jaxsplat_mouse.io.capture import Stream
+from jaxsplat_mouse.capture import video
+from jaxsplat_mouse.capture.raw_capture import Stream
 reader = video.open_stream(Stream(video=pathlib.Path(sys.argv[1])), "Camera1")
 for number in range(int(sys.argv[2])):
   reader.read(number)

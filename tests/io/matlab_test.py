@@ -44,8 +44,8 @@ def check(found, expected) -> None:
 @pytest.mark.parametrize("version", ["5", "7", "7.3"])
 def test_both_containers_give_the_same_values(tmp_path, version: str):
   path = write_mat(tmp_path / "a.mat", DATA, version)
-  check(matlab.read(path, tuple(DATA)), DATA)
-  assert set(matlab.read(path, ("name", "absent"))) == {"name"}
+  check(matlab.read_matlab(path, tuple(DATA)), DATA)
+  assert set(matlab.read_matlab(path, ("name", "absent"))) == {"name"}
 
 
 def test_a_struct_array_is_a_list(tmp_path):
@@ -63,7 +63,7 @@ def test_a_struct_array_is_a_list(tmp_path):
       cells.append([node.ref])
     group.create_dataset("K", data=np.array(cells, h5py.ref_dtype), dtype=h5py.ref_dtype)
   for name in ("5.mat", "73.mat"):
-    found = matlab.read(tmp_path / name, ("params",))["params"]
+    found = matlab.read_matlab(tmp_path / name, ("params",))["params"]
     assert [float(entry["K"][0, 0]) for entry in found] == [1, 2, 3]
 
 
@@ -74,7 +74,7 @@ def test_empty_values_and_objects_of_version_73(tmp_path):
       node.attrs["MATLAB_class"], node.attrs["MATLAB_empty"] = np.bytes_(kind), np.uint8(1)
     table = file.create_dataset("table", data=np.zeros((1, 6), np.uint32))
     table.attrs["MATLAB_class"] = np.bytes_("table")
-  found = matlab.read(tmp_path / "a.mat", ("none", "text", "cell", "table"))
+  found = matlab.read_matlab(tmp_path / "a.mat", ("none", "text", "cell", "table"))
   assert found.pop("none").shape == (0, 3)
   assert found == {"text": "", "cell": []}
 
@@ -85,7 +85,7 @@ def test_a_cut_file_is_refused(tmp_path, version: str):
   whole = path.read_bytes()
   for share in (0.0, 0.02, 0.3, 0.6, 0.9, 0.99):
     path.write_bytes(whole[: int(share * len(whole))])
-    refused(lambda: matlab.read(path, tuple(DATA)), "a.mat", "")
+    refused(lambda: matlab.read_matlab(path, tuple(DATA)), "a.mat", "")
 
 
 @pytest.mark.parametrize("version", ["5", "7", "7.3"])
@@ -98,7 +98,7 @@ def test_damaged_bytes_never_raise_anything_else(tmp_path, version: str):
     damaged[rng.integers(128, len(whole))] = rng.integers(256)
     path.write_bytes(bytes(damaged))
     try:
-      matlab.read(path, tuple(DATA))
+      matlab.read_matlab(path, tuple(DATA))
     except matlab.InputError as error:
       assert "a.mat" in str(error)
 
@@ -109,12 +109,12 @@ def test_a_variable_that_claims_too_much_is_refused(tmp_path):
   path = tmp_path / "a.mat"
   path.write_bytes(head + struct.pack("<II", 15, len(packed)) + packed)
   assert "4026531740 bytes are missing" in refused(
-    lambda: matlab.read(path, ("params",)), "a.mat", ""
+    lambda: matlab.read_matlab(path, ("params",)), "a.mat", ""
   )
   with h5py.File(path, "w") as file:
     node = file.create_dataset("params", (1 << 20, 1 << 20), "f8", chunks=(64, 64))
     node.attrs["MATLAB_class"] = np.bytes_("double")
-  problem = refused(lambda: matlab.read(path, ("params",)), "a.mat", "params")
+  problem = refused(lambda: matlab.read_matlab(path, ("params",)), "a.mat", "params")
   assert "claims the shape (1048576, 1048576)" in problem
 
 
@@ -123,7 +123,9 @@ def test_cells_that_hold_themselves_are_refused(tmp_path):
     node = file.create_dataset("cell", (1, 2), h5py.ref_dtype)
     node[0] = [node.ref, node.ref]
     node.attrs["MATLAB_class"] = np.bytes_("cell")
-  assert "nested" in refused(lambda: matlab.read(tmp_path / "a.mat", ("cell",)), "a.mat", "cell")
+  assert "nested" in refused(
+    lambda: matlab.read_matlab(tmp_path / "a.mat", ("cell",)), "a.mat", "cell"
+  )
 
 
 def test_links_to_other_files_are_refused(tmp_path: pathlib.Path):
@@ -135,7 +137,9 @@ def test_links_to_other_files_are_refused(tmp_path: pathlib.Path):
     file.create_dataset("outer", (3, 3), "f8", external=str(tmp_path / "raw"))
     file["outer"].attrs["MATLAB_class"] = np.bytes_("double")
   for key, problem in (("link", "a link to elsewhere"), ("outer", "stored in other files")):
-    assert problem in refused(lambda key=key: matlab.read(tmp_path / "a.mat", (key,)), "a.mat", key)
+    assert problem in refused(
+      lambda key=key: matlab.read_matlab(tmp_path / "a.mat", (key,)), "a.mat", key
+    )
 
 
 @pytest.mark.parametrize(
@@ -143,14 +147,14 @@ def test_links_to_other_files_are_refused(tmp_path: pathlib.Path):
 )
 def test_what_is_no_matlab_file_is_refused(tmp_path, content: bytes):
   (tmp_path / "a.mat").write_bytes(content)
-  refused(lambda: matlab.read(tmp_path / "a.mat", ("params",)), "a.mat", "")
+  refused(lambda: matlab.read_matlab(tmp_path / "a.mat", ("params",)), "a.mat", "")
 
 
 def test_a_missing_file_and_a_missing_package_are_told(tmp_path, monkeypatch):
-  refused(lambda: matlab.read(tmp_path / "no.mat", ("params",)), "no.mat", "")
+  refused(lambda: matlab.read_matlab(tmp_path / "no.mat", ("params",)), "no.mat", "")
   five = write_mat(tmp_path / "5.mat", DATA)
   seven = write_mat(tmp_path / "73.mat", DATA, "7.3")
   monkeypatch.setitem(sys.modules, "h5py", None)
-  assert matlab.read(five, ("name",)) == {"name": "Camera1"}
-  problem = refused(lambda: matlab.read(seven, ("name",)), "73.mat", "")
+  assert matlab.read_matlab(five, ("name",)) == {"name": "Camera1"}
+  problem = refused(lambda: matlab.read_matlab(seven, ("name",)), "73.mat", "")
   assert "pip install 'jaxsplat-mouse[video]'" in problem

@@ -38,7 +38,7 @@ def write(path: pathlib.Path, data: bytes) -> pathlib.Path:
 
 
 def load(tmp_path: pathlib.Path, data: bytes):
-  return restricted_pickle.load(write(tmp_path / "cam.pkl", data))
+  return restricted_pickle.load_pickle(write(tmp_path / "cam.pkl", data))
 
 
 def refusal(tmp_path: pathlib.Path, data: bytes) -> str:
@@ -210,7 +210,7 @@ def test_too_large_a_file_is_refused_unread(tmp_path):
   path = tmp_path / "cam.pkl"
   with path.open("wb") as file:
     file.truncate((1 << 30) + 1)
-  assert "larger than 1 GiB" in refused(lambda: restricted_pickle.load(path), "cam.pkl", "")
+  assert "larger than 1 GiB" in refused(lambda: restricted_pickle.load_pickle(path), "cam.pkl", "")
   assert "cannot be read" in refused(
-    lambda: restricted_pickle.load(tmp_path / "no.pkl"), "no.pkl", ""
+    lambda: restricted_pickle.load_pickle(tmp_path / "no.pkl"), "no.pkl", ""
   )

@@ -22,10 +22,10 @@ import struct
 import numpy as np
 
 from jaxsplat_mouse.capture import rig_checks
-from jaxsplat_mouse.capture.capture import Capture, Stream
+from jaxsplat_mouse.capture.raw_capture import Capture, Stream
 from jaxsplat_mouse.capture.rig import Rig
 from jaxsplat_mouse.errors import InputError, reason
-from jaxsplat_mouse.io import checks as checks
+from jaxsplat_mouse.io import checks
 
 # COLMAP's numbers of camera models; those that can be read have the number of their parameters.
 MODELS = (
@@ -83,7 +83,8 @@ def read_capture(path: str | os.PathLike[str]) -> Capture:
       raise InputError(file, shot.name, problem)
   lenses = [cameras[shot.camera] for shot in shots]
   files = [
-    checks.inside(path / "images", shot.name, file, checks.shown(shot.name)) for shot in shots
+    checks.path_inside(path / "images", shot.name, file, checks.one_line(shot.name))
+    for shot in shots
   ]
   for photograph, lens, shot in zip(files, lenses, shots, strict=True):
     checks.same_size(photograph, shot.name, checks.image_size(photograph, shot.name), lens.size)
@@ -98,8 +99,7 @@ def read_capture(path: str | os.PathLike[str]) -> Capture:
   )
   return Capture(
     path=path,
-    format="colmap",
-    rig=rig_checks.checked(file, rig),
+    rig=rig_checks.check_rig(file, rig),
     pictures=tuple(Stream(images=(f,)) for f in files),
     masks=_find_masks(path / "masks", shots, lenses),
     frames=np.zeros((1, len(shots)), np.int64),
@@ -127,7 +127,7 @@ def _find_masks(
   for shot, lens in zip(shots, lenses, strict=True):
     stem = str(pathlib.PurePosixPath(shot.name).with_suffix(""))
     names = [f"{shot.name}.png", shot.name, *(stem + suffix for suffix in _MASK_SUFFIXES)]
-    files = [f for n in names if (f := checks.inside(folder, n, folder, shot.name)).is_file()]
+    files = [f for n in names if (f := checks.path_inside(folder, n, folder, shot.name)).is_file()]
     if not files:
       raise InputError(folder, shot.name, f"no mask; expected {names[0]} beside the others")
     checks.same_size(files[0], shot.name, checks.image_size(files[0], shot.name), lens.size)
@@ -140,7 +140,7 @@ def _camera(
 ) -> _Camera:
   """A camera from its model's parameters, in COLMAP's order."""
   if model not in _READABLE:
-    problem = f"camera model {checks.shown(model)}; expected one of {', '.join(_READABLE)}"
+    problem = f"camera model {checks.one_line(model)}; expected one of {', '.join(_READABLE)}"
     raise InputError(path, field, f"{problem} (undistort the images with COLMAP first)")
   p = checks.numbers(path, field, values, (_READABLE[model],))
   shared = model not in ("PINHOLE", "OPENCV")  # one focal length for both axes
@@ -156,11 +156,11 @@ def _camera(
 
 def _image(path: pathlib.Path, name: str, values: list[float], camera: int) -> _Image:
   """An image from qw qx qy qz tx ty tz."""
-  pose = checks.numbers(path, checks.shown(name), values, (7,))
+  pose = checks.numbers(path, checks.one_line(name), values, (7,))
   length = float(np.linalg.norm(pose[:4]))
   if abs(length - 1.0) > _QUATERNION_TOLERANCE:
     problem = f"a quaternion of length {length:.4g}; expected a rotation, of length 1"
-    raise InputError(path, checks.shown(name), problem)
+    raise InputError(path, checks.one_line(name), problem)
   w, x, y, z = pose[:4] / length
   rotation = np.array(
     [
@@ -169,7 +169,7 @@ def _image(path: pathlib.Path, name: str, values: list[float], camera: int) -> _
       [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
     ]
   )
-  return _Image(name=name, camera=camera, pose=checks.pose(rotation, pose[4:]))
+  return _Image(name=name, camera=camera, pose=checks.pose_matrix(rotation, pose[4:]))
 
 
 # --------------------------------------------------------------------------------------- text
@@ -198,7 +198,7 @@ def _text_cameras(path: pathlib.Path) -> dict[int, _Camera]:
       values = [float(word) for word in words[4:]]
     except (ValueError, IndexError):
       expected = "expected CAMERA_ID MODEL WIDTH HEIGHT PARAMS"
-      raise InputError(path, f"line {number}", f"{checks.shown(line)}; {expected}") from None
+      raise InputError(path, f"line {number}", f"{checks.one_line(line)}; {expected}") from None
     found[key] = _camera(path, f"line {number}", words[1], size, values)
   return found
 
@@ -215,7 +215,7 @@ def _text_images(path: pathlib.Path) -> list[_Image]:
       values, camera, name = [float(word) for word in words[1:8]], int(words[8]), words[9]
     except (ValueError, IndexError):
       expected = "expected IMAGE_ID QW QX QY QZ TX TY TZ CAMERA_ID NAME, points on the next line"
-      raise InputError(path, f"line {number}", f"{checks.shown(line)}; {expected}") from None
+      raise InputError(path, f"line {number}", f"{checks.one_line(line)}; {expected}") from None
     found.append(_image(path, name, values, camera))
   return found
 

@@ -20,12 +20,11 @@ from typing import Any
 
 import numpy as np
 
-from jaxsplat_mouse.capture.capture import Capture
 from jaxsplat_mouse.capture.formats import label3d
+from jaxsplat_mouse.capture.raw_capture import Capture
 from jaxsplat_mouse.capture.rig import Labels, Rig
 from jaxsplat_mouse.errors import InputError
-from jaxsplat_mouse.io import checks as checks
-from jaxsplat_mouse.io import matlab
+from jaxsplat_mouse.io import checks, matlab
 
 _NAMES = ("params", "sync", "camnames", "labelData")
 
@@ -39,7 +38,7 @@ def read_capture(path: str | os.PathLike[str]) -> Capture:
   """
   path = pathlib.Path(path)
   file = find_file(path)
-  data = matlab.read(file, _NAMES)
+  data = matlab.read_matlab(file, _NAMES)
   rig = parse_rig(file, data)
   moments, frames = label3d.join_samples(file, _per_camera(file, data, "sync", len(rig)), rig.names)
   pictures = tuple(label3d.find_video(file.parent / "videos", camera) for camera in rig.names)
@@ -48,13 +47,12 @@ def read_capture(path: str | os.PathLike[str]) -> Capture:
     masks = tuple(label3d.find_video(file.parent / "masks", camera) for camera in rig.names)
   return Capture(
     path=path,
-    format="dannce",
     rig=rig,
     pictures=pictures,
     masks=masks,
     frames=frames,
     moments=moments,
-    up=label3d.up_axis(rig),
+    up=label3d.recording_up(rig),
   )
 
 
@@ -65,7 +63,7 @@ def read_rig(path: str | os.PathLike[str]) -> Rig:
     InputError: as `read_capture`; neither `sync` nor videos are asked for.
   """
   file = find_file(pathlib.Path(path))
-  return parse_rig(file, matlab.read(file, ("params", "camnames", "labelData")))
+  return parse_rig(file, matlab.read_matlab(file, ("params", "camnames", "labelData")))
 
 
 def find_file(path: pathlib.Path) -> pathlib.Path:
@@ -87,23 +85,23 @@ def parse_rig(path: pathlib.Path, data: dict[str, Any]) -> Rig:
   """The cameras of a file's variables; see `read_capture`."""
   names = _names(path, data)
   lenses = [
-    label3d.parse_lens(path, f"params{{{i + 1}}}", params)
+    label3d.parse_camera(path, f"params{{{i + 1}}}", params)
     for i, params in enumerate(_per_camera(path, data, "params", len(names)))
   ]
   return label3d.build_rig(path, names, lenses, _labels(path, data, names))
 
 
 def _names(path: pathlib.Path, data: dict[str, Any]) -> list[str]:
-  value = checks.get(path, "", data, "camnames")
+  value = checks.get_field(path, "", data, "camnames")
   values = [value] if isinstance(value, str) else value
   if not isinstance(values, list) or not values:
     raise InputError(path, "camnames", "no names; expected a cell with the cameras' folder names")
-  return [checks.name(path, f"camnames{{{i + 1}}}", v) for i, v in enumerate(values)]
+  return [checks.camera_name(path, f"camnames{{{i + 1}}}", v) for i, v in enumerate(values)]
 
 
 def _per_camera(path: pathlib.Path, data: dict[str, Any], key: str, count: int) -> list[Any]:
   """The entries of a cell or struct array that holds one for each camera."""
-  value = checks.get(path, "", data, key)
+  value = checks.get_field(path, "", data, key)
   entries = [value] if isinstance(value, dict) else value
   if not isinstance(entries, list) or len(entries) != count:
     found = f"{len(entries)} entries" if isinstance(entries, list) else "no cell"
@@ -119,7 +117,7 @@ def _labels(path: pathlib.Path, data: dict[str, Any], names: Sequence[str]) -> L
   rows, points, pixels = [], [], []
   for i, entry in enumerate(entries):
     field = f"labelData{{{i + 1}}} ({names[i]})"
-    rows.append(label3d.integers(path, field, entry, "data_sampleID"))
+    rows.append(label3d.read_integers(path, field, entry, "data_sampleID"))
     points.append(_landmarks(path, field, entry, "data_3d", 3, len(rows[i])))
     pixels.append(_landmarks(path, field, entry, "data_2d", 2, len(rows[i])))
     if points[i].shape[1] != pixels[i].shape[1] or pixels[i].shape[1] != pixels[0].shape[1]:
@@ -140,7 +138,7 @@ def _landmarks(
   path: pathlib.Path, field: str, entry: Any, key: str, axes: int, count: int
 ) -> np.ndarray:
   """Landmarks (N, L, axes), NaN where they were not set."""
-  value = checks.get(path, field, entry, key)
+  value = checks.get_field(path, field, entry, key)
   if not isinstance(value, np.ndarray) or value.dtype.kind not in "iuf" or value.ndim != 2:
     raise InputError(
       path, f"{field}.{key}", f"expected numbers, one row for each of {count} samples"

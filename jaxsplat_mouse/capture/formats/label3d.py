@@ -20,10 +20,11 @@ import numpy as np
 from absl import logging
 
 from jaxsplat_mouse.capture import rig_checks
-from jaxsplat_mouse.capture.capture import Stream
+from jaxsplat_mouse.capture.pose_conventions import transpose_rotations
+from jaxsplat_mouse.capture.raw_capture import Stream
 from jaxsplat_mouse.capture.rig import Labels, Rig
 from jaxsplat_mouse.errors import InputError
-from jaxsplat_mouse.io import checks as checks
+from jaxsplat_mouse.io import checks
 
 HALF_PIXEL = 0.5  # from OpenCV's origin of pixels to centres at +0.5
 _SUFFIXES = (".mp4", ".avi")
@@ -32,7 +33,7 @@ _LABELS_DECIDE = 3.0  # times nearer that labels must lie under the other conven
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Lens:
+class MatlabCamera:
   """One camera of a MATLAB calibration, for column vectors and pixel centres at +0.5.
 
   Attributes:
@@ -47,11 +48,11 @@ class Lens:
 
 
 def build_rig(
-  path: pathlib.Path, names: Sequence[str], lenses: Sequence[Lens], labels: Labels | None
+  path: pathlib.Path, names: Sequence[str], lenses: Sequence[MatlabCamera], labels: Labels | None
 ) -> Rig:
   """A rig in millimetres; labels, where there are any, decide which way the rotations stand."""
   poses = np.stack([lens.pose for lens in lenses])
-  turned = rig_checks.turned(poses)
+  turned = transpose_rotations(poses)
   rig = Rig(
     names=tuple(names),
     matrices=np.stack([lens.matrix for lens in lenses]),
@@ -73,30 +74,34 @@ def build_rig(
         other_error,
       )
       rig = other
-  return rig_checks.checked(path, rig)
+  return rig_checks.check_rig(path, rig)
 
 
-def parse_lens(path: pathlib.Path, field: str, params: Any) -> Lens:
+def parse_camera(path: pathlib.Path, field: str, params: Any) -> MatlabCamera:
   """One camera's K, r (or R), t, RDistort and TDistort.
 
   Raises:
     InputError: a field is missing or is none of these.
   """
-  raw = checks.numbers(path, f"{field}.K", checks.get(path, field, params, "K"), (3, 3))
+  raw = checks.numbers(path, f"{field}.K", checks.get_field(path, field, params, "K"), (3, 3))
   rows = checks.is_transposed(raw)
   matrix = checks.intrinsics(path, f"{field}.K", raw.T if rows else raw)
   key = "R" if "r" not in params and "R" in params else "r"
-  turn = checks.rotation(path, f"{field}.{key}", checks.get(path, field, params, key))
-  shift = _flat(path, f"{field}.t", checks.get(path, field, params, "t"), (3,))
-  radial = _flat(path, f"{field}.RDistort", checks.get(path, field, params, "RDistort"), (2, 3))
-  tangential = _flat(path, f"{field}.TDistort", checks.get(path, field, params, "TDistort"), (2,))
+  turn = checks.rotation(path, f"{field}.{key}", checks.get_field(path, field, params, key))
+  shift = _flat(path, f"{field}.t", checks.get_field(path, field, params, "t"), (3,))
+  radial = _flat(
+    path, f"{field}.RDistort", checks.get_field(path, field, params, "RDistort"), (2, 3)
+  )
+  tangential = _flat(
+    path, f"{field}.TDistort", checks.get_field(path, field, params, "TDistort"), (2,)
+  )
   if "m" in params and np.any(_row(path, f"{field}.m", params["m"]) != 0):
     raise InputError(path, f"{field}.m", "a mirrored camera; expected none, they are unsupported")
   k1, k2, k3 = [*radial, 0.0][:3]
   offset = np.array([[0.0, 0.0, HALF_PIXEL], [0.0, 0.0, HALF_PIXEL], [0.0, 0.0, 0.0]])
-  return Lens(
+  return MatlabCamera(
     matrix=matrix + offset,
-    pose=checks.pose(turn.T if rows else turn, shift),
+    pose=checks.pose_matrix(turn.T if rows else turn, shift),
     distortion=np.array([k1, k2, *tangential, k3]),
   )
 
@@ -112,7 +117,7 @@ def join_samples(
     names: of the cameras.
 
   Returns:
-    Sample numbers (F,), rising, and frames (F, V), -1 where a camera lacks the sample.
+    CheckedMoment numbers (F,), rising, and frames (F, V), -1 where a camera lacks the sample.
 
   Raises:
     InputError: numbers that are none, a sample given twice, or none common to all cameras.
@@ -120,8 +125,8 @@ def join_samples(
   found = []
   for i, entry in enumerate(sync):
     field = f"sync{{{i + 1}}} ({names[i]})"
-    samples = integers(path, field, entry, "data_sampleID")
-    frames = integers(path, field, entry, "data_frame")
+    samples = read_integers(path, field, entry, "data_sampleID")
+    frames = read_integers(path, field, entry, "data_frame")
     if len(samples) != len(frames):
       problem = f"{len(samples)} sample numbers for {len(frames)} frames; expected as many of each"
       raise InputError(path, field, problem)
@@ -172,18 +177,18 @@ def find_video(folder: pathlib.Path, camera: str) -> Stream:
   raise InputError(place, camera, f"found {names or 'no video'}; {expected}")
 
 
-def up_axis(rig: Rig) -> str:
+def recording_up(rig: Rig) -> str:
   """`+z`, or `-z` where the images of the cameras are upright that way."""
   return "+z" if -rig.world_to_camera[:, 1, 2].mean() >= 0 else "-z"
 
 
-def integers(path: pathlib.Path, field: str, entry: Any, key: str) -> np.ndarray:
+def read_integers(path: pathlib.Path, field: str, entry: Any, key: str) -> np.ndarray:
   """A column of whole numbers, (N,) int64; fractions of sample numbers are cut as DANNCE does.
 
   Raises:
     InputError: missing, or no such numbers.
   """
-  value = checks.get(path, field, entry, key)
+  value = checks.get_field(path, field, entry, key)
   array = _row(path, f"{field}.{key}", value)
   if np.any(array < 0) or np.any(array > _MAX_INTEGER):
     raise InputError(path, f"{field}.{key}", "negative or absurdly large; expected whole numbers")

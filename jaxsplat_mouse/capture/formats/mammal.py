@@ -21,12 +21,11 @@ from typing import Any
 
 import numpy as np
 
-from jaxsplat_mouse.capture import rig_checks, synchronized
-from jaxsplat_mouse.capture.capture import Capture, Stream
+from jaxsplat_mouse.capture import rig_checks, synchronization
+from jaxsplat_mouse.capture.raw_capture import Capture, Stream
 from jaxsplat_mouse.capture.rig import Labels, Rig
 from jaxsplat_mouse.errors import InputError
-from jaxsplat_mouse.io import checks as checks
-from jaxsplat_mouse.io import restricted_pickle
+from jaxsplat_mouse.io import checks, restricted_pickle
 
 CAMERAS_FILE = "new_cam.pkl"
 _HALF_PIXEL = 0.5
@@ -48,10 +47,9 @@ def read_capture(path: str | os.PathLike[str]) -> Capture:
   masks = None
   if (path / "simpleclick_undist").is_dir():
     masks = tuple(_video(path / "simpleclick_undist", camera) for camera in rig.names)
-  moments, frames = synchronized.count_moments(path, pictures, rig.names)
+  moments, frames = synchronization.match_frames(path, pictures, rig.names)
   return Capture(
     path=path,
-    format="mammal",
     rig=rig,
     pictures=pictures,
     masks=masks,
@@ -69,7 +67,7 @@ def read_rig(path: str | os.PathLike[str]) -> Rig:
   """
   path = pathlib.Path(path)
   file = path / CAMERAS_FILE
-  entries = restricted_pickle.load(file)
+  entries = restricted_pickle.load_pickle(file)
   if isinstance(entries, dict):
     entries = list(entries.values())
   if not isinstance(entries, (list, tuple)) or not entries:
@@ -85,23 +83,23 @@ def read_rig(path: str | os.PathLike[str]) -> Rig:
     unit="mm",
     labels=_keypoints(path / "keypoints2d_undist", matrices, poses),
   )
-  return rig_checks.checked(file, rig)
+  return rig_checks.check_rig(file, rig)
 
 
 def _camera(
   file: pathlib.Path, field: str, entry: Any
 ) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
   """K, world-to-camera and image size of one camera."""
-  matrix = checks.intrinsics(file, f"{field}.K", checks.get(file, field, entry, "K"))
+  matrix = checks.intrinsics(file, f"{field}.K", checks.get_field(file, field, entry, "K"))
   matrix[:2, 2] += _HALF_PIXEL
-  turn = checks.rotation(file, f"{field}.R", checks.get(file, field, entry, "R"))
-  shift = checks.get(file, field, entry, "T")
+  turn = checks.rotation(file, f"{field}.R", checks.get_field(file, field, entry, "R"))
+  shift = checks.get_field(file, field, entry, "T")
   if isinstance(shift, np.ndarray) and shift.size == 3:
     shift = shift.reshape(3)
   size = (0, 0)
   if isinstance(entry.get("mapx"), np.ndarray) and entry["mapx"].ndim == 2:
     size = checks.check_size(file, f"{field}.mapx", entry["mapx"].shape[::-1])
-  return matrix, checks.pose(turn, checks.numbers(file, f"{field}.T", shift, (3,))), size
+  return matrix, checks.pose_matrix(turn, checks.numbers(file, f"{field}.T", shift, (3,))), size
 
 
 def _video(folder: pathlib.Path, camera: str) -> Stream:
@@ -131,7 +129,7 @@ def _keypoints(folder: pathlib.Path, matrices: np.ndarray, poses: np.ndarray) ->
 
 def _read_keypoints(file: pathlib.Path, count: int) -> np.ndarray:
   """(count, L, 3) keypoints of moments spread over the recording."""
-  value = restricted_pickle.load(file)
+  value = restricted_pickle.load_pickle(file)
   if isinstance(value, list):
     value = np.stack([checks.numbers(file, f"[{i}]", v, (None, 3)) for i, v in enumerate(value)])
   if not isinstance(value, np.ndarray) or value.ndim != 3 or len(value) == 0:

@@ -32,12 +32,11 @@ from typing import Any
 import numpy as np
 
 from jaxsplat_mouse.canonical import rotation_to_z
-from jaxsplat_mouse.capture import rig_checks, synchronized
-from jaxsplat_mouse.capture.capture import Capture, Stream
+from jaxsplat_mouse.capture import rig_checks, synchronization
+from jaxsplat_mouse.capture.raw_capture import Capture, Stream
 from jaxsplat_mouse.capture.rig import Rig
 from jaxsplat_mouse.errors import InputError, reason
-from jaxsplat_mouse.io import checks as checks
-from jaxsplat_mouse.io import hdf5
+from jaxsplat_mouse.io import checks, hdf5
 
 CONFIG_FILE, CAMERAS_FILE, UP_FILE = "config.json", "camera_params.h5", "vertical_lines.npz"
 _HALF_PIXEL = 0.5
@@ -57,19 +56,18 @@ def read_capture(path: str | os.PathLike[str]) -> Capture:
   data = folder / _text(config_file, config, "data_directory", ".")
   project = folder / _text(config_file, config, "project_directory", ".")
   camera_name = _text(config_file, config, "camera_fn", CAMERAS_FILE)
-  camera_file = checks.inside(project, camera_name, config_file, "camera_fn")
+  camera_file = checks.path_inside(project, camera_name, config_file, "camera_fn")
   up_name = _text(config_file, config, "vertical_lines_fn", UP_FILE)
-  up_file = checks.inside(project, up_name, config_file, "vertical_lines_fn")
+  up_file = checks.path_inside(project, up_name, config_file, "vertical_lines_fn")
   rig, up = _turned(read_rig(camera_file), up_file)
   count = len(rig)
   pictures = _videos(config_file, config, "video_fns", data, "videos", count)
   masks = _videos(config_file, config, "mask_video_fns", data, "masks", count)
   if pictures is None:
     raise InputError(data / "videos", "", "no such folder; expected one video for each camera")
-  moments, frames = synchronized.count_moments(path, pictures, rig.names)
+  moments, frames = synchronization.match_frames(path, pictures, rig.names)
   return Capture(
     path=path,
-    format="pose_splatter",
     rig=rig,
     pictures=pictures,
     masks=masks,
@@ -85,12 +83,13 @@ def read_rig(file: pathlib.Path) -> Rig:
   Raises:
     InputError: as `read_capture`; videos are not asked for.
   """
-  with hdf5.opened(file) as opened:
-    group = hdf5.child(file, "camera_parameters", opened, "camera_parameters")
+  with hdf5.open_hdf5(file) as opened:
+    group = hdf5.get_child(file, "camera_parameters", opened, "camera_parameters")
     keys = ("rotation", "translation", "intrinsic")
     fields = {key: f"camera_parameters/{key}" for key in keys}
     rotation, translation, intrinsic = (
-      hdf5.array(file, fields[key], hdf5.child(file, fields[key], group, key)) for key in keys
+      hdf5.read_array(file, fields[key], hdf5.get_child(file, fields[key], group, key))
+      for key in keys
     )
   rotation = checks.numbers(file, fields["rotation"], rotation, (None, 3, 3))
   count = len(rotation)
@@ -101,7 +100,7 @@ def read_rig(file: pathlib.Path) -> Rig:
   poses, matrices = np.zeros((count, 4, 4)), np.zeros((count, 3, 3))
   for i in range(count):
     turn = checks.rotation(file, f"{fields['rotation']}[{i}]", rotation[i])
-    poses[i] = checks.pose(turn, translation[i])
+    poses[i] = checks.pose_matrix(turn, translation[i])
     matrices[i] = checks.intrinsics(file, f"{fields['intrinsic']}[{i}]", intrinsic[i])
   matrices[:, :2, 2] += _HALF_PIXEL
   rig = Rig(
@@ -111,7 +110,7 @@ def read_rig(file: pathlib.Path) -> Rig:
     distortion=np.zeros((count, 5)),
     sizes=np.zeros((count, 2), np.int64),
   )
-  return rig_checks.checked(file, rig)
+  return rig_checks.check_rig(file, rig)
 
 
 def _turned(rig: Rig, up_file: pathlib.Path) -> tuple[Rig, str]:
@@ -166,7 +165,7 @@ def _videos(
   if not isinstance(names, list) or len(names) != count:
     found = f"{len(names)} files" if isinstance(names, list) else "no list"
     raise InputError(path, key, f"{found}; expected one for each of {count} cameras")
-  files = [checks.inside(data, name, path, f"{key}[{i}]") for i, name in enumerate(names)]
+  files = [checks.path_inside(data, name, path, f"{key}[{i}]") for i, name in enumerate(names)]
   for i, file in enumerate(files):
     if not file.is_file():
       raise InputError(file, f"{key}[{i}]", "no such video; expected one for each camera")

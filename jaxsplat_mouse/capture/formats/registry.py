@@ -1,56 +1,74 @@
-"""All formats of raw captures under one call."""
+"""The formats of raw captures: one line a format in `_FORMATS`, one reader module a line.
+
+A reader module lies in this folder and has one function, `read_capture(path) -> Capture`, which
+raises `InputError` for anything that is missing, broken or contradictory. To add a format, write
+that module and add its line; the command line, its help and the hints below follow.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import os
 import pathlib
 
-from jaxsplat_mouse.capture.capture import Capture
+from jaxsplat_mouse.capture.raw_capture import Capture
 from jaxsplat_mouse.errors import InputError
 
-# Modules of this package, imported when asked for: each takes packages that the others do not.
-_MODULES = {
-  "dannce": "dannce",
-  "sdannce": "sdannce",
-  "mammal": "mammal",
-  "pose_splatter": "pose_splatter",
-  "colmap": "colmap",
-  "transforms": "transforms",
-  "facelift": "facelift_capture",
+
+@dataclasses.dataclass(frozen=True)
+class CaptureFormat:
+  """Where the reader of a format is, and how to recognize a folder in that format.
+
+  Attributes:
+    module: the reader's module in this folder; imported on first use, since each reader needs
+      packages that the others do not.
+    patterns: glob patterns of files, one of which lies in every folder of this format.
+  """
+
+  module: str
+  patterns: tuple[str, ...]
+
+
+# By the name that `--format` takes.
+_FORMATS = {
+  "dannce": CaptureFormat("dannce", ("*dannce.mat",)),
+  "sdannce": CaptureFormat(
+    "sdannce", ("hires_cam*_params.mat", "calibration/hires_cam*_params.mat")
+  ),
+  "mammal": CaptureFormat("mammal", ("new_cam.pkl",)),
+  "pose_splatter": CaptureFormat("pose_splatter", ("camera_params.h5",)),
+  "colmap": CaptureFormat(
+    "colmap", ("sparse/**/images.bin", "sparse/**/images.txt", "images.bin", "images.txt")
+  ),
+  "transforms": CaptureFormat("transforms", ("transforms.json",)),
+  "facelift": CaptureFormat("facelift_scene", ("opencv_cameras.json",)),
 }
-FORMATS = tuple(_MODULES)
-# Files by which a folder is known for a capture of a format.
-_MARKS = {
-  "dannce": ("*dannce.mat",),
-  "sdannce": ("hires_cam*_params.mat", "calibration/hires_cam*_params.mat"),
-  "mammal": ("new_cam.pkl",),
-  "pose_splatter": ("camera_params.h5",),
-  "colmap": ("sparse/**/images.bin", "sparse/**/images.txt", "images.bin", "images.txt"),
-  "transforms": ("transforms.json",),
-  "facelift": ("opencv_cameras.json",),
-}
-_MAX_LOOKED_AT = 100  # folders beside the given one, in which a capture is looked for
+FORMATS = tuple(_FORMATS)
+_MAX_SEARCHED = 100  # folders inside the given one that a hint may come from
 
 
 def read_capture(format: str, path: str | os.PathLike[str]) -> Capture:
-  """Reads a raw capture; nothing is decoded, only files' heads are looked at.
+  """Reads a raw capture; only the headers of images and videos are read, no pixels.
 
   Args:
     format: one of `FORMATS`.
     path: the recording's folder, or the calibration file where the format has one.
 
+  Returns:
+    The cameras, and the files that hold each moment.
+
   Raises:
-    InputError: anything missing, broken or contradictory, with the file and the field.
+    InputError: anything is missing, broken or contradictory; names the file and the field.
     ValueError: no such format.
   """
-  if format not in _MODULES:
+  if format not in _FORMATS:
     raise ValueError(f"format: expected one of {', '.join(FORMATS)}, got {format!r}")
   if not pathlib.Path(path).exists():
     raise InputError(path, "", f"no such file or folder; expected a capture in {format} format")
-  module = importlib.import_module(f"jaxsplat_mouse.io.{_MODULES[format]}")
+  reader = importlib.import_module(f"{__package__}.{_FORMATS[format].module}")
   try:
-    return module.read_capture(path)
+    return reader.read_capture(path)
   except InputError as error:
     hint = _hint(format, pathlib.Path(path))
     if not hint:
@@ -59,20 +77,26 @@ def read_capture(format: str, path: str | os.PathLike[str]) -> Capture:
 
 
 def _hint(format: str, path: pathlib.Path) -> str:
-  """What was probably meant by a folder that holds no capture of a format; "" if it holds one."""
-  found = _formats_of(path)
+  """Suggests another format or folder for a path that could not be read; "" for none."""
+  found = _recognized_formats(path)
   if format in found or not path.is_dir():
     return ""
   if found:
     return f"it looks like a capture of --format={found[0]}"
-  inner = sorted(child for child in path.iterdir() if child.is_dir())[:_MAX_LOOKED_AT]
-  near = [place for place in (path.resolve().parent, *inner) if format in _formats_of(place)]
-  return f"did you mean --input={near[0]}?" if near else ""
+  inner = sorted(child for child in path.iterdir() if child.is_dir())[:_MAX_SEARCHED]
+  for folder in (path.resolve().parent, *inner):
+    if format in _recognized_formats(folder):
+      return f"did you mean --input={folder}?"
+  return ""
 
 
-def _formats_of(folder: pathlib.Path) -> list[str]:
-  """The formats whose files lie in a folder."""
+def _recognized_formats(folder: pathlib.Path) -> list[str]:
+  """The formats with a file in a folder."""
   try:
-    return [f for f, marks in _MARKS.items() if any(any(folder.glob(m)) for m in marks)]
+    return [
+      name
+      for name, format in _FORMATS.items()
+      if any(any(folder.glob(pattern)) for pattern in format.patterns)
+    ]
   except OSError:
     return []

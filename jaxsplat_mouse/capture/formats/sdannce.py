@@ -18,9 +18,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jaxsplat_mouse.capture import synchronized
-from jaxsplat_mouse.capture.capture import Capture
+from jaxsplat_mouse.capture import synchronization
 from jaxsplat_mouse.capture.formats import label3d
+from jaxsplat_mouse.capture.raw_capture import Capture
 from jaxsplat_mouse.capture.rig import Rig
 from jaxsplat_mouse.errors import InputError
 from jaxsplat_mouse.io import matlab
@@ -45,16 +45,15 @@ def read_capture(path: str | os.PathLike[str]) -> Capture:
   if (path / "sync").is_dir():
     moments, frames = _read_sync(path / "sync", rig.names)
   else:
-    moments, frames = synchronized.count_moments(path, pictures, rig.names)
+    moments, frames = synchronization.match_frames(path, pictures, rig.names)
   return Capture(
     path=path,
-    format="sdannce",
     rig=rig,
     pictures=pictures,
     masks=masks,
     frames=frames,
     moments=moments,
-    up=label3d.up_axis(rig),
+    up=label3d.recording_up(rig),
   )
 
 
@@ -76,11 +75,13 @@ def read_rig(path: str | os.PathLike[str]) -> Rig:
   if missing:
     problem = f"missing, but there is one for camera {max(files)}; expected them without gaps"
     raise InputError(folder, f"hires_cam{missing[0]}_params.mat", problem)
-  lenses = [label3d.parse_lens(files[n], "", matlab.read(files[n], _FIELDS)) for n in sorted(files)]
+  lenses = [
+    label3d.parse_camera(files[n], "", matlab.read_matlab(files[n], _FIELDS)) for n in sorted(files)
+  ]
   return label3d.build_rig(folder, [f"Camera{n}" for n in sorted(files)], lenses, None)
 
 
 def _read_sync(folder: pathlib.Path, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
   keys = ("data_frame", "data_sampleID")
-  sync = [matlab.read(folder / f"{camera}_sync.mat", keys) for camera in names]
+  sync = [matlab.read_matlab(folder / f"{camera}_sync.mat", keys) for camera in names]
   return label3d.join_samples(folder, sync, names)

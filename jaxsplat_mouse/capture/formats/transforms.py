@@ -23,15 +23,15 @@ from typing import Any
 import numpy as np
 
 from jaxsplat_mouse.capture import rig_checks
-from jaxsplat_mouse.capture.capture import Capture, Stream
+from jaxsplat_mouse.capture.pose_conventions import OPENGL_AXES
+from jaxsplat_mouse.capture.raw_capture import Capture, Stream
 from jaxsplat_mouse.capture.rig import Rig
 from jaxsplat_mouse.errors import InputError
-from jaxsplat_mouse.io import checks as checks
+from jaxsplat_mouse.io import checks
 
 CAMERAS_FILE = "transforms.json"
 _MODELS = ("OPENCV", "PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL")
 _SUFFIXES = ("", ".png", ".jpg", ".jpeg")  # Blender's exporter leaves the suffix away
-_OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])
 _DISTORTION = ("k1", "k2", "p1", "p2", "k3")
 
 
@@ -68,8 +68,7 @@ def read_capture(path: str | os.PathLike[str]) -> Capture:
   streams = [[camera[time] for time in sorted(camera)] for camera in cameras]
   return Capture(
     path=path,
-    format="transforms",
-    rig=rig_checks.checked(file, rig),
+    rig=rig_checks.check_rig(file, rig),
     pictures=tuple(Stream(images=tuple(s.image for s in stream)) for stream in streams),
     masks=tuple(Stream(images=tuple(s.mask for s in stream if s.mask)) for stream in streams)
     if all(masked)
@@ -85,7 +84,7 @@ class _Shot:
 
   def __init__(self, file: pathlib.Path, data: dict[str, Any], frame: Any, field: str):
     if not isinstance(frame, dict):
-      raise InputError(file, field, f"{checks.shown(frame)}; expected an object")
+      raise InputError(file, field, f"{checks.one_line(frame)}; expected an object")
     self.file, self.field = file, field
     self._values = {**data, **frame}
     self._frame = frame
@@ -109,20 +108,20 @@ class _Shot:
   def _number(self, key: str, default: float | None = None) -> float:
     if key not in self._values and default is not None:
       return default
-    value = checks.get(self.file, self.field, self._values, key)
+    value = checks.get_field(self.file, self.field, self._values, key)
     return float(checks.numbers(self.file, f"{self.field}.{key}", value, ()))
 
   def _find(self, key: str) -> pathlib.Path:
     """The image that a path stands for; Blender's have no suffix."""
     field = f"{self.field}.{key}"
-    name = checks.get(self.file, self.field, self._frame, key)
-    checks.inside(self.file.parent, name, self.file, field)
+    name = checks.get_field(self.file, self.field, self._frame, key)
+    checks.path_inside(self.file.parent, name, self.file, field)
     for suffix in _SUFFIXES:
-      found = checks.inside(self.file.parent, f"{name}{suffix}", self.file, field)
+      found = checks.path_inside(self.file.parent, f"{name}{suffix}", self.file, field)
       if found.is_file():
         return found
     raise InputError(
-      self.file, field, f"{checks.shown(name)}: no such image; expected a PNG or JPEG"
+      self.file, field, f"{checks.one_line(name)}: no such image; expected a PNG or JPEG"
     )
 
   def _matrix(self) -> np.ndarray:
@@ -143,7 +142,7 @@ class _Shot:
   def _lens(self) -> np.ndarray:
     model = self._values.get("camera_model", "OPENCV")
     if model not in _MODELS or self._values.get("is_fisheye"):
-      problem = f"{checks.shown(model)}; expected one of {', '.join(_MODELS)}"
+      problem = f"{checks.one_line(model)}; expected one of {', '.join(_MODELS)}"
       raise InputError(self.file, f"{self.field}.camera_model", problem)
     if self._number("k4", 0.0) != 0.0:
       raise InputError(self.file, f"{self.field}.k4", "not 0; expected k1 k2 k3 p1 p2 only")
@@ -151,7 +150,7 @@ class _Shot:
 
   def _pose(self) -> np.ndarray:
     field = f"{self.field}.transform_matrix"
-    value = checks.get(self.file, self.field, self._frame, "transform_matrix")
+    value = checks.get_field(self.file, self.field, self._frame, "transform_matrix")
     matrix = checks.numbers(self.file, field, value, (4, 4))
     if np.abs(matrix[3] - [0, 0, 0, 1]).max() > 1e-6:
       problem = f"last row {matrix[3].tolist()}; expected [0, 0, 0, 1]"
@@ -159,7 +158,7 @@ class _Shot:
         problem += " (the matrix is transposed: the translation belongs in the last column)"
       raise InputError(self.file, field, problem)
     checks.rotation(self.file, field, matrix[:3, :3])
-    return np.linalg.inv(matrix @ _OPENGL)
+    return np.linalg.inv(matrix @ OPENGL_AXES)
 
 
 def _cameras(shots: list[_Shot]) -> tuple[list[dict[float, _Shot]], list[float]]:

@@ -10,7 +10,7 @@ import shutil
 import numpy as np
 import pytest
 
-from jaxsplat_mouse.capture import rig_checks
+from jaxsplat_mouse.capture import pose_conventions, rig_checks
 from jaxsplat_mouse.capture.formats import dannce, label3d
 from jaxsplat_mouse.capture.rig import project
 from tests.capture.formats.capture_fixtures import (
@@ -74,15 +74,15 @@ def test_the_real_rig_is_what_its_readme_says(shared_dir: pathlib.Path):
   assert np.allclose(rig.matrices[:, 0, 1].round(1), [-5.8, 1.4, -0.9, -5.9, -1.3, -4.9])
   assert distance.min() == pytest.approx(246, abs=1)
   assert distance.max() == pytest.approx(415, abs=1)
-  assert label3d.up_axis(rig) == "+z"
+  assert label3d.recording_up(rig) == "+z"
 
 
 def test_a_real_rig_that_is_transposed_is_refused_without_labels(shared_dir: pathlib.Path):
   rig = dannce.read_rig(shared_dir / "data/dannce_rigs/markerless_mouse_1")
   wrong = dataclasses.replace(
-    rig, labels=None, world_to_camera=rig_checks.turned(rig.world_to_camera)
+    rig, labels=None, world_to_camera=pose_conventions.transpose_rotations(rig.world_to_camera)
   )
-  problem = refused(lambda: rig_checks.checked(pathlib.Path("f.mat"), wrong), "f.mat", "calib")
+  problem = refused(lambda: rig_checks.check_rig(pathlib.Path("f.mat"), wrong), "f.mat", "calib")
   assert "21% of the distance" in problem
   assert "rotations transposed (row vectors) they meet to 4%" in problem
 
@@ -109,7 +109,7 @@ def test_every_version_of_the_file_gives_the_same_rig(tmp_path, data, version: s
   capture = dannce.read_capture(write_recording(tmp_path, data, version))
   same_rig(capture.rig, truth)
   assert capture.rig.names == truth.names
-  assert (capture.rig.unit, capture.up, capture.format) == ("mm", "+z", "dannce")
+  assert (capture.rig.unit, capture.up) == ("mm", "+z")
   assert capture.masks is None
   assert capture.frames.tolist() == [[i] * 4 for i in range(5)]
   assert capture.moments.tolist() == [1, 11, 21, 31, 41]

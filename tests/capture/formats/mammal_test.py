@@ -71,7 +71,7 @@ def test_a_recording_is_read(tmp_path):
   same_rig(capture.rig, make_rig(lens=False))
   assert capture.rig.names == ("0", "1", "2", "3")
   assert capture.rig.sizes.tolist() == [list(SIZE)] * 4
-  assert (capture.rig.unit, capture.up, capture.format) == ("mm", "cameras", "mammal")
+  assert (capture.rig.unit, capture.up) == ("mm", "cameras")
   assert capture.frames.tolist() == [[0] * 4, [1] * 4, [2] * 4, [3, 3, -1, 3]]
   assert capture.moments.tolist() == [0, 1, 2, 3]
   assert capture.pictures[3].video == tmp_path / "videos_undist/3.mp4"

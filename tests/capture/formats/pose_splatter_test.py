@@ -47,7 +47,7 @@ def project_dir(tmp_path) -> pathlib.Path:
 def test_a_folder_without_configuration_is_read(project_dir):
   capture = pose_splatter.read_capture(project_dir)
   same_rig(capture.rig, make_rig(lens=False))
-  assert (capture.rig.unit, capture.up, capture.format) == ("", "cameras", "pose_splatter")
+  assert (capture.rig.unit, capture.up) == ("", "cameras")
   assert capture.frames.tolist() == [[0] * 4, [1] * 4]
   assert capture.masks is not None
   assert capture.masks[3].video == project_dir / "masks/3.mp4"

@@ -43,7 +43,7 @@ def test_a_facelift_folder_is_a_capture_of_one_moment(scene):
   np.testing.assert_allclose(capture.rig.matrices[:, :2, 2], truth.intrinsics[:, 2:])
   assert capture.rig.names == tuple(f"cam_{i:03d}" for i in range(5))
   assert capture.rig.sizes.tolist() == [[32, 32]] * 5
-  assert (capture.format, capture.up, capture.masks) == ("facelift", "+z", None)
+  assert (capture.up, capture.masks) == ("+z", None)
   assert capture.frames.tolist() == [[0] * 5]
   assert [stream.images[0] for stream in capture.pictures] == [scene / name for name in NAMES]
 
@@ -104,7 +104,10 @@ def test_the_real_head_is_read(shared_dir):
 def test_optional_packages_are_imported_by_the_reader_that_needs_them():
   code = """
 import sys
-from jaxsplat_mouse.io import readers, dannce, sdannce, mammal, colmap, transforms, pose_splatter
+import importlib
+from jaxsplat_mouse.capture.formats import registry
+for format in registry._FORMATS.values():
+  importlib.import_module(f"jaxsplat_mouse.capture.formats.{format.module}")
 found = {"scipy", "h5py", "av", "cv2"} & set(sys.modules)
 assert not found, found
 """

@@ -42,7 +42,7 @@ def test_a_recording_in_step_is_read(recording):
   capture = sdannce.read_capture(recording)
   same_rig(capture.rig, make_rig())
   assert capture.rig.names == ("Camera1", "Camera2", "Camera3", "Camera4")
-  assert (capture.rig.unit, capture.up, capture.format) == ("mm", "+z", "sdannce")
+  assert (capture.rig.unit, capture.up) == ("mm", "+z")
   assert capture.frames.tolist() == [[0] * 4, [1] * 4, [2, -1, 2, 2]]
   assert capture.masks is None
 

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from jaxsplat_mouse.capture import video
-from jaxsplat_mouse.capture.capture import Stream
+from jaxsplat_mouse.capture.raw_capture import Stream
 from jaxsplat_mouse.errors import InputError
 
 
-def count_moments(
+def match_frames(
   path: pathlib.Path, pictures: Sequence[Stream], names: Sequence[str]
 ) -> tuple[np.ndarray, np.ndarray]:
   """Moments (F,) 0, 1, 2 ... of the longest stream, and frames (F, V), -1 behind a shorter's end.

@@ -13,10 +13,10 @@ import pathlib
 import numpy as np
 
 from jaxsplat_mouse.capture import rig_checks
-from jaxsplat_mouse.capture.capture import Capture, Stream
+from jaxsplat_mouse.capture.raw_capture import Capture, Stream
 from jaxsplat_mouse.capture.rig import Rig
 from jaxsplat_mouse.dataset import camera_file
-from jaxsplat_mouse.io import checks as checks
+from jaxsplat_mouse.io import checks
 
 
 def read_capture(path: str | os.PathLike[str]) -> Capture:
@@ -30,7 +30,8 @@ def read_capture(path: str | os.PathLike[str]) -> Capture:
   parsed = camera_file.parse(file)
   fields = [f"frames[{i}].file_path" for i in range(len(parsed.names))]
   images = [
-    checks.inside(path, name, file, field) for name, field in zip(parsed.names, fields, strict=True)
+    checks.path_inside(path, name, file, field)
+    for name, field in zip(parsed.names, fields, strict=True)
   ]
   real = [checks.image_size(image, f) for image, f in zip(images, fields, strict=True)]
   for size, told, field in zip(real, parsed.sizes, fields, strict=True):
@@ -47,8 +48,7 @@ def read_capture(path: str | os.PathLike[str]) -> Capture:
   )
   return Capture(
     path=path,
-    format="facelift",
-    rig=rig_checks.checked(file, rig),
+    rig=rig_checks.check_rig(file, rig),
     pictures=tuple(Stream(images=(image,)) for image in images),
     masks=None,
     frames=np.zeros((1, len(images)), np.int64),

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxsplat_mouse.capture.capture import Capture
-from jaxsplat_mouse.capture.mattes import SPECK
+from jaxsplat_mouse.capture.mattes import SPECK_SHARE
+from jaxsplat_mouse.capture.raw_capture import Capture
 from jaxsplat_mouse.errors import InputError
 
 
@@ -43,7 +43,7 @@ class PrepareOptions:
   size: int = 0
   margin: float = 0.1
   masks: pathlib.Path | None = None
-  specks: float = SPECK
+  specks: float = SPECK_SHARE
   grow: int = 0
   without: tuple[str, ...] = ()
   redo: bool = False
@@ -110,14 +110,14 @@ def shift_frames(capture: Capture, offsets: dict[str, int]) -> np.ndarray:
   """
   names = capture.rig.names
   frames = np.array(capture.frames, np.int64)
-  check_names("--offsets", offsets, names)
+  check_camera_names("--offsets", offsets, names)
   for name, offset in offsets.items():
     column = frames[:, names.index(name)]
     frames[:, names.index(name)] = np.where(column < 0, -1, np.maximum(column + offset, -1))
   return frames
 
 
-def check_names(flag: str, given: Iterable[str], names: Sequence[str]) -> None:
+def check_camera_names(flag: str, given: Iterable[str], names: Sequence[str]) -> None:
   """Nothing where all of `given` are cameras' `names`.
 
   Raises:

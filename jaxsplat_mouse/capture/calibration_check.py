@@ -16,9 +16,14 @@ from typing import Any
 import numpy as np
 
 from jaxsplat_mouse.capture import common_solid, rig_checks
-from jaxsplat_mouse.capture.capture import Capture
-from jaxsplat_mouse.capture.conventions import GIVEN, OTHERS, Reading, exchange
-from jaxsplat_mouse.capture.crops import Crop, Cutter
+from jaxsplat_mouse.capture.calibration_hypotheses import (
+  AS_GIVEN,
+  COMMON_MISTAKES,
+  CalibrationHypothesis,
+  exchange_cameras,
+)
+from jaxsplat_mouse.capture.crops import Crop, Cropper
+from jaxsplat_mouse.capture.raw_capture import Capture
 from jaxsplat_mouse.errors import InputError
 from jaxsplat_mouse.scene import Scene
 
@@ -30,7 +35,7 @@ _TRIES = 4  # times as many moments are looked at, where some lack cameras
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Sample:
+class CheckedMoment:
   """One moment that is looked at.
 
   Attributes:
@@ -41,7 +46,7 @@ class Sample:
 
   index: int
   crops: tuple[Crop, ...]
-  agreement: common_solid.Agreement
+  agreement: common_solid.SolidAgreement
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -58,7 +63,7 @@ class CalibrationReport:
   """
 
   names: tuple[str, ...]
-  samples: tuple[Sample, ...]
+  samples: tuple[CheckedMoment, ...]
   labels: np.ndarray
   other: str = ""
   other_score: float = 0.0
@@ -107,18 +112,22 @@ class CalibrationReport:
     }
 
 
-def examine(cutter: Cutter, frames: np.ndarray, indices: Sequence[int]) -> CalibrationReport:
+def check_calibration(
+  cropper: Cropper, frames: np.ndarray, indices: Sequence[int]
+) -> CalibrationReport:
   """Looks at a few moments spread over those of `indices`.
 
   Args:
-    cutter: the cameras.
+    cropper: the cameras.
     frames: (F, V) frame of each camera in each moment.
     indices: moments to choose from.
   """
-  capture = cutter.capture
-  crops, reason = _choose(cutter, frames, indices)
+  capture = cropper.capture
+  crops, reason = _choose(cropper, frames, indices)
   samples = tuple(
-    Sample(index=i, crops=c, agreement=common_solid.agreement(_scene(capture, c, GIVEN)))
+    CheckedMoment(
+      index=i, crops=c, agreement=common_solid.measure_agreement(_scene(capture, c, AS_GIVEN))
+    )
     for i, c in crops
   )
   report = CalibrationReport(
@@ -129,11 +138,11 @@ def examine(cutter: Cutter, frames: np.ndarray, indices: Sequence[int]) -> Calib
   )
   if not samples or report.score >= GOOD:
     return report
-  return _with_cause(cutter, report)
+  return _with_cause(cropper, report)
 
 
 def _choose(
-  cutter: Cutter, frames: np.ndarray, indices: Sequence[int]
+  cropper: Cropper, frames: np.ndarray, indices: Sequence[int]
 ) -> tuple[list[tuple[int, tuple[Crop, ...]]], str]:
   """Up to three moments with all cameras, or with most where none has all; the first problem."""
   places = np.linspace(0, len(indices) - 1, min(len(indices), _MOMENTS * _TRIES)).round()
@@ -145,10 +154,10 @@ def _choose(
   reason = ""
   for place in dict.fromkeys([*first, *order]):
     index = indices[place]
-    found, problems = cutter.each(frames[index], lambda v, f: cutter.cut(v, f, None))
+    found, problems = cropper.map_cameras(frames[index], lambda v, f: cropper.crop(v, f, None))
     reason = reason or next(iter(problems.values()), "")
     crops = tuple(found[v] for v in sorted(found))
-    (whole if len(crops) == len(cutter.pinholes) else partial).append((index, crops))
+    (whole if len(crops) == len(cropper.pinholes) else partial).append((index, crops))
     if len(whole) == _MOMENTS:
       break
   enough = [(i, c) for i, c in partial if len(c) >= 3]
@@ -157,53 +166,60 @@ def _choose(
 
 
 def _scene(
-  capture: Capture, crops: Sequence[Crop], reading: Reading, cutter: Cutter | None = None
+  capture: Capture,
+  crops: Sequence[Crop],
+  reading: CalibrationHypothesis,
+  cropper: Cropper | None = None,
 ) -> Scene:
   """The small scene of some crops under a reading."""
   poses = reading.poses(np.asarray(capture.rig.world_to_camera, np.float64))
-  if cutter is not None:
-    crops = [reading.crop(c, cutter.feed.size(c.view, c.frame)) for c in crops]
-  return common_solid.small_scene(crops, poses[[c.view for c in crops]], len(capture.rig))
+  if cropper is not None:
+    crops = [reading.crop(c, cropper.frame_reader.image_size(c.view, c.frame)) for c in crops]
+  return common_solid.silhouette_scene(crops, poses[[c.view for c in crops]], len(capture.rig))
 
 
-def _with_cause(cutter: Cutter, report: CalibrationReport) -> CalibrationReport:
+def _with_cause(cropper: Cropper, report: CalibrationReport) -> CalibrationReport:
   """Names the reading under which the silhouettes agree, if there is one.
 
   Readings are tried on one moment, likely ones first, until one fits; it is then confirmed on all.
   """
   first = report.samples[len(report.samples) // 2]
-  best, highest = Reading(name=""), float(first.agreement.iou.mean())
-  for reading in _suspects(sorted(cutter.pinholes), report.names):
-    score = _score(cutter, first, reading)
+  best, highest = CalibrationHypothesis(name=""), float(first.agreement.iou.mean())
+  for reading in _suspects(sorted(cropper.pinholes), report.names):
+    score = _score(cropper, first, reading)
     if score > highest + _GAIN:
       best, highest = reading, score
     if score >= GOOD:
       break
   if not best.name:
     return report
-  confirmed = float(np.median([_score(cutter, sample, best) for sample in report.samples]))
+  confirmed = float(np.median([_score(cropper, sample, best) for sample in report.samples]))
   if confirmed < max(report.score + _GAIN, POOR):
     return report
   return dataclasses.replace(report, other=best.name, other_score=confirmed)
 
 
-def _suspects(views: Sequence[int], names: Sequence[str]) -> Iterator[Reading]:
+def _suspects(views: Sequence[int], names: Sequence[str]) -> Iterator[CalibrationHypothesis]:
   """Everything that is tried, the likely first."""
-  yield from OTHERS
+  yield from COMMON_MISTAKES
   for a, b in itertools.combinations(views, 2):
-    yield Reading(name=f"{names[a]} and {names[b]} were exchanged", poses=exchange(a, b))
+    yield CalibrationHypothesis(
+      name=f"{names[a]} and {names[b]} were exchanged", poses=exchange_cameras(a, b)
+    )
   for view in views if len(views) > 3 else ():
     name = f"{names[view]} (its pose, lens, mask or sync) were left out: --without={names[view]}"
-    yield Reading(name=name, without=view)
+    yield CalibrationHypothesis(name=name, without=view)
 
 
-def _score(cutter: Cutter, sample: Sample, reading: Reading) -> float:
+def _score(cropper: Cropper, sample: CheckedMoment, reading: CalibrationHypothesis) -> float:
   """Mean IoU of one moment under a reading."""
   crops = [crop for crop in sample.crops if crop.view != reading.without]
-  return float(common_solid.agreement(_scene(cutter.capture, crops, reading, cutter)).iou.mean())
+  return float(
+    common_solid.measure_agreement(_scene(cropper.capture, crops, reading, cropper)).iou.mean()
+  )
 
 
-def refuse(capture: Capture, report: CalibrationReport) -> None:
+def refuse_wrong_calibration(capture: Capture, report: CalibrationReport) -> None:
   """Raises `InputError` with the evidence where the calibration cannot be right."""
   if not report.samples:
     reason = f" ({report.reason})" if report.reason else ""

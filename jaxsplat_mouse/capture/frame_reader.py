@@ -9,8 +9,8 @@ from types import TracebackType
 import numpy as np
 
 from jaxsplat_mouse.capture import video
-from jaxsplat_mouse.capture.capture import Capture, Stream
-from jaxsplat_mouse.capture.mattes import SOLID, SPECK, border_share, clean_mask, grow_mask
+from jaxsplat_mouse.capture.mattes import SOLID, SPECK_SHARE, border_share, clean_mask, grow_mask
+from jaxsplat_mouse.capture.raw_capture import Capture, Stream
 from jaxsplat_mouse.errors import InputError
 from jaxsplat_mouse.io import images
 
@@ -18,7 +18,7 @@ _MAX_BORDER = 0.5  # share of a picture's border from which a mask is background
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class View:
+class RawFrame:
   """One camera's raw picture.
 
   Attributes:
@@ -32,10 +32,10 @@ class View:
   mixed: bool
 
 
-class Feed:
+class FrameReader:
   """Readers of all cameras, opened when first asked; each may be used by one thread at a time."""
 
-  def __init__(self, capture: Capture, specks: float = SPECK, grow: int = 0):
+  def __init__(self, capture: Capture, specks: float = SPECK_SHARE, grow: int = 0):
     """Opens nothing yet; for `specks` see `matte.clean_mask`, for `grow` `matte.grow_mask`.
 
     Raises:
@@ -45,10 +45,10 @@ class Feed:
       problem = f"{grow}: the pictures have no colour outside of their own silhouettes"
       raise InputError("--grow", "", f"{problem}; expected 0 or less without masks")
     self._capture, self._specks, self._grow = capture, specks, grow
-    self._readers: dict[tuple[str, int], video.Reader] = {}
+    self._readers: dict[tuple[str, int], video.StreamReader] = {}
     self._sizes: dict[int, tuple[int, int]] = {}
 
-  def __enter__(self) -> Feed:
+  def __enter__(self) -> FrameReader:
     """Itself; leaving closes the files."""
     return self
 
@@ -63,7 +63,7 @@ class Feed:
       reader.close()
     self._readers.clear()
 
-  def check_packages(self) -> None:
+  def require_packages(self) -> None:
     """Nothing where everything is installed that this capture takes.
 
     Raises:
@@ -76,9 +76,9 @@ class Feed:
       raise InputError(self._capture.path, "", problem) from None
     streams = (*self._capture.pictures, *(self._capture.masks or ()))
     if any(stream.video is not None for stream in streams):
-      video.check_installed(self._capture.path)
+      video.require_pyav(self._capture.path)
 
-  def size(self, view: int, number: int = 0) -> tuple[int, int]:
+  def image_size(self, view: int, number: int = 0) -> tuple[int, int]:
     """Width and height of a camera's photographs: the calibration's, or those of frame `number`.
 
     Raises:
@@ -91,7 +91,7 @@ class Feed:
       self._sizes[view] = width, height
     return self._sizes[view]
 
-  def open(self, view: int) -> None:
+  def open_camera(self, view: int) -> None:
     """Opens a camera's files.
 
     Raises:
@@ -100,21 +100,21 @@ class Feed:
     for kind in ("pictures", "masks") if self._capture.masks else ("pictures",):
       self._reader(kind, view)
 
-  def coverage(self, view: int, number: int) -> np.ndarray:
+  def read_coverage(self, view: int, number: int) -> np.ndarray:
     """The silhouette (H, W) uint8 in a camera's frame; the photograph is left alone where it can.
 
     Raises:
       InputError: it cannot be read, or is not of the calibration's size.
     """
     if self._capture.masks is None:
-      return self.view(view, number).coverage
+      return self.read_frame(view, number).coverage
     levels = self._read("masks", view, number)
     self._check_size("masks", view, number, levels)
     found = clean_mask(levels, self._specks)
     self._check_mask(view, number, levels, found)
     return self._grown("masks", view, number, found)
 
-  def view(self, view: int, number: int) -> View:
+  def read_frame(self, view: int, number: int) -> RawFrame:
     """Photograph and silhouette in a camera's frame.
 
     Raises:
@@ -123,12 +123,12 @@ class Feed:
     photo = self._read("pictures", view, number)
     self._check_size("pictures", view, number, photo)
     if self._capture.masks is not None:
-      return View(photo=photo[..., :3], coverage=self.coverage(view, number), mixed=True)
+      return RawFrame(photo=photo[..., :3], coverage=self.read_coverage(view, number), mixed=True)
     if photo.shape[2] == 3:
       self._check_white(view, number, photo)
       photo = images.rgba_from_white(photo)
     coverage = self._grown("pictures", view, number, photo[..., 3])
-    return View(photo=photo[..., :3], coverage=coverage, mixed=False)
+    return RawFrame(photo=photo[..., :3], coverage=coverage, mixed=False)
 
   def _grown(self, kind: str, view: int, number: int, coverage: np.ndarray) -> np.ndarray:
     """The silhouette with its outline where the user wants it; refused where nothing is left."""
@@ -142,7 +142,7 @@ class Feed:
   def _read(self, kind: str, view: int, number: int) -> np.ndarray:
     return self._reader(kind, view).read(number)
 
-  def _reader(self, kind: str, view: int) -> video.Reader:
+  def _reader(self, kind: str, view: int) -> video.StreamReader:
     key = kind, view
     if key not in self._readers:
       camera = self._capture.rig.names[view] + (" mask" if kind == "masks" else "")
@@ -156,7 +156,7 @@ class Feed:
 
   def _check_size(self, kind: str, view: int, number: int, image: np.ndarray) -> None:
     """Refuses pictures that are not of the size that the intrinsics are for."""
-    size = self.size(view, number)
+    size = self.image_size(view, number)
     if image.shape[1::-1] != size:
       field = f"{self._capture.rig.names[view]} frame {number}"
       problem = f"{image.shape[1]} x {image.shape[0]} pixels; expected {size[0]} x {size[1]}"

@@ -12,13 +12,17 @@ from collections.abc import Callable
 import numpy as np
 
 from jaxsplat_mouse.capture.crops import Crop
+from jaxsplat_mouse.capture.pose_conventions import (
+  OPENGL_AXES,
+  centers_to_translations,
+  transpose_rotations,
+)
 
-_OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])
 _SIZES = (0.25, 0.5, 2.0, 4.0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Reading:
+class CalibrationHypothesis:
   """One way to understand a calibration.
 
   Attributes:
@@ -34,21 +38,7 @@ class Reading:
   without: int | None = None
 
 
-def transposed(poses: np.ndarray) -> np.ndarray:
-  """Rotations of row vectors, translations kept."""
-  changed = poses.copy()
-  changed[:, :3, :3] = poses[:, :3, :3].transpose(0, 2, 1)
-  return changed
-
-
-def centers_as_translations(poses: np.ndarray) -> np.ndarray:
-  """Poses whose last column holds the cameras' centres."""
-  changed = poses.copy()
-  changed[:, :3, 3] = -np.einsum("vij,vj->vi", poses[:, :3, :3], poses[:, :3, 3])
-  return changed
-
-
-def flip(crop: Crop, size: tuple[int, int], across: bool, down: bool) -> Crop:
+def flip_crop(crop: Crop, size: tuple[int, int], across: bool, down: bool) -> Crop:
   """A crop of the photograph mirrored left-right (`across`) or top-bottom (`down`).
 
   Mirrored about the photograph's middle; the lens is left as it is, which is within a few pixels.
@@ -65,7 +55,7 @@ def flip(crop: Crop, size: tuple[int, int], across: bool, down: bool) -> Crop:
   return dataclasses.replace(crop, rgba=rgba, intrinsics=np.array([fx, fy, cx, cy]))
 
 
-def rescale(crop: Crop, factor: float) -> Crop:
+def rescale_intrinsics(crop: Crop, factor: float) -> Crop:
   """A crop whose intrinsics were given for photographs 1 / factor as large."""
   shift = crop.cut.scale * np.array([crop.cut.left, crop.cut.top])
   fx, fy, cx, cy = crop.intrinsics
@@ -73,7 +63,7 @@ def rescale(crop: Crop, factor: float) -> Crop:
   return dataclasses.replace(crop, intrinsics=np.array([fx * factor, fy * factor, *moved]))
 
 
-def exchange(first: int, second: int) -> Callable[[np.ndarray], np.ndarray]:
+def exchange_cameras(first: int, second: int) -> Callable[[np.ndarray], np.ndarray]:
   """Poses with those of two cameras exchanged."""
 
   def change(poses: np.ndarray) -> np.ndarray:
@@ -84,36 +74,41 @@ def exchange(first: int, second: int) -> Callable[[np.ndarray], np.ndarray]:
   return change
 
 
-GIVEN = Reading(name="as given")
-OTHERS = (
-  Reading(name="the rotations are transposed (row vectors, as in MATLAB)", poses=transposed),
-  Reading(name="the poses are camera-to-world, not world-to-camera", poses=np.linalg.inv),
-  Reading(
-    name="the poses have OpenGL axes (y up, z backward), not OpenCV's", poses=lambda p: _OPENGL @ p
+AS_GIVEN = CalibrationHypothesis(name="as given")
+COMMON_MISTAKES = (
+  CalibrationHypothesis(
+    name="the rotations are transposed (row vectors, as in MATLAB)", poses=transpose_rotations
   ),
-  Reading(
+  CalibrationHypothesis(
+    name="the poses are camera-to-world, not world-to-camera", poses=np.linalg.inv
+  ),
+  CalibrationHypothesis(
+    name="the poses have OpenGL axes (y up, z backward), not OpenCV's",
+    poses=lambda p: OPENGL_AXES @ p,
+  ),
+  CalibrationHypothesis(
     name="the poses are camera-to-world with OpenGL axes",
-    poses=lambda poses: _OPENGL @ np.linalg.inv(poses),
+    poses=lambda poses: OPENGL_AXES @ np.linalg.inv(poses),
   ),
-  Reading(
-    name="the translations are the cameras' centres, not -R C", poses=centers_as_translations
+  CalibrationHypothesis(
+    name="the translations are the cameras' centres, not -R C", poses=centers_to_translations
   ),
-  Reading(
+  CalibrationHypothesis(
     name="the photographs are mirrored left-right",
-    crop=lambda crop, size: flip(crop, size, True, False),
+    crop=lambda crop, size: flip_crop(crop, size, True, False),
   ),
-  Reading(
+  CalibrationHypothesis(
     name="the photographs are mirrored top-bottom",
-    crop=lambda crop, size: flip(crop, size, False, True),
+    crop=lambda crop, size: flip_crop(crop, size, False, True),
   ),
-  Reading(
+  CalibrationHypothesis(
     name="the photographs are turned by 180 degrees",
-    crop=lambda crop, size: flip(crop, size, True, True),
+    crop=lambda crop, size: flip_crop(crop, size, True, True),
   ),
   *(
-    Reading(
+    CalibrationHypothesis(
       name=f"the intrinsics are for photographs {1 / factor:g} times as large",
-      crop=lambda crop, size, factor=factor: rescale(crop, factor),  # type: ignore[misc]
+      crop=lambda crop, size, factor=factor: rescale_intrinsics(crop, factor),  # type: ignore[misc]
     )
     for factor in _SIZES
   ),

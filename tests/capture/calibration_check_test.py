@@ -9,10 +9,10 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from jaxsplat_mouse.capture import calibration, check_sheet, conventions, lens
-from jaxsplat_mouse.capture.capture import Capture
-from jaxsplat_mouse.capture.crops import Crop, Cutter
-from jaxsplat_mouse.capture.frames import Feed
+from jaxsplat_mouse.capture import calibration_check, check_sheet, lens, pose_conventions
+from jaxsplat_mouse.capture.crops import Crop, Cropper
+from jaxsplat_mouse.capture.frame_reader import FrameReader
+from jaxsplat_mouse.capture.raw_capture import Capture
 from jaxsplat_mouse.capture.rig import Rig
 from jaxsplat_mouse.errors import InputError
 from tests.capture.recording_fixtures import VIEWS, make_rig, write_images
@@ -26,18 +26,20 @@ def capture(tmp_path_factory: pytest.TempPathFactory) -> Capture:
   return write_images(tmp_path_factory.mktemp("raw"), make_rig(lens=False))
 
 
-def examine(capture: Capture, **changes: np.ndarray) -> calibration.CalibrationReport:
+def examine(capture: Capture, **changes: np.ndarray) -> calibration_check.CalibrationReport:
   changed = dataclasses.replace(capture, rig=dataclasses.replace(capture.rig, **changes))
-  with Feed(changed) as feed:
-    pinholes = {v: lens.make_pinhole(changed.rig, v, feed.size(v)) for v in range(VIEWS)}
-    with Cutter(changed, feed, pinholes) as cutter:
-      return calibration.examine(cutter, changed.frames, [0, 1, 2])
+  with FrameReader(changed) as frame_reader:
+    pinholes = {
+      v: lens.make_pinhole(changed.rig, v, frame_reader.image_size(v)) for v in range(VIEWS)
+    }
+    with Cropper(changed, frame_reader, pinholes) as cropper:
+      return calibration_check.check_calibration(cropper, changed.frames, [0, 1, 2])
 
 
 def test_a_right_calibration_is_accepted(capture: Capture) -> None:
   report = examine(capture)
   assert report.score > 0.9 and report.other == "" and report.iou.min() > 0.85
-  calibration.refuse(capture, report)
+  calibration_check.refuse_wrong_calibration(capture, report)
 
 
 def opengl(rig: Rig) -> dict[str, np.ndarray]:
@@ -58,7 +60,10 @@ def one_off(rig: Rig) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize(
   ("change", "blamed"),
   [
-    (lambda rig: {"world_to_camera": conventions.transposed(rig.world_to_camera)}, "transposed"),
+    (
+      lambda rig: {"world_to_camera": pose_conventions.transpose_rotations(rig.world_to_camera)},
+      "transposed",
+    ),
     (lambda rig: {"world_to_camera": np.linalg.inv(rig.world_to_camera)}, "camera-to-world, not"),
     (opengl, "OpenGL"),
     (lambda rig: {"matrices": rig.matrices * [[2.0], [2.0], [1.0]]}, "2 times as large"),
@@ -70,16 +75,18 @@ def test_the_mistake_is_named(
   capture: Capture, change: Callable[[Rig], dict[str, np.ndarray]], blamed: str
 ) -> None:
   report = examine(capture, **change(capture.rig))
-  assert report.score < calibration.GOOD and blamed in report.other
+  assert report.score < calibration_check.GOOD and blamed in report.other
   with pytest.raises(InputError, match=f"no common solid: IoU .*{blamed}"):
-    calibration.refuse(capture, report)
+    calibration_check.refuse_wrong_calibration(capture, report)
 
 
 def test_a_transposed_calibration_is_refused(capture: Capture) -> None:
-  report = examine(capture, world_to_camera=conventions.transposed(capture.rig.world_to_camera))
+  report = examine(
+    capture, world_to_camera=pose_conventions.transpose_rotations(capture.rig.world_to_camera)
+  )
   assert "transposed" in report.other and report.other_score > 0.9
   with pytest.raises(InputError, match=r"they would agree to 0.9. if the rotations are transposed"):
-    calibration.refuse(capture, report)
+    calibration_check.refuse_wrong_calibration(capture, report)
 
 
 def test_a_mirrored_world_is_refused_although_silhouettes_agree(capture: Capture) -> None:
@@ -90,7 +97,7 @@ def test_a_mirrored_world_is_refused_although_silhouettes_agree(capture: Capture
   report = examine(capture, world_to_camera=poses)
   assert report.score > 0.9
   with pytest.raises(InputError, match=r"mirrored \(determinant -1\): Camera1, Camera2"):
-    calibration.refuse(mirrored, report)
+    calibration_check.refuse_wrong_calibration(mirrored, report)
 
 
 def test_mirrored_photographs_are_named(capture: Capture, tmp_path: pathlib.Path) -> None:
@@ -116,7 +123,7 @@ def test_mirrored_photographs_are_named(capture: Capture, tmp_path: pathlib.Path
 
 def test_epipolar_lines_pass_through_the_point(capture: Capture) -> None:
   rig, point = capture.rig, np.array([5.0, -3.0, 25.0])
-  cut = lens.Cut(left=10, top=5, width=90, height=80)
+  cut = lens.CropRegion(left=10, top=5, width=90, height=80)
   crops, pixels = [], []
   for view in (0, 2):
     pinhole = lens.make_pinhole(rig, view, (144, 120))

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from jaxsplat_mouse.capture import mask_files
-from jaxsplat_mouse.capture.capture import Stream
-from jaxsplat_mouse.capture.options import parse_offsets, select_moments, shift_frames
+from jaxsplat_mouse.capture.prepare_options import parse_offsets, select_moments, shift_frames
+from jaxsplat_mouse.capture.raw_capture import Stream
 from jaxsplat_mouse.errors import InputError
 from tests.capture.recording_fixtures import make_capture, make_rig
 
@@ -58,10 +58,10 @@ def test_masks_of_one_s_own(tmp_path: pathlib.Path) -> None:
   (tmp_path / "b").mkdir()
   for name in ("a.mp4", "b/f_10.png", "b/f_2.png"):
     (tmp_path / name).touch()
-  found = mask_files.find(tmp_path, ["a", "b"])
+  found = mask_files.find_masks(tmp_path, ["a", "b"])
   assert found[0] == Stream(video=tmp_path / "a.mp4")
   assert [p.name for p in found[1].images] == ["f_2.png", "f_10.png"]
   with pytest.raises(InputError, match=r"c: 0 videos and 0 images; expected c.mp4"):
-    mask_files.find(tmp_path, ["a", "c"])
+    mask_files.find_masks(tmp_path, ["a", "c"])
   with pytest.raises(InputError, match="no such folder"):
-    mask_files.find(tmp_path / "none", ["a"])
+    mask_files.find_masks(tmp_path / "none", ["a"])

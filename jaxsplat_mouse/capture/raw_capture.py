@@ -31,7 +31,6 @@ class Capture:
 
   Attributes:
     path: the file or folder that was read, for messages.
-    format: name of its format on the command line.
     rig: the cameras.
     pictures: V streams of photographs.
     masks: V streams of silhouettes, frame for frame beside `pictures`; None where the photographs
@@ -44,7 +43,6 @@ class Capture:
   """
 
   path: pathlib.Path
-  format: str
   rig: Rig
   pictures: tuple[Stream, ...]
   masks: tuple[Stream, ...] | None
