@@ -1,11 +1,18 @@
-"""Compiled programs that a later process takes from the disk instead of tracing them again.
+"""Compiled programs on disk, which a later process loads instead of tracing them again.
 
-JAX's compilation cache keeps what XLA makes of a lowered program; to look there, a program must
-have been traced and lowered, which for a fit takes longer in Python than the fit takes on a GPU.
-Here the whole compiled program is kept (`jax.experimental.serialize_executable`), under a name made
-of all that it follows from: the package's source, its arguments' types and settings, JAX, the
-device. Not on a CPU, where a fit takes minutes and a program that came from JAX's own cache does
-not survive being serialised again (jaxlib 0.10.2: kernels are missing when it is run).
+JAX's own persistent cache keeps what XLA makes of a lowered program. To look there, JAX must have
+traced and lowered the program, which for a fit takes longer in Python than the fit takes on a GPU.
+This module keeps the whole compiled program (`jax.experimental.serialize_executable`), under a name
+made of everything that it follows from: the package's source, the types and settings of its
+arguments, JAX, the device.
+
+A program that came from JAX's cache may be incomplete once it is serialised again (on a CPU, jaxlib
+0.10.2 loses kernels). So a program that is to be kept is compiled without that cache. This has a
+price: after any change of the package's source, the first process compiles with XLA even where
+JAX's cache would have had the program. Every later process starts fast, and the disk holds one copy
+instead of two.
+
+On a CPU, where a fit takes minutes, programs are not kept here, and JAX's cache serves them.
 """
 
 from __future__ import annotations
@@ -26,15 +33,15 @@ from concurrent.futures import Future
 from typing import Any
 
 import jax
-import jax.monitoring
 import jaxlib
 from absl import logging
 from jax.experimental import serialize_executable
 
 from jaxsplat_mouse.io import atomic
+from jaxsplat_mouse.runtime.fresh_compilation import compile_fresh
 
 _PACKAGE = pathlib.Path(__file__).resolve().parent.parent
-# Of JAX's settings, those that change what a program computes or how it is compiled.
+# JAX's settings that change what a program computes or how it is compiled.
 _JAX_SETTINGS = (
   "jax_enable_x64",
   "jax_debug_nans",
@@ -43,44 +50,46 @@ _JAX_SETTINGS = (
   "jax_threefry_partitionable",
 )
 _NOT_KEPT = {"cpu"}  # platforms
-_CACHE_HIT = "/jax/compilation_cache/cache_hits"  # JAX's event
 _SECONDS_UNUSED = 30 * 24 * 3600.0
 _folder: pathlib.Path | None = None
-_all: weakref.WeakSet[Program] = weakref.WeakSet()
+_programs: weakref.WeakSet[Program] = weakref.WeakSet()
 
 
 def keep_in(folder: pathlib.Path | None) -> None:
-  """Keeps programs in a folder from now on; None keeps them in memory alone.
+  """Keeps programs in a folder from now on; None keeps them in memory only.
 
-  Whoever can write there can have this process run code of theirs, as with JAX's own cache.
+  As with JAX's own cache, anybody who can write to the folder can make this process run their code.
   """
   global _folder
   _folder = folder
 
 
 def clear() -> None:
-  """Forgets all programs in memory, as `jax.clear_caches` does for jitted functions."""
-  for program in _all:
+  """Drops all programs from memory, as `jax.clear_caches` does for jitted functions."""
+  for program in _programs:
     program.clear()
 
 
 class Program:
-  """A jitted function whose compiled programs are kept; arguments on one device, no keywords."""
+  """A jitted function whose compiled programs are kept on disk.
+
+  Its arguments lie on one device and are positional.
+  """
 
   def __init__(self, function: Any, static: Sequence[int] = ()):
     """Wraps a function.
 
     Args:
       function: made by `jax.jit`.
-      static: positions of its static arguments, whose `repr` must tell them apart.
+      static: positions of its static arguments; different values must differ in their `repr`.
     """
     self._function, self._static = function, frozenset(static)
     self._found: dict[Hashable, Future[Callable[..., Any]]] = {}
     self._lock = threading.Lock()
-    _all.add(self)
+    _programs.add(self)
 
   def __call__(self, *args: Any) -> Any:
-    """What the function returns."""
+    """Calls the function."""
     dynamic = self._dynamic(args)
     program = self._find(args)
     if not isinstance(program, _Loaded) or program.proven:
@@ -92,18 +101,18 @@ class Program:
     except jax.errors.JaxRuntimeError as error:
       if "RESOURCE_EXHAUSTED" in str(error):
         raise
-      logging.warning("%s: does not run (%s); it is compiled again", program.path, error)
+      logging.warning("%s: does not run (%s); compiling it again", program.path, error)
       with contextlib.suppress(OSError):
         program.path.unlink()
       self.clear()
       return self._find(args)(*dynamic)
 
   def compile(self, *args: Any) -> None:
-    """Has ready what a call with such arguments runs; of shapes and types only those matter."""
+    """Compiles or loads what a call with arguments of these shapes and types runs."""
     self._find(args)
 
   def clear(self) -> None:
-    """Forgets what is in memory."""
+    """Drops what is in memory."""
     with self._lock:
       self._found.clear()
 
@@ -111,7 +120,7 @@ class Program:
     return [arg for i, arg in enumerate(args) if i not in self._static]
 
   def _find(self, args: Sequence[Any]) -> Callable[..., Any]:
-    """The compiled program; whoever asks while another thread makes it waits for that."""
+    """Returns the compiled program; waits where another thread is compiling it."""
     dynamic = self._dynamic(args)
     device = _device_of(dynamic)
     key = (*(repr(args[i]) for i in sorted(self._static)), *_types(dynamic), device, _settings())
@@ -138,28 +147,10 @@ class Program:
     loaded = _load(path, device)
     if loaded is not None:
       return loaded
-    _seen.hit = False
-    compiled = self._function.lower(*args).compile()
-    if not _seen.hit:  # what JAX's cache gave may be incomplete when it is serialised again
+    compiled, fresh = compile_fresh(self._function.lower(*args))
+    if fresh:
       _save(path, compiled)
     return compiled
-
-
-class _Seen(threading.local):
-  """Whether JAX's cache had what this thread compiled."""
-
-  hit = False
-
-
-_seen = _Seen()
-
-
-def _listen(event: str, **_: Any) -> None:
-  if event == _CACHE_HIT:
-    _seen.hit = True
-
-
-jax.monitoring.register_event_listener(_listen)
 
 
 @dataclasses.dataclass
@@ -175,7 +166,7 @@ class _Loaded:
 
 
 def _load(path: pathlib.Path, device: jax.Device) -> _Loaded | None:
-  """A kept program, or None where there is none that can be used."""
+  """Loads a kept program; returns None where there is none that can be used."""
   try:
     kept = pickle.loads(path.read_bytes())
     with contextlib.suppress(OSError):
@@ -186,8 +177,8 @@ def _load(path: pathlib.Path, device: jax.Device) -> _Loaded | None:
     return _Loaded(path, run)
   except FileNotFoundError:
     return None
-  except Exception as error:  # Whatever is wrong with a file, compiling again mends it.
-    logging.warning("%s: not usable (%s); it is compiled again", path, error)
+  except Exception as error:  # whatever is wrong with a file, compiling again mends it
+    logging.warning("%s: not usable (%s); compiling it again", path, error)
     return None
 
 
@@ -197,12 +188,12 @@ def _save(path: pathlib.Path, compiled: jax.stages.Compiled) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     _drop_old(path.parent)
     atomic.write_bytes(path, pickle.dumps(serialize_executable.serialize(compiled)))
-  except Exception as error:  # Not every program and not every backend can be serialised.
+  except Exception as error:  # not every program and not every backend can be serialised
     logging.debug("%s: not kept: %s", path, error)
 
 
 def _drop_old(folder: pathlib.Path) -> None:
-  """Removes what no process has used for long: programs of other settings and older sources."""
+  """Removes programs that no process has used for long: of other settings and older sources."""
   for path in folder.iterdir():
     with contextlib.suppress(FileNotFoundError):  # another process does the same
       if time.time() - path.stat().st_mtime > _SECONDS_UNUSED:
@@ -210,14 +201,14 @@ def _drop_old(folder: pathlib.Path) -> None:
 
 
 def _types(args: Sequence[Any]) -> tuple[Hashable, ...]:
-  """What a program depends on of its arguments: structure, shapes, types."""
+  """Returns what a program depends on of its arguments: structure, shapes and types."""
   leaves, structure = jax.tree.flatten(args)
   avals = [jax.typeof(leaf) for leaf in leaves]
   return str(structure), tuple((a.shape, str(a.dtype), a.weak_type) for a in avals)
 
 
 def _device_of(args: Sequence[Any]) -> jax.Device:
-  """Where JAX will run: on the device that arguments are committed to, else on the default one."""
+  """Returns where JAX will run: the device that arguments are committed to, or the default."""
   for leaf in jax.tree.leaves(args):
     if isinstance(leaf, jax.Array) and leaf.committed:
       (device,) = leaf.devices()
@@ -231,7 +222,7 @@ def _settings() -> tuple[Hashable, ...]:
 
 
 def _environment(device: jax.Device) -> tuple[str, ...]:
-  """All else that a compiled program follows from."""
+  """Returns what else a compiled program follows from."""
   return (
     _source_digest(),
     *(jax.__version__, jaxlib.__version__, platform.python_version()),
@@ -242,7 +233,7 @@ def _environment(device: jax.Device) -> tuple[str, ...]:
 
 @functools.cache
 def _source_digest() -> str:
-  """Of all modules of the package: a changed line may change any program."""
+  """Returns a digest of all modules of the package: a changed line may change any program."""
   digest = hashlib.sha256()
   for path in sorted(_PACKAGE.rglob("*.py")):
     digest.update(f"{path.relative_to(_PACKAGE)} {path.stat().st_size}\n".encode())
