@@ -13,6 +13,8 @@ from numpy.typing import ArrayLike
 
 from jaxsplat_mouse import math as jm
 
+_PARALLEL_CONDITION = 1e4  # of the normal equations of axes that count as parallel
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -81,6 +83,20 @@ def look_at(
   matrix[:3, :3] = rotation
   matrix[:3, 3] = -rotation @ eye
   return matrix
+
+
+def nearest_point_to_axes(world_to_camera: np.ndarray) -> np.ndarray | None:
+  """Point (3,) with the least squared distance to the optical axes of cameras (V, 4, 4).
+
+  Returns None where the axes are nearly parallel and leave the point open.
+  """
+  rotations, translations = world_to_camera[:, :3, :3], world_to_camera[:, :3, 3]
+  centers, axes = -np.einsum("vij,vi->vj", rotations, translations), rotations[:, 2]
+  across = np.eye(3) - axes[:, :, None] * axes[:, None, :]
+  gram = across.sum(0)
+  if not np.linalg.cond(gram) < _PARALLEL_CONDITION:
+    return None
+  return np.linalg.solve(gram, np.einsum("vij,vj->i", across, centers))
 
 
 def focal_from_fov(fov: float, size: int) -> float:

@@ -1,1 +1,1 @@
-"""Recordings in: a calibration, videos and masks become scene folders."""
+"""Raw captures: calibrations of many formats, videos and masks become calibrated scene folders."""

@@ -1,4 +1,4 @@
-"""What every reader of a raw capture returns: a rig, and where the pictures of every moment are."""
+"""What every format reader returns: the cameras of a recording, and the files of each moment."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from jaxsplat_mouse.capture.rig import Rig
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Stream:
-  """One camera's pictures: a video, or image files in the order of its frames.
+  """The pictures of one camera: a video, or image files in the order of its frames.
 
   Attributes:
-    video: the video file; None where there are images.
-    images: the image files; empty where there is a video.
-    parts: files that go on where `video` ends, in order, each with the number of its first frame.
+    video: the video file; None for image files.
+    images: the image files; empty for a video.
+    parts: files that continue `video`, in order, each with the number of its first frame.
   """
 
   video: pathlib.Path | None = None
@@ -33,12 +33,11 @@ class Capture:
     path: the file or folder that was read, for messages.
     rig: the cameras.
     pictures: V streams of photographs.
-    masks: V streams of silhouettes, frame for frame beside `pictures`; None where the photographs
-      are RGBA or their background is white.
-    frames: (F, V) int64, the frame in each camera's streams that shows the moment; -1 where a
-      camera has none.
+    masks: V streams of silhouettes whose frames correspond to those of `pictures`; None where the
+      photographs are RGBA or have a white background.
+    frames: (F, V) int64, the frame of each camera's streams that shows each moment; -1 for none.
     moments: (F,) int64, the recording's own number of each moment (a sample or frame number), which
-      names its scene.
+      the scene is named after.
     up: the world's up axis as `canonical.canonicalize` takes it: "+z" and the like, or "cameras".
   """
 

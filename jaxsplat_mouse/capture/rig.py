@@ -1,7 +1,7 @@
 """A calibrated rig as its file describes it: lenses with distortion and skew, in float64.
 
-A `Rig` is what every calibration reader returns; `Cameras`, clean pinholes, is what the rest of the
-package works with. `lens.py` resamples images from the one to the other.
+Every format reader returns a `Rig`; the rest of the package works with `Cameras`, which are ideal
+pinholes. `lens.py` resamples images from the first to the second.
 
 The lens model, for a world point X (OpenCV's, with the skew that OpenCV's functions leave out):
 
@@ -11,7 +11,7 @@ The lens model, for a world point X (OpenCV's, with the skew that OpenCV's funct
     pixel = K (x', y', 1),  K = [[fx, s, cx], [0, fy, cy], [0, 0, 1]]
 
 Pixel centres are at +0.5. Where a file follows OpenCV, whose (0, 0) is the centre of the first
-pixel, its reader adds 0.5 to cx and cy.
+pixel, its reader adds `OPENCV_FIRST_PIXEL` to cx and cy.
 """
 
 from __future__ import annotations
@@ -20,14 +20,16 @@ import dataclasses
 
 import numpy as np
 
+OPENCV_FIRST_PIXEL = 0.5  # where the centre of OpenCV's pixel (0, 0) lies in this package
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Labels:
-  """Points that a person marked in the images, with their triangulation.
+  """Points that a person or a network marked in the images, with their triangulation.
 
   Attributes:
     points: (N, 3) in the world of the rig.
-    pixels: (V, N, 2) in the raw images, pixel centres at +0.5; NaN where a camera has none.
+    pixels: (V, N, 2) in the raw images, pixel centres at +0.5; NaN for an unmarked point.
   """
 
   points: np.ndarray
@@ -39,13 +41,13 @@ class Rig:
   """V calibrated cameras.
 
   Attributes:
-    names: V names, unique, in the order of all other fields.
+    names: V unique names, in the order of all other fields.
     matrices: (V, 3, 3) float64, K with skew, pixels of the raw image.
     world_to_camera: (V, 4, 4) float64, OpenCV axes, in the unit of the file.
-    distortion: (V, 5) float64, k1 k2 p1 p2 k3; zeros for images that are pinhole already.
-    sizes: (V, 2) int, width and height of the raw images; 0 where the file does not tell.
-    unit: of the world, as the format defines it: "mm", "m", or "" where it does not.
-    labels: what the file holds to check the calibration with.
+    distortion: (V, 5) float64, k1 k2 p1 p2 k3; zeros for undistorted images.
+    sizes: (V, 2) int, width and height of the raw images; 0 where the file names no size.
+    unit: of the world, as the format defines it: "mm", "m", or "" for undefined.
+    labels: marked points of the file that can check the calibration; None for no labels.
   """
 
   names: tuple[str, ...]
@@ -57,12 +59,12 @@ class Rig:
   labels: Labels | None = None
 
   def __len__(self) -> int:
-    """Number of cameras."""
+    """Returns the number of cameras."""
     return len(self.names)
 
   @property
   def centers(self) -> np.ndarray:
-    """Camera centres in the world, (V, 3)."""
+    """Camera centres in the world (V, 3): -R^T t."""
     rotations, translations = self.world_to_camera[:, :3, :3], self.world_to_camera[:, :3, 3]
     return -np.einsum("vji,vj->vi", rotations, translations)
 
@@ -73,14 +75,14 @@ class Rig:
 
 
 def distort(points: np.ndarray, distortion: np.ndarray) -> np.ndarray:
-  """Where a lens puts normalised pinhole coordinates.
+  """Maps normalised pinhole coordinates through a lens.
 
   Args:
     points: (..., 2) x / z and y / z in the camera's frame.
     distortion: (5,) k1 k2 p1 p2 k3.
 
   Returns:
-    (..., 2) normalised coordinates behind the lens, float64.
+    (..., 2) distorted normalised coordinates, float64.
   """
   k1, k2, p1, p2, k3 = np.asarray(distortion, np.float64)
   x, y = np.moveaxis(np.asarray(points, np.float64), -1, 0)
@@ -95,12 +97,12 @@ def distort(points: np.ndarray, distortion: np.ndarray) -> np.ndarray:
   )
 
 
-def project(rig: Rig, points: np.ndarray) -> np.ndarray:
-  """Raw-image pixels of world points, lens and skew included.
+def project_points(rig: Rig, points: np.ndarray) -> np.ndarray:
+  """Projects world points to pixels of the raw images, lens and skew included.
 
   Args:
     rig: V cameras.
-    points: (N, 3) or, a set for each camera, (V, N, 3).
+    points: (N, 3), or (V, N, 3) for one set per camera, world units.
 
   Returns:
     (V, N, 2) float64; NaN for points at or behind a camera's plane.

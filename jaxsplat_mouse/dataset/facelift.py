@@ -12,6 +12,7 @@ import pathlib
 import numpy as np
 from absl import logging
 
+from jaxsplat_mouse.cameras import nearest_point_to_axes
 from jaxsplat_mouse.dataset import camera_file
 from jaxsplat_mouse.dataset.camera_file import CAMERAS_FILE, CameraFile
 from jaxsplat_mouse.errors import InputError
@@ -99,19 +100,15 @@ def _check_rig(path: pathlib.Path, cameras: CameraFile) -> None:
         raise InputError(
           path, f"frames[{j}].w2c", f"the same camera as frames[{i}]; expected different viewpoints"
         )
-  # the point nearest to all optical axes must lie before the cameras
-  forward = rotations[:, 2]
-  normal = np.eye(3) - forward[:, :, None] * forward[:, None, :]
-  gram = normal.sum(0)
-  if np.linalg.cond(gram) < 1e4:
-    target = np.linalg.solve(gram, np.einsum("vij,vj->i", normal, centers))
-    if ((target - centers) * forward).sum(-1).max() < 0:
-      raise InputError(
-        path,
-        "frames",
-        "every camera looks away from the scene; expected OpenCV "
-        "axes, z forward (OpenGL poses have y and z flipped; c2w is not w2c)",
-      )
+  # The point nearest to all optical axes must lie in front of at least one camera.
+  target = nearest_point_to_axes(cameras.world_to_camera)
+  if target is not None and ((target - centers) * rotations[:, 2]).sum(-1).max() < 0:
+    raise InputError(
+      path,
+      "frames",
+      "every camera looks away from the scene; expected OpenCV "
+      "axes, z forward (OpenGL poses have y and z flipped; c2w is not w2c)",
+    )
 
 
 def _check_sizes(

@@ -44,6 +44,8 @@ def test_a_cut_holds_the_silhouette_and_stays_in_the_photograph(
 
 
 def test_a_window_larger_than_the_photograph_is_cut() -> None:
-  cut = place_window(CropWindow(side=140, scale=1.0, limit=999), PINHOLE, np.array([20.0, 10, 90, 100]))
+  cut = place_window(
+    CropWindow(side=140, scale=1.0, limit=999), PINHOLE, np.array([20.0, 10, 90, 100])
+  )
   assert (cut.width, cut.height, cut.top) == (140, 117, 3)
   np.testing.assert_allclose(cut.intrinsics(PINHOLE)[:2], 200)

@@ -10,7 +10,7 @@ import pytest
 
 from jaxsplat_mouse.capture import lens
 from jaxsplat_mouse.capture.lens import CropRegion
-from jaxsplat_mouse.capture.rig import Rig, distort, project
+from jaxsplat_mouse.capture.rig import Rig, distort, project_points
 from tests.capture.recording_fixtures import HEIGHT, LENS, VIEWS, WIDTH, make_rig
 
 cv2 = pytest.importorskip("cv2")
@@ -43,7 +43,7 @@ def test_projected_points_land_where_the_pinhole_sees_them(view: int, scale: flo
   """A spot drawn in the raw image comes to lie within 0.05 px, skew and tangential terms in."""
   rig = make_rig()
   points = np.array([[0.0, 0, 20], [45, -30, 5], [-40, 38, 50], [10, 52, 12], [-50, -20, 0]])
-  raw = project(rig, points)[view]
+  raw = project_points(rig, points)[view]
   pinhole = lens.make_pinhole(rig, view, SIZE)
   fx, fy, cx, cy = dataclasses.replace(whole(pinhole), scale=scale).intrinsics(pinhole)
   seen = points @ rig.world_to_camera[view, :3, :3].T + rig.world_to_camera[view, :3, 3]

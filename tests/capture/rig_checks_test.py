@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jaxsplat_mouse.capture import pose_conventions, rig_checks
-from jaxsplat_mouse.capture.rig import Labels, project
+from jaxsplat_mouse.capture.rig import Labels, project_points
 from jaxsplat_mouse.io import checks
 from tests.capture.formats.capture_fixtures import make_rig, refused, write_huge_header, write_image
 
@@ -83,7 +83,7 @@ def test_a_good_rig_passes_and_points_behind_a_camera_count_as_wrong():
   rig = make_rig()
   assert rig_checks.check_rig(PATH, rig) is rig
   points = np.random.default_rng(0).uniform([10, 0, 0], [70, 60, 40], (20, 3))
-  good = dataclasses.replace(rig, labels=Labels(points=points, pixels=project(rig, points)))
+  good = dataclasses.replace(rig, labels=Labels(points=points, pixels=project_points(rig, points)))
   assert rig_checks.check_rig(PATH, good) is good
   backs = dataclasses.replace(good, world_to_camera=np.diag([1, -1, -1, 1]) @ rig.world_to_camera)
   assert np.isinf(rig_checks.label_errors(backs)).all()

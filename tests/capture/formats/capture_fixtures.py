@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxsplat_mouse.capture.rig import Rig, project
+from jaxsplat_mouse.capture.rig import Rig, project_points
 from jaxsplat_mouse.errors import InputError
 
 SIZE = (24, 18)  # width, height
@@ -140,7 +140,7 @@ def as_matlab(rig: Rig, points: np.ndarray | None = None) -> dict[str, Any]:
   if points is not None:
     data["labelData"] = [
       {
-        "data_2d": (project(rig, points)[i] - 0.5).reshape(2, -1),
+        "data_2d": (project_points(rig, points)[i] - 0.5).reshape(2, -1),
         "data_3d": points.reshape(2, -1),
         "data_frame": np.array([[0, 3]], np.uint16),
         "data_sampleID": np.array([[1, 31]], np.int32),

@@ -12,7 +12,7 @@ import pytest
 
 from jaxsplat_mouse.capture import pose_conventions, rig_checks
 from jaxsplat_mouse.capture.formats import dannce, label3d
-from jaxsplat_mouse.capture.rig import project
+from jaxsplat_mouse.capture.rig import project_points
 from tests.capture.formats.capture_fixtures import (
   as_matlab,
   label_points,
@@ -116,7 +116,7 @@ def test_every_version_of_the_file_gives_the_same_rig(tmp_path, data, version: s
   labels = capture.rig.labels
   assert labels is not None
   np.testing.assert_allclose(labels.points, label_points(), atol=1e-9)
-  np.testing.assert_allclose(labels.pixels, project(truth, label_points()), atol=1e-9)
+  np.testing.assert_allclose(labels.pixels, project_points(truth, label_points()), atol=1e-9)
 
 
 def test_the_file_itself_can_be_named(tmp_path, data):
@@ -147,7 +147,7 @@ def test_labels_are_joined_by_sample_too(tmp_path, data):
   labels = dannce.read_capture(write_recording(tmp_path, data)).rig.labels
   assert labels is not None
   np.testing.assert_allclose(labels.points, label_points()[1:])
-  np.testing.assert_allclose(labels.pixels, project(make_rig(), label_points())[:, 1:])
+  np.testing.assert_allclose(labels.pixels, project_points(make_rig(), label_points())[:, 1:])
 
 
 def test_a_recording_that_nobody_labelled_has_no_labels(tmp_path, data):

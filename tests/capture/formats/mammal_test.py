@@ -13,7 +13,7 @@ import pytest
 
 from jaxsplat_mouse.capture import rig_checks
 from jaxsplat_mouse.capture.formats import mammal
-from jaxsplat_mouse.capture.rig import project
+from jaxsplat_mouse.capture.rig import project_points
 from tests.capture.formats.capture_fixtures import (
   SIZE,
   make_rig,
@@ -43,7 +43,7 @@ def cameras() -> list[dict]:
 
 def keypoints() -> np.ndarray:
   """(V, T, L, 3), one keypoint of low confidence far off."""
-  pixels = project(make_rig(lens=False), POINTS.reshape(-1, 3)) - 0.5
+  pixels = project_points(make_rig(lens=False), POINTS.reshape(-1, 3)) - 0.5
   sure = np.full((*pixels.shape[:2], 1), 0.9)
   marks = np.concatenate([pixels, sure], -1).reshape(4, *POINTS.shape[:2], 3)
   marks[1, 2, 3] = [500, 500, 0.1]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from jaxsplat_mouse.capture.formats import pose_splatter
-from jaxsplat_mouse.capture.rig import project
+from jaxsplat_mouse.capture.rig import project_points
 from tests.capture.formats.capture_fixtures import make_rig, refused, same_rig, write_video
 
 h5py = pytest.importorskip("h5py")
@@ -72,8 +72,10 @@ def test_a_world_with_an_up_axis_is_turned_and_nothing_else(project_dir, sign: i
   from jaxsplat_mouse.canonical import rotation_to_z
 
   moved = point @ turn.T @ rotation_to_z(up).T
-  np.testing.assert_allclose(project(found, moved), project(truth, point), atol=1e-9)
-  np.testing.assert_allclose(project(own, point @ turn.T), project(truth, point), atol=1e-9)
+  np.testing.assert_allclose(project_points(found, moved), project_points(truth, point), atol=1e-9)
+  np.testing.assert_allclose(
+    project_points(own, point @ turn.T), project_points(truth, point), atol=1e-9
+  )
 
 
 def test_a_configuration_names_the_files(project_dir, tmp_path):
