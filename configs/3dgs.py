@@ -11,12 +11,4 @@ from configs import default
 
 
 def get_config(variant: str = "") -> ConfigDict:
-  config = default.get_config()
-  config.fit.model = "3dgs"
-  config.fit.iterations = 1500
-  config.fit.opacity_weight = 0.15
-  config.fit.lr_scaling = 0.0075
-  config.fit.depth_weight = 0.0
-  config.fit.normal_weight = 0.1
-  config.fit.novel_weight = 0.02
-  return default.apply_variant(config, variant)
+  return default.make_config("3dgs", variant)

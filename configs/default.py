@@ -1,29 +1,37 @@
-"""Every setting and its default; the other configs change a few of them.
+"""Every setting and its default; the other configs choose a model.
 
-    python -m jaxsplat_mouse.main --config=configs/2dgs.py --config.KEY=VALUE
+    python -m jaxsplat_mouse.main --config=2dgs --config.KEY=VALUE
 
-The defaults of `fit.*` and `hull.*`, and what they mean, stand in `jaxsplat_mouse.fit.Config` and
-`jaxsplat_mouse.visual_hull.HullConfig`, because the Python API uses them too.
+`jaxsplat_mouse.fit.config.FitConfig` and `jaxsplat_mouse.visual_hull.hull.HullConfig` hold the
+defaults of `fit.*` and `hull.*` and explain them, because the Python API uses them too;
+`jaxsplat_mouse.fit.recipes` holds the recipes of the models.
 """
 
 import dataclasses
 
 from ml_collections import ConfigDict
 
-from jaxsplat_mouse.fit.config import FitConfig
+from jaxsplat_mouse.fit import recipes
 from jaxsplat_mouse.visual_hull.hull import HullConfig
 
 
 def get_config(variant: str = "") -> ConfigDict:
+  return make_config("2dgs", variant)
+
+
+def make_config(model: str, variant: str = "") -> ConfigDict:
+  """Returns the configuration of a model; `variant` is what follows the colon of --config."""
   config = ConfigDict()
   config.seed = 0
   set_input(config)
   config.hull = ConfigDict(dataclasses.asdict(HullConfig()))
   del config.hull.num_points  # as many as Gaussians
-  config.fit = ConfigDict(dataclasses.asdict(FitConfig()))
+  config.fit = ConfigDict(dataclasses.asdict(recipes.fit_recipe(model, variant)))
   set_output(config)
   set_run(config)
-  return apply_variant(config, variant)
+  if variant == "preview":
+    shrink(config)
+  return config
 
 
 def set_input(config: ConfigDict) -> None:
@@ -99,26 +107,9 @@ def set_run(config: ConfigDict) -> None:
   config.report.tensorboard = False
 
 
-def apply_variant(config: ConfigDict, variant: str) -> ConfigDict:
-  """Changes a config for what stands behind the colon of `--config=configs/NAME.py:VARIANT`."""
-  if variant == "preview":
-    shrink(config)
-  elif variant:
-    raise ValueError(f"variant {variant!r}: expected preview")
-  return config
-
-
 def shrink(config: ConfigDict) -> None:
-  """For a quick look: few Gaussians, few iterations, small images."""
-  config.data.mouse_image_size = 256
-  config.hull.resolution = 128
-  config.fit.num_gaussians = 4000
-  config.fit.iterations = 200
-  # At this size compiling a second stage takes longer than its smaller images save. Geometry then
-  # counts from the first step on, and with it would the views that nobody took.
-  config.fit.resolutions = (1,)
-  config.fit.stages = ()
-  config.fit.geometry_from = 0.0
-  config.fit.novel_weight = 0.0
-  config.render.image_size = 256
+  """Shrinks what surrounds the fit for a quick look."""
+  config.data.mouse_image_size = recipes.PREVIEW_IMAGE_SIZE
+  config.hull.resolution = recipes.PREVIEW_HULL_RESOLUTION
+  config.render.image_size = recipes.PREVIEW_IMAGE_SIZE
   config.report.quality = False

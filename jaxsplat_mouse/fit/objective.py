@@ -1,4 +1,7 @@
-"""What a fit minimises: training views at one resolution, and the loss against them."""
+"""What a fit minimises: training views at one resolution, and the losses against them.
+
+A loss of the photographs is one entry of `view_losses` and its weight one entry of `loss_weights`.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +14,10 @@ from jaxsplat_mouse import gaussians as gs
 from jaxsplat_mouse import losses
 from jaxsplat_mouse.cameras import Cameras
 from jaxsplat_mouse.fit.config import FitConfig
-from jaxsplat_mouse.fit.poses import Adjustments, adjust_cameras, expose
 from jaxsplat_mouse.gaussians import Gaussians
 from jaxsplat_mouse.ops.photometric.api import photometric
 from jaxsplat_mouse.rendering import RenderOutput, render
-from jaxsplat_mouse.scene import HullViews, Scene, unit
+from jaxsplat_mouse.scene import Scene, unit
 
 
 @jax.tree_util.register_dataclass
@@ -25,24 +27,28 @@ class TargetViews:
 
   Attributes:
     cameras: (V,).
-    colors: (V, H, W, 3) premultiplied.
+    colors: (V, H, W, 3) premultiplied by alpha.
     alphas: (V, H, W) silhouettes.
-    observed: (V, H, W) 1 where a view is fitted to, 0 elsewhere.
-    exposure: (V, 3, 4), see `Adjustments`; None where views are taken as they are.
+    observed: (V, H, W) 1 where a pixel has losses, 0 elsewhere.
   """
 
   cameras: Cameras
   colors: jax.Array
   alphas: jax.Array
   observed: jax.Array
-  exposure: jax.Array | None = None
 
 
-def views_at(scene: Scene, resolution: int, mask_tolerance: int = 0) -> TargetViews:
-  """Averages views over resolution^2 pixels, as premultiplied colour, and moves the intrinsics.
+def views_at(scene: Scene, resolution: int) -> TargetViews:
+  """Averages views over resolution^2 pixels, as premultiplied colour, and scales the intrinsics.
 
-  Pixels that no camera saw, that other views contradict, or that lie within `mask_tolerance` of a
-  silhouette's outline are not observed.
+  Pixels that no camera saw, or that other views contradict, are not observed.
+
+  Args:
+    scene: V views.
+    resolution: side of the square of pixels that are averaged, at least 1.
+
+  Returns:
+    V views of the reduced size; rows and columns that fill no square are cut off.
   """
   alphas = unit(jnp.asarray(scene.alphas))
   colors = unit(jnp.asarray(scene.images)) * alphas[..., None]
@@ -57,8 +63,6 @@ def views_at(scene: Scene, resolution: int, mask_tolerance: int = 0) -> TargetVi
   observed *= jnp.asarray(scene.view_mask, jnp.float32)[:, None, None]
   if scene.doubted is not None:
     observed *= ~jnp.asarray(scene.doubted)
-  if mask_tolerance > 0:
-    observed *= ~_outline(alphas, mask_tolerance)
   if resolution == 1:
     return TargetViews(cameras=scene.cameras, colors=colors, alphas=alphas, observed=observed)
   high, wide = height // resolution, width // resolution
@@ -81,11 +85,9 @@ def views_at(scene: Scene, resolution: int, mask_tolerance: int = 0) -> TargetVi
   )
 
 
-def _outline(alphas: jax.Array, width: int) -> jax.Array:
-  """Pixels (V, H, W) bool with both animal and background at most `width` pixels away."""
-  window = (1, 2 * width + 1, 2 * width + 1)
-  reduce = lambda a: jax.lax.reduce_window(a, -jnp.inf, jax.lax.max, window, (1, 1, 1), "SAME")
-  return (reduce(alphas) >= 0.5) & (-reduce(-alphas) < 0.5)
+def real_views(views: TargetViews) -> jax.Array:
+  """Returns (V,) float32: 1 for views that observe a pixel, 0 for padding."""
+  return (views.observed.max((1, 2)) > 0).astype(jnp.float32)
 
 
 @jax.tree_util.register_dataclass
@@ -98,20 +100,24 @@ class Problem:
     area: () pixels of a view over the mean pixels of its silhouette.
     footprint: () width of a full-resolution pixel at the scene's origin, world units; the median
       over the views.
-    filter_width: () of the screen-space filter, see `render`.
-    hull_views: of the scene.
+    filter_width: () of the screen-space filter, world units, see `rendering.render`.
   """
 
   views: TargetViews
   area: jax.Array
   footprint: jax.Array
   filter_width: jax.Array
-  hull_views: HullViews | None = None
 
 
 def problem_at(scene: Scene, resolution: int, config: FitConfig) -> Problem:
-  """What a fit of `scene` minimises at a downsampling of its views; see `views_at`."""
-  views = views_at(scene, resolution, config.mask_tolerance)
+  """Returns what a fit of a scene minimises at a downsampling of its views; see `views_at`.
+
+  Args:
+    scene: V views.
+    resolution: downsampling, at least 1.
+    config: the filter.
+  """
+  views = views_at(scene, resolution)
   real = jnp.asarray(scene.view_mask)
   count = jnp.maximum(real.sum(), 1)
   covered = (views.alphas.mean((1, 2)) * real).sum() / count
@@ -121,12 +127,11 @@ def problem_at(scene: Scene, resolution: int, config: FitConfig) -> Problem:
     area=1.0 / jnp.maximum(covered, 1e-3),
     footprint=footprint,
     filter_width=resolution * config.low_pass**0.5 * footprint,
-    hull_views=scene.hull_views,
   )
 
 
 def filter_width(scene: Scene, config: FitConfig) -> jax.Array:
-  """() width of the screen-space filter with which a fit of `scene` is to be rendered."""
+  """Returns () the width, world units, of the filter that renders a fit as it was fitted."""
   return config.resolutions[-1] * config.low_pass**0.5 * _footprint(scene)
 
 
@@ -137,29 +142,30 @@ def _footprint(scene: Scene) -> jax.Array:
   return footprints[(jnp.maximum(real.sum(), 1) - 1) // 2]
 
 
-def adjusted(views: TargetViews, adjustments: Adjustments | None) -> TargetViews:
-  """The views with what was found out about their cameras and exposures."""
-  if adjustments is None:
-    return views
-  cameras = adjust_cameras(views.cameras, adjustments)
-  return dataclasses.replace(views, cameras=cameras, exposure=adjustments.exposure)
-
-
-def _view_loss(
+def view_losses(
   output: RenderOutput,
   target: TargetViews,
   background: jax.Array,
   config: FitConfig,
   geometry: bool,
 ) -> dict[str, jax.Array]:
-  """Per-pixel mean losses of one view, unweighted."""
+  """Returns the losses of one view by name, unweighted means over its observed pixels.
+
+  Args:
+    output: the render (H, W, ...) over `background`.
+    target: one view (H, W, ...).
+    background: (3,) colour behind render and photograph alike.
+    config: whether SSIM has a weight.
+    geometry: whether depth and normals were rendered.
+  """
   wanted = target.colors + (1.0 - target.alphas)[..., None] * background
-  shown = expose_over(output, target.exposure, background)
-  parts = {"mask": losses.mask_l1(output.alpha, target.alphas, target.observed)}
+  parts = {}
   if config.ssim_weight > 0:
-    parts["l1"], parts["ssim"] = photometric(shown, wanted, target.observed)
+    parts["l1"], similarity = photometric(output.rgb, wanted, target.observed)
+    parts["ssim"] = 1.0 - similarity
   else:
-    parts["l1"] = losses.l1(shown, wanted, target.observed)
+    parts["l1"] = losses.l1(output.rgb, wanted, target.observed)
+  parts["mask"] = losses.mask_l1(output.alpha, target.alphas, target.observed)
   if geometry:
     parts["distortion"] = losses.distortion(output.distortion, target.observed)
     parts["normal"] = losses.normal_consistency(
@@ -168,14 +174,15 @@ def _view_loss(
   return parts
 
 
-def expose_over(
-  output: RenderOutput, exposure: jax.Array | None, background: jax.Array
-) -> jax.Array:
-  """Colour (H, W, 3) of a render over a background (3,), the animal alone as the view shows it."""
-  if exposure is None:
-    return output.rgb
-  behind = (1.0 - output.alpha)[..., None] * background
-  return expose(output.rgb - behind, output.alpha, exposure) + behind
+def loss_weights(config: FitConfig) -> dict[str, float]:
+  """Returns the weight of every loss of `view_losses`."""
+  return {
+    "l1": 1.0 - config.ssim_weight,
+    "ssim": config.ssim_weight,
+    "mask": config.mask_weight,
+    "distortion": config.depth_weight,
+    "normal": config.normal_weight,
+  }
 
 
 def loss(
@@ -187,16 +194,21 @@ def loss(
   config: FitConfig,
   geometry: bool,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-  """How far N Gaussians are from the given views, and the parts of that for the record.
+  """Compares N Gaussians with the given views.
 
   Args:
     gaussians: (N,).
-    alive: (N,) bool, slots in use.
+    alive: (N,) bool, the splats that are rendered.
     views: (V,) targets.
     backgrounds: (V, 3) colours behind render and photograph alike.
-    problem: of the scene; its own views are not looked at.
+    problem: of the scene; its area and filter count here, its views do not.
     config: weights.
-    geometry: whether depth and normals count.
+    geometry: whether depth and normals have losses.
+
+  Returns:
+    the weighted sum () of the losses, times the area; and for the record the losses by name,
+    means over the real views, with `loss` and `overflow` () int32, the most splat-tile
+    intersections that found no room in a view.
   """
   shown = gs.mask(gaussians, alive)
 
@@ -208,33 +220,31 @@ def loss(
       geometry=geometry,
       filter_width=problem.filter_width,
       capacity=config.capacity,
-      alpha_max=config.alpha_max,
     )
-    return _view_loss(output, view, background, config, geometry), output.overflow
+    return view_losses(output, view, background, config, geometry), output.overflow
 
   parts, overflow = jax.vmap(one)(views, backgrounds)
-  real = (views.observed.max((1, 2)) > 0).astype(jnp.float32)
+  real = real_views(views)
   parts = {k: (v * real).sum() / jnp.maximum(real.sum(), 1.0) for k, v in parts.items()}
-  image = (1.0 - config.ssim_weight) * parts["l1"]
-  if config.ssim_weight > 0:
-    image += config.ssim_weight * (1.0 - parts["ssim"])
-  total = image + config.mask_weight * parts["mask"]
-  if geometry:
-    total += config.depth_weight * parts["distortion"] + config.normal_weight * parts["normal"]
+  weights = loss_weights(config)
+  total = sum((weights[name] * value for name, value in parts.items()), jnp.zeros(()))
   total = total * problem.area
   return total, {**parts, "loss": total, "overflow": overflow.max()}
 
 
 def regularizer(gaussians: Gaussians, alive: jax.Array, config: FitConfig) -> jax.Array:
-  """Pressure of N Gaussians, those alive (N,), toward few and small ones."""
+  """Returns the pressure () of N Gaussians, those alive (N,), toward few and small ones."""
   total = config.opacity_weight * losses.opacity_regularizer(gs.opacities(gaussians), alive)
   return total + config.scale_weight * losses.scale_regularizer(gs.scales(gaussians), alive)
 
 
 def draw_views(views: TargetViews, key: jax.Array, count: int) -> TargetViews:
-  """`count` views drawn without replacement; all where count is 0 or reaches their number.
+  """Draws `count` views without replacement; all where `count` is 0 or reaches their number.
 
-  Padding views, which observe nothing, come last.
+  Args:
+    views: (V,); padding views, which observe nothing, are drawn last.
+    key: PRNG key.
+    count: number of views.
   """
   number = views.alphas.shape[0]
   if count <= 0 or count >= number:

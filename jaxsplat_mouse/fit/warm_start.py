@@ -16,13 +16,14 @@ import numpy as np
 from jaxsplat_mouse.fit.config import FitConfig
 from jaxsplat_mouse.gaussians import Gaussians, opacities
 
+_SHARE = 1.0 / 3.0  # of the iterations of a fit from its hull
 _FRESH = 0.2  # least share of the splats that start on the new hull
 
 
-def warm_config(config: FitConfig) -> FitConfig:
+def continuation_config(config: FitConfig) -> FitConfig:
   """How a frame is fitted that starts from the one before: shorter, fine from the first step."""
   period = max(config.relocate_every, 1)
-  steps = math.ceil(config.iterations * config.warm_share / period) * period
+  steps = math.ceil(config.iterations * _SHARE / period) * period
   return dataclasses.replace(
     config,
     iterations=min(steps, config.iterations),
@@ -32,7 +33,7 @@ def warm_config(config: FitConfig) -> FitConfig:
   )
 
 
-def start_warm(
+def carry_over(
   previous: Gaussians, fresh: Gaussians, ratio: float = 1.0, shift: np.ndarray | None = None
 ) -> Gaussians:
   """Gaussians (N,) to start from, as NumPy: those of the frame before, and some of the new hull's.

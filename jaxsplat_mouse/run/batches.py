@@ -1,7 +1,7 @@
-"""Which scenes are fitted together, kept on disk until all of them are.
+"""Which scenes are fitted together, kept on disk until all of them are fitted.
 
-What a batch's crops are depends on its members and on the batches before it. So both are written
-down before its fit begins, and a run that was stopped takes up the same batch again.
+The crops of a batch depend on its members and on the batches before it. So both are written down
+before its fit begins, and a run that was stopped takes up the same batch again.
 """
 
 from __future__ import annotations
@@ -13,32 +13,33 @@ import json
 import pathlib
 import shutil
 from collections.abc import Collection, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
-import jax
-import numpy as np
 from absl import logging
 
+from jaxsplat_mouse.fit.config import FitConfig
+from jaxsplat_mouse.fit.driver import initial_batch
+from jaxsplat_mouse.fit.loop import FitState
 from jaxsplat_mouse.io import atomic
-from jaxsplat_mouse.run.fitting import Batch
-from jaxsplat_mouse.run.scene_input import Loaded, Prepared
+from jaxsplat_mouse.run.scene_input import SceneInput
 from jaxsplat_mouse.run.workdir import Workdir
 from jaxsplat_mouse.runtime import devices
 from jaxsplat_mouse.runtime.checkpoints import Checkpoints
-from jaxsplat_mouse.scene import Scene, crop_shape, crop_views, stack_scenes
+from jaxsplat_mouse.runtime.threads import ordered_map
+from jaxsplat_mouse.scene import Scene, crop_shape, crop_views
 
 _BATCH_FILE = "batch.json"
 _SHAPES_FILE = "shapes.json"
 _FINE, _COARSE = 32, 64  # steps of crop sides, pixels
-_CROPPED_AT_ONCE = 4  # copying lets other threads run
+_CROPPED_AT_ONCE = 4  # copying releases the interpreter's lock
 _MOST_WASTE = 1.7  # pixels of a crop over those needed, up to which an earlier shape will do
-
 _SCENE_BYTES_PER_GAUSSIAN = 16_000  # of the temporaries of one scene's step, generously
 _MOST_SCENES = 64  # on one device
 
+ImageShape = tuple[int, int]  # height, width
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Plan:
+class BatchPlan:
   """A batch before its scenes are read.
 
   Attributes:
@@ -51,7 +52,7 @@ class Plan:
   names: tuple[str, ...]
   folder: pathlib.Path
   digests: dict[str, str] = dataclasses.field(default_factory=dict)
-  shape: tuple[int, int] | None = None
+  shape: ImageShape | None = None
 
   def checkpoints(self) -> Checkpoints:
     """Its states."""
@@ -63,8 +64,8 @@ def auto_batch(num_gaussians: int) -> int:
   return devices.items_in_memory(_SCENE_BYTES_PER_GAUSSIAN * num_gaussians, _MOST_SCENES)
 
 
-def begun(workdir: Workdir, names: Collection[str]) -> list[Plan]:
-  """Batches that a stopped run left, made of scenes in `names`; others are deleted."""
+def unfinished_plans(workdir: Workdir, names: Collection[str]) -> list[BatchPlan]:
+  """Returns the batches of a stopped run that are made of scenes in `names`; deletes the others."""
   plans = []
   for folder in sorted(workdir.checkpoints.glob("*/")):
     try:
@@ -74,66 +75,64 @@ def begun(workdir: Workdir, names: Collection[str]) -> list[Plan]:
       digests, height, width = {}, 0, 0
     if digests and set(digests) <= set(names):
       shape = (int(height), int(width))
-      plans.append(Plan(names=tuple(digests), folder=folder, digests=digests, shape=shape))
+      plans.append(BatchPlan(names=tuple(digests), folder=folder, digests=digests, shape=shape))
     else:
       shutil.rmtree(folder, ignore_errors=True)
   return plans
 
 
-def new(workdir: Workdir, names: Sequence[str], size: int) -> list[Plan]:
+def new_plans(workdir: Workdir, names: Sequence[str], size: int) -> list[BatchPlan]:
   """Cuts scenes into batches of at most `size`, in their order."""
   groups = [tuple(names[i : i + size]) for i in range(0, len(names), size)]
-  return [Plan(names=group, folder=workdir.checkpoints / _folder_name(group)) for group in groups]
+  return [
+    BatchPlan(names=group, folder=workdir.checkpoints / _folder_name(group)) for group in groups
+  ]
 
 
 def _folder_name(names: Sequence[str]) -> str:
   return hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
 
 
-def is_unchanged(plan: Plan, scenes: Sequence[Loaded | Prepared]) -> bool:
+def is_unchanged(plan: BatchPlan, scenes: Sequence[SceneInput]) -> bool:
   """Whether the scenes of a batch that was begun are still what they were."""
   return plan.digests == {one.source.name: one.digest for one in scenes}
 
 
-def choose_shape(workdir: Workdir, scenes: Sequence[Scene], alone: bool) -> tuple[int, int]:
-  """Height and width of a new batch's crops: those of an earlier batch where they will do.
+def needed_shapes(scenes: Sequence[Scene]) -> tuple[ImageShape, ImageShape]:
+  """Returns the smallest crops that hold a batch of scenes, in fine and in coarse steps."""
+  return crop_shape(scenes, multiple=_FINE), crop_shape(scenes, multiple=_COARSE)
+
+
+def choose_shape(
+  workdir: Workdir, fine: ImageShape, coarse: ImageShape, only_batch: bool
+) -> ImageShape:
+  """Chooses the crops of a new batch: those of an earlier batch where they are not too large.
 
   Every shape is compiled once, which costs more than some empty pixels.
 
   Args:
     workdir: remembers the shapes.
-    scenes: the batch, in any frames.
-    alone: the run has no other batch; then the crops are as tight as they can be.
+    fine: the smallest crop that the batch needs, see `needed_shapes`.
+    coarse: the same in coarse steps.
+    only_batch: the run has no other batch; its crops are then as tight as they can be.
   """
-  return pick_shape(workdir, *needed_shapes(scenes), alone)
-
-
-def needed_shapes(scenes: Sequence[Scene]) -> tuple[tuple[int, int], tuple[int, int]]:
-  """The least crops that a batch needs, in small and in large steps."""
-  return crop_shape(scenes, multiple=_FINE), crop_shape(scenes, multiple=_COARSE)
-
-
-def pick_shape(
-  workdir: Workdir, needed: tuple[int, int], coarse: tuple[int, int], alone: bool
-) -> tuple[int, int]:
-  """As `choose_shape`, from what `needed_shapes` gave."""
   path = workdir.state / _SHAPES_FILE
   try:
     shapes = [(int(h), int(w)) for h, w in json.loads(path.read_text())]
   except (OSError, ValueError, TypeError):
     shapes = []
-  most = _MOST_WASTE * needed[0] * needed[1]
-  fitting = [s for s in shapes if s[0] >= needed[0] and s[1] >= needed[1] and s[0] * s[1] <= most]
+  most = _MOST_WASTE * fine[0] * fine[1]
+  fitting = [s for s in shapes if s[0] >= fine[0] and s[1] >= fine[1] and s[0] * s[1] <= most]
   if fitting:
     return min(fitting, key=lambda s: (s[0] * s[1], s))
-  shape = needed if alone else coarse
+  shape = fine if only_batch else coarse
   with contextlib.suppress(OSError):
     atomic.write_bytes(path, json.dumps([*shapes, shape]).encode())
   return shape
 
 
-def begin(plan: Plan, prepared: Sequence[Prepared], shape: tuple[int, int]) -> None:
-  """Writes a batch's members down; where that fails the fit goes on and cannot be taken up."""
+def record_plan(plan: BatchPlan, prepared: Sequence[SceneInput], shape: ImageShape) -> None:
+  """Writes a batch's members down; where that fails the fit runs and cannot be taken up later."""
   value = {"digests": {p.source.name: p.digest for p in prepared}, "shape": shape}
   try:
     plan.folder.mkdir(parents=True, exist_ok=True)
@@ -142,18 +141,27 @@ def begin(plan: Plan, prepared: Sequence[Prepared], shape: tuple[int, int]) -> N
     logging.warning("%s: no checkpoints of this batch (%s)", plan.folder, error.strerror)
 
 
-def end(plan: Plan) -> None:
-  """Forgets a batch whose fits are all saved or have failed."""
+def remove_plan(plan: BatchPlan) -> None:
+  """Deletes the records of a batch whose fits are all saved or have failed."""
   shutil.rmtree(plan.folder, ignore_errors=True)
 
 
-def stack(prepared: Sequence[Prepared], shape: tuple[int, int] | None = None) -> Batch:
-  """Crops scenes around their silhouettes, by default tightly, and stacks them."""
+def stack_batch(
+  prepared: Sequence[SceneInput], config: FitConfig, shape: ImageShape | None = None
+) -> tuple[Scene, FitState]:
+  """Crops prepared scenes around their silhouettes and stacks them.
+
+  Args:
+    prepared: B scenes in their canonical frames, with first Gaussians.
+    config: the recipe.
+    shape: of the crops; as tight as they can be by default.
+
+  Returns:
+    the scenes (B, V, ...) and the state (B, ...) of their fits before the first step, as NumPy.
+  """
   size = shape or crop_shape([p.scene for p in prepared], multiple=_FINE)
-  with ThreadPoolExecutor(_CROPPED_AT_ONCE, "cropper") as threads:
-    crops = list(threads.map(lambda one: crop_views(one.scene, size), prepared))
-  return Batch(
-    scenes=stack_scenes(crops),
-    gaussians=jax.tree.map(lambda *leaves: np.stack(leaves), *[p.gaussians for p in prepared]),
-    seeds=np.array([p.seed for p in prepared], np.uint32),
-  )
+  crop = lambda one: crop_views(one.scene, size)
+  crops = [scene for _, scene in ordered_map(crop, prepared, _CROPPED_AT_ONCE)]
+  gaussians, seeds = [p.first_gaussians for p in prepared], [p.seed for p in prepared]
+  with devices.on_host():  # from where the batch goes to all devices
+    return initial_batch(crops, gaussians, seeds, config)

@@ -12,7 +12,7 @@ from jaxsplat_mouse.run.scene_input import measure_radius
 from jaxsplat_mouse.run.settings import Settings
 from jaxsplat_mouse.run.work import Engine, Work
 from jaxsplat_mouse.run.workdir import Workdir
-from jaxsplat_mouse.run.worker import Events, Worker
+from jaxsplat_mouse.run.worker import SceneEvents, Worker
 from jaxsplat_mouse.runtime import devices
 from jaxsplat_mouse.runtime.progress import Progress
 from jaxsplat_mouse.runtime.signals import StopRequest
@@ -56,7 +56,7 @@ class Local:
     with devices.on_host():
       return measure_radius(source, self._settings.hull)
 
-  def run(self, work: Work, events: Events, progress: Progress) -> None:
+  def run(self, work: Work, events: SceneEvents, progress: Progress) -> None:
     """Renders what is fitted, then does batch after batch."""
     worker = Worker(
       self._settings,

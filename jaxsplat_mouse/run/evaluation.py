@@ -23,14 +23,13 @@ from jaxsplat_mouse.gaussians import Gaussians
 from jaxsplat_mouse.io import atomic
 from jaxsplat_mouse.report import contact_sheet
 from jaxsplat_mouse.run import batches, fit_store
-from jaxsplat_mouse.run.fit_store import SavedFit
-from jaxsplat_mouse.run.fitting import Fitter
+from jaxsplat_mouse.run.fit_progress import make_driver
+from jaxsplat_mouse.run.fit_store import SavedFit, unstack
 from jaxsplat_mouse.run.outputs import observed_pixels, own_rgba, render_truth, score_truth
-from jaxsplat_mouse.run.renders import render_rgba, select
-from jaxsplat_mouse.run.scene_input import Prepared, start_fit
+from jaxsplat_mouse.run.renders import drop_invisible, render_rgba
+from jaxsplat_mouse.run.scene_input import SceneInput, start_fit
 from jaxsplat_mouse.run.settings import Settings
 from jaxsplat_mouse.run.workdir import Workdir
-from jaxsplat_mouse.runtime.signals import StopRequest
 from jaxsplat_mouse.scene import Scene, transform_scene
 
 HELD_OUT, LEAVE_ONE_OUT = "held-out views", "leave one camera out"
@@ -160,7 +159,7 @@ def _leave_one_out(
   photographs, observed = own_rgba(scene), observed_pixels(scene)
   rows, pairs = [], []
   for photograph, camera, gaussians in zip(photographs, cameras, splats, strict=True):
-    one_camera = select(scene.cameras, np.array([camera]))
+    one_camera = jax.tree.map(np.asarray, scene.cameras)[np.array([camera])]
     rendered = render_rgba(gaussians, one_camera, saved.filter_width)[0].copy()
     rendered[~observed[camera]] = 0
     rows.append(metrics.compare_view(rendered / np.float32(255), photograph))
@@ -179,36 +178,36 @@ def _leave_one_out(
 def _fit_without_each(
   saved: SavedFit, scene: Scene, cameras: np.ndarray, settings: Settings, say: Say
 ) -> list[Gaussians]:
+  """Fits a canonical scene without each of its cameras; Gaussians for every camera left out."""
   seed = int(saved.info.get("seed", settings.seed))
   prepared = []
   for camera in cameras:
     kept = jax.tree.map(lambda leaf, i=camera: np.delete(np.asarray(leaf), i, 0), scene)
     try:
-      kept, gaussians = start_fit(kept, settings, seed)
+      kept, gaussians = start_fit(kept, settings.fit, settings.hull, seed)
     except ValueError as error:
       raise InputError(str(saved.source), f"without camera {camera}", str(error)) from None
     prepared.append(
-      Prepared(
+      SceneInput(
         source=saved.source,
         digest=saved.digest,
         scene=kept,
         similarity=saved.similarity,
         gaussians=gaussians,
         seed=seed,
-        warnings=(),
-        seconds=0.0,
       )
     )
   size = settings.batch.scenes or batches.auto_batch(settings.fit.num_gaussians)
-  fitter = Fitter(settings.fit, settings.checkpoint, StopRequest())
+  driver = make_driver(settings.fit, settings.checkpoint)
   found: list[Gaussians] = []
   for start in range(0, len(prepared), size):
-    batch = batches.stack(prepared[start : start + size])
-    fitted = fitter.fit(batch, None, lambda iteration, values: None)
-    for i, splats in enumerate(fitted.gaussians):
-      if splats is None:
-        raise InputError(str(saved.source), f"without camera {start + i}", fitted.failures[i])
-      found.append(splats)
+    members = prepared[start : start + size]
+    fitted = driver.fit(*batches.stack_batch(members, settings.fit))
+    for i in range(len(members)):
+      if i in fitted.failures:
+        camera = cameras[start + i]
+        raise InputError(str(saved.source), f"without camera {camera}", fitted.failures[i])
+      found.append(drop_invisible(*unstack((fitted.state.result, fitted.state.alive), i)))
     say(f"{saved.name}: {len(found)} of {len(prepared)} cameras")
   return found
 

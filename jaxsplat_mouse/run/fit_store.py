@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import pathlib
-from typing import Any
+from typing import Any, TypeVar
+
+import jax
 
 from jaxsplat_mouse.dataset.sources import Source
 from jaxsplat_mouse.errors import InputError
 from jaxsplat_mouse.gaussians import Gaussians, model_name
 from jaxsplat_mouse.io import atomic, ply
+from jaxsplat_mouse.run.config_schema import hash_values, key_view
 from jaxsplat_mouse.run.settings import Settings
 from jaxsplat_mouse.run.workdir import Workdir
 from jaxsplat_mouse.scene import Similarity
 
+T = TypeVar("T")
 GAUSSIANS_FILE, SCENE_FILE = "gaussians.ply", "scene.json"
 
 
@@ -42,6 +45,11 @@ class SavedFit:
   gaussians: Gaussians
   filter_width: float | None = None
   info: dict[str, Any]
+
+
+def unstack(batch: T, index: int) -> T:
+  """Returns one scene out of a batch of arrays (B, ...) on the host."""
+  return jax.tree.map(lambda leaf: leaf[index], batch)
 
 
 def save_fit(workdir: Workdir, saved: SavedFit) -> None:
@@ -129,16 +137,20 @@ def load_fit(workdir: Workdir, name: str) -> SavedFit:
 
 
 def fit_key(settings: Settings, scale: float | None) -> str:
-  """Hash of all settings that a fit depends on."""
-  data = {k: getattr(settings.data, k) for k in ("normalize", "radius", "up")}
-  parts = [dataclasses.asdict(settings.fit), dataclasses.asdict(settings.hull), data]
-  return _hash([*parts, settings.seed, scale])
+  """Returns a hash of the settings that a fit depends on; new settings leave it as it is.
+
+  Args:
+    settings: of the run.
+    scale: canonical units per input unit, where a recording shares one.
+  """
+  fit = key_view("fit", dataclasses.asdict(settings.fit))
+  hull = key_view("hull", dataclasses.asdict(settings.hull))
+  names = ("normalize", "radius", "up")
+  data = key_view("data", {k: getattr(settings.data, k) for k in names})
+  return hash_values([fit, hull, data, settings.seed, scale])
 
 
 def render_key(settings: Settings) -> str:
-  """Hash of all settings that a scene of the dataset depends on, given its fit."""
-  return _hash([dataclasses.asdict(settings.render), settings.dataset.png_level])
-
-
-def _hash(value: Any) -> str:
-  return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+  """Returns a hash of the settings that a scene of the dataset depends on, given its fit."""
+  render = key_view("render", dataclasses.asdict(settings.render))
+  return hash_values([render, settings.dataset.png_level])

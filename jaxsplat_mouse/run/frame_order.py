@@ -14,11 +14,11 @@ from absl import logging
 
 from jaxsplat_mouse.dataset.sources import Source
 from jaxsplat_mouse.errors import InputError
-from jaxsplat_mouse.fit.warm_start import start_warm
+from jaxsplat_mouse.fit.warm_start import carry_over
 from jaxsplat_mouse.gaussians import model_name
 from jaxsplat_mouse.run import batches, fit_store
-from jaxsplat_mouse.run.batches import Plan
-from jaxsplat_mouse.run.scene_input import Prepared
+from jaxsplat_mouse.run.batches import BatchPlan
+from jaxsplat_mouse.run.scene_input import SceneInput
 from jaxsplat_mouse.run.settings import Settings
 from jaxsplat_mouse.run.workdir import Workdir
 
@@ -34,28 +34,31 @@ def predecessors(sources: Mapping[str, Source]) -> dict[str, str]:
   return before
 
 
-def new_plans(
+def ordered_plans(
   workdir: Workdir,
   settings: Settings,
   sources: Mapping[str, Source],
   wanted: Sequence[str],
   size: int,
-) -> list[Plan]:
+) -> list[BatchPlan]:
   """Batches of at most `size` scenes; with warm starts, frames come in their order."""
   if not settings.fit.warm_start:
-    return batches.new(workdir, wanted, size)
+    return batches.new_plans(workdir, wanted, size)
   rounds: dict[int, list[str]] = {}
   place: dict[str, int] = {}
   for name, source in sources.items():
     place[source.recording] = place.get(source.recording, -1) + 1
     if name in wanted:
       rounds.setdefault(place[source.recording], []).append(name)
-  return [p for k in sorted(rounds) for p in batches.new(workdir, rounds[k], size)]
+  return [p for k in sorted(rounds) for p in batches.new_plans(workdir, rounds[k], size)]
 
 
-def start(
-  workdir: Workdir, settings: Settings, sources: Mapping[str, Source], prepared: Sequence[Prepared]
-) -> tuple[list[Prepared], bool]:
+def start_from_previous(
+  workdir: Workdir,
+  settings: Settings,
+  sources: Mapping[str, Source],
+  prepared: Sequence[SceneInput],
+) -> tuple[list[SceneInput], bool]:
   """The scenes of a batch, with the Gaussians of the frames before where there are such fits.
 
   Returns:
@@ -69,7 +72,7 @@ def start(
   return started, warm
 
 
-def _warmed(workdir: Workdir, settings: Settings, name: str | None, one: Prepared) -> Prepared:
+def _warmed(workdir: Workdir, settings: Settings, name: str | None, one: SceneInput) -> SceneInput:
   if name is None:
     return one
   try:
@@ -82,7 +85,7 @@ def _warmed(workdir: Workdir, settings: Settings, name: str | None, one: Prepare
   ratio = one.similarity.scale / saved.similarity.scale
   shift = None
   if settings.data.normalize == "none":  # elsewhere the animal's centre is the origin
-    old, new = np.asarray(saved.gaussians.means), np.asarray(one.gaussians.means)
+    old, new = np.asarray(saved.gaussians.means), np.asarray(one.first_gaussians.means)
     shift = np.median(new, 0) - np.median(old, 0)
-  gaussians = start_warm(saved.gaussians, one.gaussians, ratio, shift)
+  gaussians = carry_over(saved.gaussians, one.first_gaussians, ratio, shift)
   return dataclasses.replace(one, gaussians=gaussians)

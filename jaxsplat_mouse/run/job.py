@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -16,9 +17,12 @@ from jaxsplat_mouse.dataset.lists import check_list_path
 from jaxsplat_mouse.dataset.scene_records import SceneRecord
 from jaxsplat_mouse.dataset.sources import Source
 from jaxsplat_mouse.errors import InputError
-from jaxsplat_mouse.report import dataset_card, page, turntable
+from jaxsplat_mouse.report import closing_summary, dataset_card, page, turntable
+from jaxsplat_mouse.report.dataset_card import DatasetDescription
 from jaxsplat_mouse.report.formatting import format_metric, metric_title
-from jaxsplat_mouse.report.tensorboard import Scalars
+from jaxsplat_mouse.report.reported_run import ReportedRun
+from jaxsplat_mouse.report.statistics import HEADLINE_METRICS
+from jaxsplat_mouse.report.tensorboard import TensorBoardWriter
 from jaxsplat_mouse.run import batches, engines, frame_order
 from jaxsplat_mouse.run.config_keys import flatten
 from jaxsplat_mouse.run.ledger import Ledger
@@ -102,9 +106,10 @@ class _Job:
     self._finished = self._ledger.finished()
     self._unreadable = 0
     self._told = 0.0
-    self._scalars = Scalars(workdir, settings.report.tensorboard)
+    curves = workdir.state / "tensorboard" if settings.report.tensorboard else None
+    self._curves = TensorBoardWriter(curves)
     if settings.report.turntable:
-      turntable.require()
+      turntable.import_video_library()  # fails now rather than after the first fit
     self.progress = Progress("scenes", len(mine), len(self._finished))
 
   def work(self) -> None:
@@ -127,13 +132,13 @@ class _Job:
       self._engine.measure,
       threads=host_cores(),
     )
-    plans = batches.begun(self._workdir, todo)
+    plans = batches.unfinished_plans(self._workdir, todo)
     taken = {name for plan in plans for name in plan.names}
     left = [name for name in todo if name not in taken]
     fitted = self._ledger.fitted(left, scales)
     rest = [name for name in left if name not in fitted]
     size = self._settings.batch.scenes or self._engine.auto_batch()
-    plans += frame_order.new_plans(self._workdir, self._settings, mine, rest, size)
+    plans += frame_order.ordered_plans(self._workdir, self._settings, mine, rest, size)
     work = Work(
       sources=mine,
       scales=scales,
@@ -164,7 +169,7 @@ class _Job:
       try:
         record = self._ledger.done(outcome)
         self.progress.item_ended()
-        self._scalars.scene(record)
+        self._curves.add_scene(record)
         self._tell(record)
         return
       except OSError as error:
@@ -173,7 +178,7 @@ class _Job:
 
   def fitting(self, iteration: int, metrics: Mapping[str, np.ndarray]) -> None:
     """A batch has come to an iteration."""
-    self._scalars.chunk(iteration, metrics)
+    self._curves.add_iteration(iteration, metrics)
 
   def failed(self, name: str, error: Exception) -> None:
     """Notes a scene that failed and tells why; the others go on."""
@@ -188,10 +193,9 @@ class _Job:
     if quiet and now - self._told < 10:
       return
     self._told = now
-    shown = ("novel_fg_psnr", "novel_iou", "input_fg_psnr", "input_iou")
     values = [
       f"{metric_title(name)} {format_metric(name, record.metrics[name])}"
-      for name in shown
+      for name in HEADLINE_METRICS
       if name in record.metrics
     ]
     seconds = format_seconds(sum(record.seconds.values()))
@@ -201,7 +205,7 @@ class _Job:
 
   def close(self) -> int:
     """Writes lists and report, prints the table; the exit status."""
-    self._scalars.close()
+    self._curves.close()
     for name in self._ledger.lost():
       self.failed(name, FileNotFoundError("gone from the dataset since it was written"))
     nothing = self._unreadable == len(self._ledger.sources) and bool(self._ledger.sources)
@@ -211,21 +215,48 @@ class _Job:
       with self._workdir.turn():
         self._ledger.complete_manifest()
         self._ledger.read_others()
-        self._write_lists(self._ledger.listed())
-        page.write_report(self._workdir, self._ledger.records)
+        reported = _reported_run(self._workdir)
+        self._write_lists(self._ledger.listed(), reported)
+        page.write_report_page(reported, self._ledger.records)
     except OSError as error:
       logging.error("%s: lists and report not written (%s)", self._workdir.path, error)
       return SOME_FAILED
     failures = self._ledger.failures
-
-    page.print_summary(self.progress.console, self._workdir, self._ledger.records, failures)
+    closing_summary.print_closing_summary(
+      self.progress.console, reported, self._ledger.records, failures
+    )
     return SOME_FAILED if failures else DONE
 
-  def _write_lists(self, done: Sequence[str]) -> None:
+  def _write_lists(self, done: Sequence[str], reported: ReportedRun) -> None:
     recordings = {name: self._ledger.records[name].recording for name in done}
     fraction, seed = self._settings.dataset.val_fraction, self._settings.seed
     train, val = lists.split_scenes(recordings, val_fraction=fraction, seed=seed)
     lists.write_lists(self._workdir.dataset, train, val)
     size = self._settings.render.image_size
     training_yaml.write_training_yaml(self._workdir.dataset, image_size=size)
-    dataset_card.write_card(self._workdir, self._settings, self._ledger.records, train, val)
+    description = _describe_dataset(self._settings)
+    dataset_card.write_card(reported, description, self._ledger.records, train, val)
+
+
+def _reported_run(workdir: Workdir) -> ReportedRun:
+  record = workdir.read_record() or {}
+  return ReportedRun(
+    name=workdir.path.name,
+    dataset=workdir.dataset,
+    report=workdir.report,
+    config=record.get("config", {}),
+    starts=record.get("runs", []),
+  )
+
+
+def _describe_dataset(settings: Settings) -> DatasetDescription:
+  return DatasetDescription(
+    license=settings.dataset.license,
+    gate=settings.dataset.gate,
+    model=settings.fit.model,
+    num_gaussians=settings.fit.num_gaussians,
+    iterations=settings.fit.iterations,
+    normalize=settings.data.normalize,
+    radius=settings.data.radius,
+    **dataclasses.asdict(settings.render),
+  )

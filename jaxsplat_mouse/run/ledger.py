@@ -14,8 +14,8 @@ from jaxsplat_mouse.dataset import gate, scene_records, sources, writer
 from jaxsplat_mouse.dataset.scene_records import SceneRecord
 from jaxsplat_mouse.dataset.sources import Source
 from jaxsplat_mouse.errors import InputError
+from jaxsplat_mouse.fit.driver import FitError
 from jaxsplat_mouse.run import fit_store
-from jaxsplat_mouse.run.fitting import FitError
 from jaxsplat_mouse.run.settings import Settings
 from jaxsplat_mouse.run.workdir import Workdir
 

@@ -18,16 +18,7 @@ from jaxsplat_mouse.gaussians import Gaussians, model_name
 from jaxsplat_mouse.report import scene_pictures, turntable
 from jaxsplat_mouse.run.fit_store import SavedFit, render_key
 from jaxsplat_mouse.run.quality import compile_judge, judge_hull, quality_scores, sampling
-from jaxsplat_mouse.run.renders import (
-  Renders,
-  compile_render,
-  fetch_inputs,
-  fetch_orbit,
-  render_groups,
-  select,
-  start_inputs,
-  start_orbit,
-)
+from jaxsplat_mouse.run.renders import InputRenders, OrbitRenders, compile_renders, render_groups
 from jaxsplat_mouse.run.settings import Settings
 from jaxsplat_mouse.run.workdir import Workdir
 from jaxsplat_mouse.runtime.background_compiler import BackgroundCompiler
@@ -36,78 +27,55 @@ from jaxsplat_mouse.scene import Scene, unit
 _TRUTH_VIEWS = 8  # of the built-in mice, whose truth is made while one waits
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Rendered:
-  """What the device made of one fit, on the host.
+class SceneRenders:
+  """All that is rendered of one fit: started on the device, later fetched, then written.
 
   Attributes:
-    orbit: uint8 RGBA (V, S, S, 4), the images of the dataset.
-    orbit_maps: `rgb`, `alpha`, `depth` of some of their pixels, for `quality_scores`.
-    inputs: `INPUT_MAPS` at the cameras of the photographs, empty outside what they saw.
-    hull: what `judge_hull` gave, where scores are wanted.
-    truth: held-out views, where they are scored at once.
-    truth_rgba: the fit at their cameras, uint8.
-    seconds: wall time.
-  """
-
-  orbit: np.ndarray
-  orbit_maps: dict[str, np.ndarray]
-  inputs: dict[str, np.ndarray]
-  hull: dict[str, np.ndarray] | None
-  truth: Truth | None
-  truth_rgba: list[np.ndarray]
-  seconds: float
-
-  @property
-  def nbytes(self) -> int:
-    """Host memory of the renders."""
-    maps = (*self.orbit_maps.values(), *self.inputs.values())
-    return sum(array.nbytes for array in (self.orbit, *maps, *self.truth_rgba))
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Rendering:
-  """What the device was given to render of one fit.
-
-  Attributes:
-    scene: its views in the canonical frame.
+    scene: the photographs in the canonical frame.
     orbit: the images of the dataset and maps of them.
-    orbit_step: views of the orbit from one map to the next.
     inputs: maps at the cameras of the photographs.
-    hull: what `judge_hull` gave, where scores are wanted.
+    hull: what `judge_hull` returned, where scores are wanted.
     truth: held-out views, where they are scored at once.
     truth_rgba: the fit at their cameras, uint8.
-    seconds: wall time until now.
+    seconds: wall time so far.
   """
 
-  scene: Scene
-  orbit: Renders
-  orbit_step: int
-  inputs: Renders
-  hull: dict[str, jax.Array] | None
-  truth: Truth | None
-  truth_rgba: list[np.ndarray]
-  seconds: float
+  def __init__(self, saved: SavedFit, scene: Scene, settings: Settings):
+    """Starts all renders of a fit on the device.
 
-  @property
-  def nbytes(self) -> int:
-    """Memory of the device, and soon of the host."""
-    held = self.orbit.nbytes + self.inputs.nbytes
-    return held + sum(array.nbytes for array in self.truth_rgba)
-
-  def fetch(self) -> Rendered:
-    """Waits for the device and brings everything to the host; once."""
+    Args:
+      saved: the fit.
+      scene: its photographs in the canonical frame.
+      settings: of the run.
+    """
     started = time.monotonic()
-    orbit, orbit_maps = fetch_orbit(self.orbit, self.orbit_step)
-    return Rendered(
-      orbit=orbit,
-      orbit_maps=orbit_maps,
-      inputs=_observed(fetch_inputs(self.inputs), self.scene),
-      hull=jax.device_get(self.hull),
-      truth=self.truth,
-      truth_rgba=self.truth_rgba,
-      seconds=self.seconds + time.monotonic() - started,
-    )
+    cameras, width = _orbit(settings), saved.filter_width
+    self.scene, self.truth = scene, None
+    if saved.source.folder is None:
+      self.truth = sources.read_truth(saved.source, scene, num_views=_TRUTH_VIEWS)
+    self.orbit = OrbitRenders(saved.gaussians, cameras, width, *sampling(cameras))
+    self.inputs = InputRenders(saved.gaussians, real_cameras(scene), width)
+    self.hull = judge_hull(scene, cameras) if settings.report.quality else None
+    self.truth_rgba = render_truth(saved, self.truth) if self.truth else []
+    self.nbytes = self.orbit.nbytes + self.inputs.nbytes + _bytes_of(self.truth_rgba)
+    self.seconds = time.monotonic() - started
+
+  def fetch(self) -> SceneRenders:
+    """Waits for the device and brings everything to the host; does nothing the second time."""
+    if hasattr(self, "orbit_rgba"):
+      return self
+    started = time.monotonic()
+    self.orbit_rgba, self.orbit_maps = self.orbit.fetch()
+    self.input_maps = _observed(self.inputs.fetch(), self.scene)
+    self.hull = jax.device_get(self.hull)
+    maps = (*self.orbit_maps.values(), *self.input_maps.values())
+    self.nbytes = _bytes_of([self.orbit_rgba, *maps, *self.truth_rgba])
+    self.seconds += time.monotonic() - started
+    return self
+
+
+def _bytes_of(arrays: Sequence[np.ndarray]) -> int:
+  return sum(array.nbytes for array in arrays)
 
 
 def scene_bytes(scene: Scene) -> int:
@@ -115,36 +83,10 @@ def scene_bytes(scene: Scene) -> int:
   return int(np.asarray(scene.images).nbytes + np.asarray(scene.alphas).nbytes)
 
 
-def render_fit(saved: SavedFit, scene: Scene, settings: Settings) -> Rendering:
-  """Gives the device all that is written of a fit to render.
-
-  Args:
-    saved: the fit.
-    scene: its views in the canonical frame.
-    settings: of the run.
-  """
-  started = time.monotonic()
-  truth = None
-  if saved.source.folder is None:
-    truth = sources.read_truth(saved.source, scene, num_views=_TRUTH_VIEWS)
-  cameras = _orbit(settings)
-  stride, step = sampling(cameras)
-  return Rendering(
-    scene=scene,
-    orbit=start_orbit(saved.gaussians, cameras, saved.filter_width, stride),
-    orbit_step=step,
-    inputs=start_inputs(saved.gaussians, real_cameras(scene), saved.filter_width),
-    hull=judge_hull(scene, cameras) if settings.report.quality else None,
-    truth=truth,
-    truth_rgba=render_truth(saved, truth) if truth else [],
-    seconds=time.monotonic() - started,
-  )
-
-
-def compile_ahead(
+def compile_outputs(
   compiler: BackgroundCompiler, scene: Scene, gaussians: Gaussians, settings: Settings
 ) -> None:
-  """Has the programs compiled that `render_fit` will run for a scene and its fit.
+  """Compiles in the background the programs that `SceneRenders` runs for a scene and its fit.
 
   Args:
     compiler: compiles them.
@@ -154,16 +96,17 @@ def compile_ahead(
   """
   rigs = {(c.width, c.height): c for c in (real_cameras(scene), _orbit(settings))}
   for cameras in rigs.values():
-    compile_render(compiler, gaussians, cameras)
+    compile_renders(compiler, gaussians, cameras)
   if settings.report.quality:
     compile_judge(compiler, scene, _orbit(settings))
 
 
-def _quality(rendered: Rendered, scene: Scene, settings: Settings) -> dict[str, float]:
+def _quality(renders: SceneRenders, settings: Settings) -> dict[str, float]:
   if not settings.report.quality:
     return {}
-  inputs = {"alpha": _alpha(rendered.inputs), "depth": rendered.inputs["depth"]}
-  return quality_scores(scene, inputs, rendered.orbit_maps, _orbit(settings), rendered.hull)
+  maps = renders.input_maps
+  inputs = {"alpha": _alpha(maps), "depth": maps["depth"]}
+  return quality_scores(renders.scene, inputs, renders.orbit_maps, _orbit(settings), renders.hull)
 
 
 def _orbit(settings: Settings) -> Cameras:
@@ -174,9 +117,8 @@ def write_outputs(
   workdir: Workdir,
   settings: Settings,
   saved: SavedFit,
-  scene: Scene,
   recording: str,
-  rendered: Rendered,
+  renders: SceneRenders,
 ) -> scene_records.SceneRecord:
   """Writes a fit into the dataset, scores it and draws its contact sheet; takes no device.
 
@@ -184,9 +126,8 @@ def write_outputs(
     workdir: where to.
     settings: of the run.
     saved: the fit.
-    scene: its views in the canonical frame.
     recording: that it belongs to.
-    rendered: what came of `render_fit`.
+    renders: of the fit, fetched.
 
   Returns:
     the scene's line for the manifest, which is not written here.
@@ -195,7 +136,7 @@ def write_outputs(
     OSError: the disk is full or not writable.
   """
   started = time.monotonic()
-  rgba = rendered.orbit
+  scene, rgba = renders.scene, renders.orbit_rgba
   hashes = writer.write_scene(
     workdir.dataset,
     saved.name,
@@ -205,17 +146,19 @@ def write_outputs(
     png_level=settings.dataset.png_level,
     overwrite=True,
   )
-  scores = score_inputs(rendered.inputs, scene) | _quality(rendered, scene, settings)
-  if rendered.truth is not None:
-    novel = score_truth(rendered.truth, rendered.truth_rgba)[0]
+  scores = score_inputs(renders.input_maps, scene) | _quality(renders, settings)
+  if renders.truth is not None:
+    novel = score_truth(renders.truth, renders.truth_rgba)[0]
     scores |= {f"novel_{name}": value for name, value in novel.items()}
   if settings.report.contact_sheets:
-    notes = f"{len(saved.gaussians.means):,} {model_name(saved.gaussians).upper()} Gaussians"
-    rows = scene_pictures.make_rows(own_rgba(scene), real_cameras(scene), rendered.inputs, rgba)
-    scene_pictures.save(workdir, saved.name, rows, notes, scores)
+    notes = f"{len(saved.gaussians.means):,} Gaussians ({model_name(saved.gaussians)})"
+    rows = scene_pictures.make_sheet_rows(
+      own_rgba(scene), real_cameras(scene), renders.input_maps, rgba
+    )
+    scene_pictures.write_scene_pictures(workdir.report, saved.name, rows, notes, scores)
   if settings.report.turntable:
-    turntable.save(workdir, saved.name, rgba)
-  output = rendered.seconds + time.monotonic() - started
+    turntable.write_turntable(workdir.report, saved.name, rgba)
+  output = renders.seconds + time.monotonic() - started
   seconds = {**saved.info.get("seconds", {}), "output": output}
   return scene_records.SceneRecord(
     scene=saved.name,
@@ -268,7 +211,7 @@ def own_rgba(scene: Scene) -> np.ndarray:
 
 def real_cameras(scene: Scene) -> Cameras:
   """The cameras of the photographs, without those that pad the scene."""
-  return select(scene.cameras, np.asarray(scene.view_mask))
+  return jax.tree.map(np.asarray, scene.cameras)[np.asarray(scene.view_mask)]
 
 
 def score_inputs(maps: Mapping[str, np.ndarray], scene: Scene) -> dict[str, float]:

@@ -1,52 +1,65 @@
-"""Batches spread over a Ray cluster: one worker for each GPU, one place that keeps the books.
+"""Batches spread over a Ray cluster: one worker for each GPU, one driver that keeps the books.
 
-The driver cuts the batches, and chooses their crops in the order of the batches, as a local run
-does: where the devices are the same, so are the bytes. A worker that dies is started again, and its
-batch goes on from its checkpoint, on whichever worker is free. Workers write scenes into the shared
+The driver cuts the batches and chooses their crops in the order of the batches, as a local run
+does: where the devices are the same, so are the bytes. Workers write scenes into the shared
 workdir; only the driver writes the manifest, the lists and the report.
 
-Scenes come and go by their paths: every machine must see the input and the workdir at the same one.
+When a worker dies, other workers take over its tasks, batches from their checkpoints, until its
+replacement is up. No time limit fails a scene. A scene fails by deaths only if workers keep dying
+while they work on it alone; `ray_tasks` contains these rules, `ray_pool` the liveness of workers.
+
+Workers find scenes by their paths: every machine must see the input and the workdir at the same
+ones.
 """
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import dataclasses
+import itertools
 import logging
 import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from jaxsplat_mouse.dataset.sources import Source
 from jaxsplat_mouse.errors import ConfigError, InputError
+from jaxsplat_mouse.fit.driver import FitError
 from jaxsplat_mouse.run import batches
-from jaxsplat_mouse.run.batches import Plan
-from jaxsplat_mouse.run.fitting import FitError
-from jaxsplat_mouse.run.ray_worker import Outcome, RemoteWorker, Scenes, Shapes
+from jaxsplat_mouse.run.batches import BatchPlan
+from jaxsplat_mouse.run.ray_pool import FIRST_PAUSE, LONGEST_PAUSE, Reply, WorkerHandle, WorkerPool
+from jaxsplat_mouse.run.ray_tasks import MOST_DEATHS, CropShapes, Task, TaskState, TaskTable
+from jaxsplat_mouse.run.ray_worker import Outcome, RemoteWorker, Scenes
 from jaxsplat_mouse.run.settings import Settings
 from jaxsplat_mouse.run.work import Work
 from jaxsplat_mouse.run.workdir import Workdir
-from jaxsplat_mouse.run.worker import Events
+from jaxsplat_mouse.run.worker import SceneEvents
 from jaxsplat_mouse.runtime.progress import Progress
 from jaxsplat_mouse.runtime.signals import Stopped, StopRequest
 
-_ATTEMPTS = 4  # at one batch, when its workers die
 _POLL_SECONDS = 0.5  # between two looks at signals
-_STOP_SECONDS = 120.0  # for workers to save what they are at
+_STOP_SECONDS = 120.0  # for workers to save their fits
 _RENDERED_AT_ONCE = 16
-_THREADS = 4  # of a worker: one fits, one reads, one is told to stop
+_THREADS = 5  # of a worker: one computes, one reads, one watches, one stops, one answers pings
 
 
 @contextlib.contextmanager
 def start(settings: Settings, workdir: Workdir, stop: StopRequest) -> Iterator[Cluster]:
-  """Connects to the cluster, or starts Ray on this machine where there is none.
+  """Connects to the cluster, or starts Ray on this machine where the settings name none.
+
+  Args:
+    settings: of the run.
+    workdir: the run's folder, which every machine sees.
+    stop: notes signals.
+
+  Yields:
+    the engine; its workers end with the block.
 
   Raises:
-    ConfigError: Ray is not installed, or there is no such cluster.
+    ConfigError: Ray is not installed, or the cluster cannot be reached.
   """
   try:
     import ray
@@ -61,17 +74,21 @@ def start(settings: Settings, workdir: Workdir, stop: StopRequest) -> Iterator[C
       ray.init(address=address or None, include_dashboard=False, logging_level=logging.ERROR)
   except (ConnectionError, ValueError, RuntimeError) as error:
     raise ConfigError(
-      f"execution.address: {address!r}, no cluster to be reached ({str(error).splitlines()[0]})"
+      f"execution.address: {address!r}, cluster not reached ({str(error).splitlines()[0]})"
     ) from None
   try:
-    yield Cluster(settings, workdir, stop)
+    cluster = Cluster(settings, workdir, stop)
+    try:
+      yield cluster
+    finally:
+      cluster.close()
   finally:
     ray.shutdown()
 
 
 @contextlib.contextmanager
 def _own_signals() -> Iterator[None]:
-  """Keeps the handlers of signals, which Ray would replace."""
+  """Keeps the signal handlers, which Ray would replace."""
   numbers = (signal.SIGINT, signal.SIGTERM)
   before = {number: signal.getsignal(number) for number in numbers}
   yield
@@ -80,23 +97,26 @@ def _own_signals() -> Iterator[None]:
       signal.signal(number, handler)
 
 
-@dataclasses.dataclass(eq=False)
-class _Task:
-  """A piece of work on its way over the workers."""
-
-  names: tuple[str, ...]
-  plan: Plan | None = None  # None: scenes that are only rendered
-  deaths: int = 0
+class _WorkersDiedError(Exception):
+  """Worker after worker died while it answered one question."""
 
 
-Answer = Callable[[_Task, int, Any], None]
+def _no_answer(error: Exception) -> ConfigError:
+  reason = str(error).strip().splitlines()[-1]
+  return ConfigError(f"execution.engine: no worker of the cluster answers ({reason})")
 
 
 class Cluster:
-  """The engine: hands tasks to workers in order, and takes their outcomes as they come."""
+  """The engine: gives tasks to workers in order, and records their outcomes."""
 
   def __init__(self, settings: Settings, workdir: Workdir, stop: StopRequest):
-    """Starts the workers."""
+    """Starts the workers.
+
+    Args:
+      settings: of the run.
+      workdir: the run's folder, which every machine sees.
+      stop: notes signals.
+    """
     import ray
 
     self._ray, self._workdir, self._stop = ray, workdir, stop
@@ -107,140 +127,188 @@ class Cluster:
     actor = ray.remote(RemoteWorker).options(
       num_cpus=1, num_gpus=1 if gpus else 0, max_restarts=-1, max_concurrency=_THREADS
     )
-    self._workers: list[Any] = [actor.remote(settings, workdir) for _ in range(count)]
+    self._pool = WorkerPool(ray, lambda: actor.remote(settings, workdir), count)
+    self._turns = itertools.cycle(self._pool.workers)
     self._found: tuple[dict[str, Any], int] | None = None
 
   def describe(self) -> dict[str, Any]:
-    """The first worker's device, and the number of workers."""
-    self._found = self._found or self._wait(self._workers[0].describe.remote())
-    assert self._found is not None
-    return {**self._found[0], "workers": len(self._workers)}
+    """Returns the description of a worker's device, and the number of workers."""
+    return {**self._describe()[0], "workers": len(self._pool.workers)}
 
   def auto_batch(self) -> int:
-    """What the first worker's device holds."""
-    self.describe()
+    """Returns how many scenes a worker's device fits together."""
+    return self._describe()[1]
+
+  def _describe(self) -> tuple[dict[str, Any], int]:
+    if self._found is None:
+      try:
+        self._found = self._ask("describe")
+      except _WorkersDiedError as died:
+        raise ConfigError(f"execution.engine: {died}") from None
     assert self._found is not None
-    return self._found[1]
+    return self._found
 
   def measure(self, source: Source) -> float:
-    """Radius of a scene's hull in input units, as a worker finds it."""
-    found = self._wait(self._workers[0].measure.remote(source))
+    """Returns the radius of a scene's hull in input units; raises InputError without one."""
+    try:
+      found = self._ask("measure", source)
+    except _WorkersDiedError as died:
+      raise InputError(str(source), "", str(died)) from None
     if isinstance(found, str):
       raise InputError(str(source), "", found)
-    return found
+    return float(found)
+
+  def _ask(self, method: str, *arguments: Any) -> Any:
+    """Returns the answer of any worker; several threads may ask.
+
+    Raises:
+      ConfigError: a worker cannot be started, or the method raised.
+      Stopped: a signal came before the answer.
+      _WorkersDiedError: workers kept dying of the question.
+    """
+    errors, deaths, pause = self._ray.exceptions, 0, FIRST_PAUSE
+    while deaths < MOST_DEATHS:
+      actor = next(self._turns).actor
+      try:
+        self._wait(actor.ping.remote())
+      except (errors.ActorDiedError, errors.RayTaskError) as error:
+        raise _no_answer(error) from None
+      except errors.RayError:  # the worker is being started again
+        self._pause(pause)
+        pause = min(2 * pause, LONGEST_PAUSE)
+        continue
+      try:
+        return self._wait(getattr(actor, method).remote(*arguments))
+      except errors.RayTaskError as error:
+        raise _no_answer(error) from None
+      except errors.RayError:
+        deaths += 1
+    raise _WorkersDiedError(f"{deaths} workers of the cluster died in `{method}`")
 
   def _wait(self, reference: Any) -> Any:
-    """A result, or Stopped where a signal comes before it."""
-    while True:
+    """Returns a result; raises Stopped where a signal comes before it."""
+    ready: Sequence[Any] = ()
+    while not ready:
       self._stop.check()
       ready, _ = self._ray.wait([reference], timeout=_POLL_SECONDS)
-      if ready:
-        break
-    try:
-      return self._ray.get(reference)
-    except self._ray.exceptions.RayError as error:
-      reason = str(error).strip().splitlines()[-1]
-      raise ConfigError(f"execution.engine: no worker of the cluster answers ({reason})") from None
+    return self._ray.get(reference)
 
-  def run(self, work: Work, events: Events, progress: Progress) -> None:
-    """Does everything and tells every outcome; raises Stopped where a signal came."""
-    run = _Run(self, work, events, progress)
+  def _pause(self, seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+      self._stop.check()
+      time.sleep(_POLL_SECONDS)
+
+  def run(self, work: Work, events: SceneEvents, progress: Progress) -> None:
+    """Does all the work.
+
+    Args:
+      work: the scenes and batches.
+      events: receives the outcome of every scene, in this thread.
+      progress: shows lines to the user.
+
+    Raises:
+      Stopped: a signal came; the workers have saved their fits.
+    """
+    run = _Run(self._pool, self._slots, self._workdir, work, events, progress)
     try:
-      run.work()
+      run.work(self._stop)
     except Stopped:
       run.save()
       raise
 
+  def close(self) -> None:
+    """Ends the workers."""
+    self._pool.close()
+
+
+def _tasks_of(work: Work) -> list[Task]:
+  parts = [
+    work.fitted[i : i + _RENDERED_AT_ONCE] for i in range(0, len(work.fitted), _RENDERED_AT_ONCE)
+  ]
+  return [Task(part) for part in parts] + [Task(plan.names, plan) for plan in work.plans]
+
 
 class _Run:
-  """The tasks of one run and where they are."""
+  """The loop of one run: begins tasks, receives replies, reports outcomes."""
 
-  def __init__(self, cluster: Cluster, work: Work, events: Events, progress: Progress):
-    self._cluster, self._work = cluster, work
+  def __init__(
+    self,
+    pool: WorkerPool,
+    slots: int,
+    workdir: Workdir,
+    work: Work,
+    events: SceneEvents,
+    progress: Progress,
+  ):
+    self._pool, self._workdir, self._work = pool, workdir, work
     self._events, self._progress = events, progress
-    self._ray, self._stop = cluster._ray, cluster._stop
-    self._workers = cluster._workers
-    parts = [
-      work.fitted[i : i + _RENDERED_AT_ONCE] for i in range(0, len(work.fitted), _RENDERED_AT_ONCE)
-    ]
-    tasks = [_Task(part) for part in parts] + [_Task(p.names, p) for p in work.plans]
-    self._waiting = collections.deque(tasks)
-    self._unshaped = collections.deque(t for t in tasks if t.plan and t.plan.shape is None)
-    self._needed: dict[_Task, tuple[int, Shapes | None]] = {}  # worker and crops
-    self._on_its_way: dict[Any, tuple[Answer, _Task, int]] = {}
-    self._loads = dict.fromkeys(range(len(self._workers)), 0)
-    self._left = len(tasks)
+    self._table = TaskTable(_tasks_of(work), slots)
 
-  def work(self) -> None:
-    """Until every task is done."""
-    while self._left:
-      self._stop.check()
-      self._hand_out()
-      self._progress.stage(f"{sum(self._loads.values())} batches on {len(self._workers)} workers")
-      self._take(_POLL_SECONDS)
+  def work(self, stop: StopRequest) -> None:
+    """Returns when every task is finished; raises Stopped where a signal comes before."""
+    while self._table.tasks:
+      stop.check()
+      self._table.choose_crops(self._choose_crops)
+      self._begin_tasks()
+      self._show()
+      for reply in self._pool.poll(_POLL_SECONDS):
+        self._receive(reply)
 
-  def _hand_out(self) -> None:
-    """Gives the next tasks, in order, to the workers with the least to do."""
-    while self._waiting:
-      worker = min(self._loads, key=lambda i: self._loads[i])
-      # A task that was begun before goes first and anywhere: others may wait for its crops.
-      if self._loads[worker] >= self._cluster._slots and not self._waiting[0].deaths:
-        return
-      task = self._waiting.popleft()
-      self._loads[worker] += 1
-      handle, scenes = self._workers[worker], self._scenes(task)
-      if task.plan is None:
-        self._send(self._done, task, worker, handle.render.remote(task.names, scenes))
-      elif task.plan.shape is None:
-        self._send(self._prepared, task, worker, handle.prepare.remote(task.plan, scenes))
-      else:
-        self._send(self._done, task, worker, handle.fit.remote(task.plan, scenes))
+  def _choose_crops(self, plan: BatchPlan, needed: CropShapes) -> BatchPlan:
+    shape = batches.choose_shape(self._workdir, *needed, self._work.one_batch)
+    return dataclasses.replace(plan, shape=shape)
 
-  def _send(self, then: Answer, task: _Task, worker: int, reference: Any) -> None:
-    self._on_its_way[reference] = (then, task, worker)
+  def _begin_tasks(self) -> None:
+    """Gives every worker all that it can begin, one task in turn."""
+    workers = self._pool.up
+    while workers:
+      workers = [worker for worker in workers if self._begin_task(worker)]
 
-  def _take(self, timeout: float) -> None:
-    """Takes one answer that has come, if any."""
-    if not self._on_its_way:
-      time.sleep(timeout)
-      return
-    ready, _ = self._ray.wait(list(self._on_its_way), timeout=timeout)
-    for reference in ready:
-      then, task, worker = self._on_its_way.pop(reference)
-      try:
-        answer = self._ray.get(reference)
-      except self._ray.exceptions.RayActorError:
-        self._died(task, worker)
-      except self._ray.exceptions.RayTaskError as error:
-        self._give_up(task, worker, str(error.cause or error).splitlines()[0])
-      else:
-        then(task, worker, answer)
+  def _begin_task(self, worker: WorkerHandle) -> bool:
+    task = self._table.next_for(worker)
+    if task is None:
+      return False
+    task.worker = worker
+    scenes = self._scenes(task)
+    if task.plan is None:
+      task.state = TaskState.COMPUTING
+      self._pool.call(worker, task, "render", task.names, scenes)
+    elif task.state is TaskState.READ:
+      task.state = TaskState.COMPUTING
+      self._pool.call(worker, task, "fit", task.plan, scenes)
+    else:
+      task.state = TaskState.READING
+      self._pool.call(worker, task, "prepare", task.plan, scenes)
+    return True
 
-  def _prepared(self, task: _Task, worker: int, needed: Shapes | None) -> None:
-    """A batch is read: crops are chosen in the order of the batches, as far as they are known."""
-    self._needed[task] = (worker, needed)
-    while self._unshaped and self._unshaped[0] in self._needed:
-      first = self._unshaped.popleft()
-      worker, needed = self._needed.pop(first)
-      assert first.plan is not None
-      if needed is not None:
-        shape = batches.pick_shape(self._cluster._workdir, *needed, self._work.one_batch)
-        first.plan = dataclasses.replace(first.plan, shape=shape)
-      reference = self._workers[worker].fit.remote(first.plan, self._scenes(first))
-      self._send(self._done, first, worker, reference)
-
-  def _scenes(self, task: _Task) -> Scenes:
+  def _scenes(self, task: Task) -> Scenes:
     sources = {name: self._work.sources[name] for name in task.names}
     recordings = {source.recording for source in sources.values()}
     scales = {key: value for key, value in self._work.scales.items() if key in recordings}
     return sources, scales
 
-  def _done(self, task: _Task, worker: int, outcomes: list[Outcome]) -> None:
-    self._loads[worker] -= 1
-    self._left -= 1
-    self._tell(outcomes)
+  def _show(self) -> None:
+    begun = sum(task.worker is not None for task in self._table.tasks)
+    self._progress.stage(f"{begun} batches on {len(self._pool.up)} workers")
+    if line := self._pool.report_outage():
+      self._progress.line(line)
 
-  def _tell(self, outcomes: list[Outcome]) -> None:
+  def _receive(self, reply: Reply) -> None:
+    task = reply.task
+    if task is None:
+      self._table.release_read(reply.worker)
+    elif reply.lost:
+      self._lose(task)
+    elif reply.error:
+      self._fail(task, reply.error)
+    elif task.state is TaskState.READING:
+      task.state, task.was_read, task.needed = TaskState.READ, True, reply.value
+    else:
+      self._table.finish(task)
+      self._report(reply.value)
+
+  def _report(self, outcomes: Sequence[Outcome]) -> None:
     for outcome in outcomes:
       if outcome.record is not None:
         self._events.written(outcome.name, outcome.record)
@@ -249,33 +317,49 @@ class _Run:
       else:
         self._events.failed(outcome.name, FitError(outcome.reason))
 
-  def _died(self, task: _Task, worker: int) -> None:
-    """The worker is gone with all it had read: its batch goes first, wherever there is room."""
-    task.deaths += 1
-    if task.deaths >= _ATTEMPTS:
-      self._give_up(task, worker, f"its worker died {task.deaths} times")
-      return
-    self._progress.line(f"A worker died with {', '.join(task.names)}; they are done again.")
-    self._loads[worker] -= 1
-    self._waiting.appendleft(task)
+  def _lose(self, task: Task) -> None:
+    """Does a task again whose worker died; splits it or gives it up where this keeps happening."""
+    names = ", ".join(task.names)
+    if self._table.blame(task):
+      if task.plan is not None:
+        batches.remove_plan(task.plan)  # the next run tries the scene from its start
+      self._fail(task, f"{task.deaths} workers died while they worked on this scene alone")
+    elif self._table.should_split(task):
+      self._progress.line(f"{task.deaths} workers died with {names}; the batch is halved.")
+      self._table.replace(task, self._halve(task))
+    else:
+      self._progress.line(f"A worker died with {names}; another one does the work again.")
 
-  def _give_up(self, task: _Task, worker: int, reason: str) -> None:
-    self._loads[worker] -= 1
-    self._left -= 1
-    if task in self._unshaped:
-      self._unshaped.remove(task)
+  def _halve(self, task: Task) -> list[Task]:
+    """Splits a task; crops that are chosen stay."""
+    half = (len(task.names) + 1) // 2
+    if task.plan is None:
+      return [Task(task.names[:half]), Task(task.names[half:])]
+    batches.remove_plan(
+      task.plan
+    )  # its checkpoint holds all scenes, and would be taken up by a later run
+    plans = batches.new_plans(self._workdir, task.names, half)
+    return [Task(p.names, dataclasses.replace(p, shape=task.plan.shape)) for p in plans]
+
+  def _fail(self, task: Task, reason: str) -> None:
+    self._table.finish(task)
     for name in task.names:
       self._events.failed(name, FitError(reason))
 
   def save(self) -> None:
-    """Has every worker save what it is at, and takes what was finished meanwhile."""
-    for worker in self._workers:
-      worker.stop.remote()
+    """Has every worker save its fit, and reports what was finished meanwhile."""
+    workers = self._pool.up
+    for worker in workers:
+      worker.actor.stop.remote()
     deadline = time.monotonic() + _STOP_SECONDS
-    while self._on_its_way and time.monotonic() < deadline:
-      ready, _ = self._ray.wait(list(self._on_its_way), timeout=_POLL_SECONDS)
-      for reference in ready:
-        then, _, _ = self._on_its_way.pop(reference)
-        with contextlib.suppress(self._ray.exceptions.RayError):
-          if then == self._done:
-            self._tell(self._ray.get(reference))
+    while self._is_computing() and time.monotonic() < deadline:
+      for reply in self._pool.poll(_POLL_SECONDS):
+        task = reply.task
+        if task is None:
+          continue
+        self._table.finish(task)
+        if task.state is TaskState.COMPUTING and not (reply.lost or reply.error):
+          self._report(reply.value)
+
+  def _is_computing(self) -> bool:
+    return any(task.state is TaskState.COMPUTING for task in self._table.tasks)

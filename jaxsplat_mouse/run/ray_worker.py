@@ -1,4 +1,4 @@
-"""A worker on a machine of a cluster, and what it sends back; Ray makes an actor of it."""
+"""The worker that runs on a machine of a cluster as a Ray actor, and what it returns."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import dataclasses
 import io
 import signal
 import threading
+import uuid
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,24 +18,31 @@ from rich.console import Console
 from jaxsplat_mouse.dataset.scene_records import SceneRecord
 from jaxsplat_mouse.dataset.sources import Source
 from jaxsplat_mouse.errors import InputError
+from jaxsplat_mouse.fit.driver import FitError
 from jaxsplat_mouse.run import batches
-from jaxsplat_mouse.run.batches import Plan
-from jaxsplat_mouse.run.fitting import FitError
+from jaxsplat_mouse.run.batches import BatchPlan
+from jaxsplat_mouse.run.ray_tasks import CropShapes
 from jaxsplat_mouse.run.scene_input import measure_radius
 from jaxsplat_mouse.run.settings import Settings
 from jaxsplat_mouse.run.workdir import Workdir
-from jaxsplat_mouse.run.worker import Read, Worker, loaded_scenes
+from jaxsplat_mouse.run.worker import ReadScenes, Worker, readable_scenes
 from jaxsplat_mouse.runtime import devices
 from jaxsplat_mouse.runtime.progress import Progress
 from jaxsplat_mouse.runtime.signals import Stopped, StopRequest
 
-Shapes = tuple[tuple[int, int], tuple[int, int]]
-Scenes = tuple[dict[str, Source], dict[str, float]]  # by name, and scales by recording
+Scenes = tuple[dict[str, Source], dict[str, float]]  # sources by name, scales by recording
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Outcome:
-  """What became of a scene on a worker: a record, or the reason why there is none."""
+  """The outcome of a scene, as it travels to the driver.
+
+  Attributes:
+    name: the scene.
+    record: its record; None where it failed.
+    reason: why it failed, in one line.
+    unreadable: it failed because its input cannot be read.
+  """
 
   name: str
   record: SceneRecord | None = None
@@ -43,21 +51,21 @@ class Outcome:
 
 
 class Collector:
-  """Keeps outcomes as what can be sent to the driver."""
+  """Receives the events of a worker and keeps the outcomes for the driver."""
 
   def __init__(self) -> None:
-    """None yet."""
+    """Starts empty."""
     self.outcomes: list[Outcome] = []
 
   def written(self, name: str, outcome: SceneRecord | Exception) -> None:
-    """A scene is written, or could not be."""
+    """Keeps the record of a scene, or the error that kept it from being written."""
     if isinstance(outcome, SceneRecord):
       self.outcomes.append(Outcome(name=name, record=outcome))
     else:
       self.failed(name, outcome)
 
   def failed(self, name: str, error: Exception) -> None:
-    """A scene came to nothing."""
+    """Keeps the reason why a scene failed; an unforeseen error is logged whole."""
     reason = (str(error) or type(error).__name__).splitlines()[0]
     if not isinstance(error, (InputError, FitError, OSError)):
       logging.error("%s failed in a way that was not foreseen", name, exc_info=error)
@@ -66,24 +74,30 @@ class Collector:
     self.outcomes.append(Outcome(name=name, reason=reason, unreadable=unreadable))
 
   def fitting(self, iteration: int, metrics: Mapping[str, np.ndarray]) -> None:
-    """A batch has come to an iteration: `metrics.jsonl` tells."""
+    """Ignores the progress of a fit, which `metrics.jsonl` contains."""
 
   def take(self) -> list[Outcome]:
-    """What has come since the last call."""
+    """Returns the outcomes since the last call."""
     taken, self.outcomes = self.outcomes, []
     return taken
 
 
 class RemoteWorker:
-  """Does batches in a process of its own, told by calls from several threads."""
+  """Computes batches in a process of its own; Ray calls its methods in several threads."""
 
   def __init__(self, settings: Settings, workdir: Workdir):
-    """Takes what every run has; scenes come with each call, so that nothing need be told twice."""
+    """Takes what all calls share; scenes come with each call, so a new process needs no history.
+
+    Args:
+      settings: of the run.
+      workdir: the run's folder, which every machine sees.
+    """
+    self._process = uuid.uuid4().hex
     devices.set_up_cache()
     self._settings = settings
     self._stop, self._collector = StopRequest(), Collector()
     self._sources: dict[str, Source] = {}
-    self._read: dict[str, Read] = {}
+    self._read: dict[str, ReadScenes] = {}
     self._device = threading.Lock()
     self._worker = Worker(
       settings,
@@ -94,42 +108,50 @@ class RemoteWorker:
       events=self._collector,
     )
 
+  def ping(self) -> str:
+    """Returns an identifier of this process: a worker that was started again has another one."""
+    return self._process
+
+  def watch(self) -> None:
+    """Never returns: to the driver this call fails when the process dies."""
+    threading.Event().wait()
+
   def describe(self) -> tuple[dict[str, Any], int]:
-    """The device, and how many scenes it fits together."""
+    """Returns the description of the device, and how many scenes it fits together."""
     return devices.describe(), batches.auto_batch(self._settings.fit.num_gaussians)
 
   def measure(self, source: Source) -> float | str:
-    """Radius of a scene's hull in input units, or why there is none."""
+    """Returns the radius of a scene's hull in input units, or why it has none."""
     try:
       return measure_radius(source, self._settings.hull)
     except InputError as error:
       return str(error)
 
-  def _meet(self, scenes: Scenes) -> None:
+  def _add_scenes(self, scenes: Scenes) -> None:
     sources, scales = scenes
     self._sources.update(sources)
     self._worker.scales = {**self._worker.scales, **scales}
 
-  def prepare(self, plan: Plan, scenes: Scenes) -> Shapes | None:
-    """Reads a batch ahead; the crops that it needs, None where none of its scenes can be read."""
-    self._meet(scenes)
+  def prepare(self, plan: BatchPlan, scenes: Scenes) -> CropShapes | None:
+    """Reads a batch ahead; returns the crops that it needs, None where no scene can be read."""
+    self._add_scenes(scenes)
     read = self._read[plan.folder.name] = self._worker.read(plan)
-    found = [one.scene for one in loaded_scenes(read)]
+    found = [one.scene for one in readable_scenes(read)]
     return batches.needed_shapes(found) if found else None
 
-  def fit(self, plan: Plan, scenes: Scenes) -> list[Outcome]:
-    """Does a batch, read before or not; a stopped one tells only what was finished."""
-    self._meet(scenes)
+  def fit(self, plan: BatchPlan, scenes: Scenes) -> list[Outcome]:
+    """Fits and writes a batch, read ahead or not; a stopped one returns what was finished."""
+    self._add_scenes(scenes)
     with self._device:
       read = self._read.pop(plan.folder.name, None) or self._worker.read(plan)
       with contextlib.suppress(Stopped):
-        self._worker.do_batch(plan, read, alone=False)
+        self._worker.do_batch(plan, read, only_batch=False)
       self._worker.flush()
       return self._collector.take()
 
   def render(self, names: tuple[str, ...], scenes: Scenes) -> list[Outcome]:
-    """Renders scenes from the fits of before."""
-    self._meet(scenes)
+    """Renders scenes from their saved fits and writes them."""
+    self._add_scenes(scenes)
     with self._device:
       for name in names:
         if not self._stop.requested:
@@ -138,5 +160,5 @@ class RemoteWorker:
       return self._collector.take()
 
   def stop(self) -> None:
-    """Asks the fit to save its state and end."""
+    """Has the fit save its state and end."""
     self._stop.number = signal.SIGTERM

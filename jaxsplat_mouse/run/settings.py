@@ -1,7 +1,7 @@
 """The configuration as frozen dataclasses, checked once. Nothing else reads a ConfigDict.
 
-No field has a default here: the defaults stand in `configs/default.py`, in `fit.Config` and in
-`HullConfig`.
+No field has a default here: the defaults stand in `configs/default.py`, `FitConfig` and
+`HullConfig`. `config_schema` says what a change of keys takes.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from jaxsplat_mouse.io import ply
 from jaxsplat_mouse.report import contact_sheet
 from jaxsplat_mouse.run import fit_store
 from jaxsplat_mouse.run.outputs import own_rgba, real_cameras
-from jaxsplat_mouse.run.scene_input import read_canonical
+from jaxsplat_mouse.run.scene_input import read_canonical_scene
 from jaxsplat_mouse.run.workdir import Workdir
 
 HOST = "127.0.0.1"
@@ -162,7 +162,7 @@ class Content:
     saved = fit_store.load_fit(self._workdir, name)
     splats = to_splats(saved.gaussians)
     try:
-      scene = read_canonical(saved.source, saved.similarity)
+      scene = read_canonical_scene(saved.source, saved.similarity)
     except InputError as error:
       return splats, [], str(error)
     photographs = [contact_sheet.rgba_to_rgb(view) for view in own_rgba(scene)]

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from jaxsplat_mouse.dataset.sources import Source
-from jaxsplat_mouse.run.batches import Plan
-from jaxsplat_mouse.run.worker import Events
+from jaxsplat_mouse.run.batches import BatchPlan
+from jaxsplat_mouse.run.worker import SceneEvents
 from jaxsplat_mouse.runtime.progress import Progress
 
 
@@ -27,7 +27,7 @@ class Work:
   sources: Mapping[str, Source]
   scales: Mapping[str, float]
   fitted: tuple[str, ...]
-  plans: tuple[Plan, ...]
+  plans: tuple[BatchPlan, ...]
   one_batch: bool
 
 
@@ -43,5 +43,5 @@ class Engine(Protocol):
   def measure(self, source: Source) -> float:
     """Radius of a scene's hull in input units; raises InputError where there is none."""
 
-  def run(self, work: Work, events: Events, progress: Progress) -> None:
+  def run(self, work: Work, events: SceneEvents, progress: Progress) -> None:
     """Does everything and tells every outcome; raises Stopped where a signal came."""

@@ -34,6 +34,7 @@ from jaxsplat_mouse.errors import ConfigError, InputError
 from jaxsplat_mouse.io import atomic
 from jaxsplat_mouse.run import settings as settings_lib
 from jaxsplat_mouse.run.config_keys import differences
+from jaxsplat_mouse.run.config_schema import SCHEMA, upgrade
 
 _LIBRARIES = ("jax", "jaxlib", "numpy", "optax", "orbax-checkpoint", "pillow")
 _RUNS_KEPT = 50
@@ -168,14 +169,16 @@ class Workdir:
     }
     runs = [*(old.get("runs", []) if old else []), run][-_RUNS_KEPT:]
     try:
-      text = json.dumps({"config": dict(flat), "runs": runs}, indent=2)
+      text = json.dumps({"schema": SCHEMA, "config": dict(flat), "runs": runs}, indent=2)
       atomic.write_bytes(self.config_file, (text + "\n").encode())
     except OSError as error:
       raise InputError(self.config_file, "", f"cannot be written ({error.strerror})") from None
     return {k: v for k, v in changed.items() if k.startswith(settings_lib.RENDER_KEYS)}
 
   def read_record(self) -> dict[str, Any] | None:
-    """What `config.json` says: `config` by dotted key and `runs`; None where no run has been here.
+    """Reads `config.json`: `config` by dotted key and `runs`; None where no run has been here.
+
+    A configuration of an earlier version comes back as this version writes it.
 
     Raises:
       InputError: the file is broken.
@@ -184,7 +187,7 @@ class Workdir:
       value = json.loads(self.config_file.read_text())
       if not isinstance(value["config"], dict):
         raise TypeError("config is no object")
-      return value
+      return {**value, "config": upgrade(value["config"])}
     except FileNotFoundError:
       return None
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -1,12 +1,14 @@
-"""What one device does: batches are read, fitted, rendered and written; outcomes are handed on.
+"""What one process does on its devices: batches are read, fitted, rendered and written.
 
-The same worker runs in the process of a local run and, several times over, on a cluster.
+The same worker runs in the process of a local run and, several times over, on a cluster. One thread
+drives the devices; threads beside it read the next batch, compile later programs, fetch renders,
+save fits and write scenes (`runtime.threads`).
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -17,20 +19,21 @@ from absl import logging
 
 from jaxsplat_mouse.dataset.scene_records import SceneRecord
 from jaxsplat_mouse.dataset.sources import Source
+from jaxsplat_mouse.fit.driver import BatchFit, FitDriver, FitError
 from jaxsplat_mouse.fit.objective import filter_width
-from jaxsplat_mouse.fit.warm_start import warm_config
+from jaxsplat_mouse.fit.warm_start import continuation_config
 from jaxsplat_mouse.run import batches, fit_store, frame_order, outputs
-from jaxsplat_mouse.run.batches import Plan
+from jaxsplat_mouse.run.batches import BatchPlan, ImageShape
+from jaxsplat_mouse.run.fit_progress import RunCallbacks, make_driver
 from jaxsplat_mouse.run.fit_store import SavedFit
-from jaxsplat_mouse.run.fitting import FitError, Fitted, Fitter
-from jaxsplat_mouse.run.outputs import Rendered, Rendering, scene_bytes
+from jaxsplat_mouse.run.outputs import SceneRenders, scene_bytes
+from jaxsplat_mouse.run.renders import drop_invisible
 from jaxsplat_mouse.run.scene_input import (
-  Loaded,
-  Prepared,
-  compile_ahead,
-  load,
-  prepare,
-  read_canonical,
+  SceneInput,
+  compile_carving,
+  prepare_scene,
+  read_canonical_scene,
+  read_scene_input,
 )
 from jaxsplat_mouse.run.settings import Settings
 from jaxsplat_mouse.run.workdir import Workdir
@@ -43,7 +46,7 @@ from jaxsplat_mouse.runtime.threads import FetchPool, WriteQueue, ordered_map
 from jaxsplat_mouse.runtime.timing import Timing
 from jaxsplat_mouse.scene import Scene
 
-Read = dict[str, Loaded | Exception]
+ReadScenes = dict[str, SceneInput | Exception]
 _SAVED_AT_ONCE = 16  # mostly waiting for the disk
 _FETCHED_AT_ONCE = 3
 _MOST_READERS = 8  # decoding images is soon done
@@ -53,21 +56,21 @@ _SWITCH_SECONDS = 0.0005
 _ON_DEVICE = 24  # fits whose renders, some 0.1 GB each, wait on an accelerator to be fetched
 
 
-class Events(Protocol):
-  """Who is told what became of scenes, in the thread that works."""
+class SceneEvents(Protocol):
+  """Receives the outcomes of scenes, in the thread that drives the devices."""
 
   def written(self, name: str, outcome: SceneRecord | Exception) -> None:
     """A scene is written, or could not be."""
 
   def failed(self, name: str, error: Exception) -> None:
-    """A scene came to nothing before."""
+    """A scene failed before it could be written."""
 
   def fitting(self, iteration: int, metrics: Mapping[str, np.ndarray]) -> None:
-    """A batch has come to an iteration with metrics (B,) by name."""
+    """A batch has reached an iteration with losses (B,) by name."""
 
 
 class Worker:
-  """Does batches, one after the other."""
+  """Does batches, one after the other; `close` waits for everything that was begun."""
 
   def __init__(
     self,
@@ -77,62 +80,64 @@ class Worker:
     *,
     stop: StopRequest,
     progress: Progress,
-    events: Events,
+    events: SceneEvents,
   ):
-    """Takes what to work on; nothing is done yet.
+    """Starts the threads; nothing is read yet.
 
     Args:
       settings: of the run.
-      workdir: where to.
+      workdir: where results go.
       sources: scenes by name.
       stop: asked between two scenes, and by the fit.
       progress: shows the fit.
-      events: is told the outcomes.
+      events: receives the outcomes.
     """
     self._settings, self._workdir, self._sources = settings, workdir, sources
     self._stop, self._progress, self._events = stop, progress, events
-    self._compiler = BackgroundCompiler()
-    self._fitter = Fitter(settings.fit, settings.checkpoint, stop, self._compiler)
-    warmed = warm_config(settings.fit)
-    self._warm_fitter = Fitter(warmed, settings.checkpoint, stop, self._compiler)
     self._timing = Timing(workdir.timing_file)
-    self._writers: WriteQueue[SceneRecord] = WriteQueue(events.written)
-    self._savers = ThreadPoolExecutor(_SAVED_AT_ONCE, "saver")
     self.scales: Mapping[str, float] = {}
     # On a CPU whatever ran beside the fit would take the cores that it is using.
     beside = devices.is_accelerator()
-    self._fetchers = FetchPool(_FETCHED_AT_ONCE, _ON_DEVICE) if beside else None
     self.reader_threads = max(2, min(_MOST_READERS, host_cores() // 2)) if beside else 1
     if beside:
       sys.setswitchinterval(_SWITCH_SECONDS)
+    # Threads end in the reverse order: writers wait for what is saved, fetched and compiled.
+    self._threads = contextlib.ExitStack()
+    enter = self._threads.enter_context
+    self._compiler = enter(BackgroundCompiler())
+    self._fetchers = enter(FetchPool(_FETCHED_AT_ONCE, _ON_DEVICE)) if beside else None
+    self._savers = enter(ThreadPoolExecutor(_SAVED_AT_ONCE, "saver"))
+    self._writers: WriteQueue[SceneRecord] = enter(WriteQueue(events.written))
+    self._driver = make_driver(settings.fit, settings.checkpoint)
+    self._continuation = make_driver(continuation_config(settings.fit), settings.checkpoint)
 
   def scale(self, name: str) -> float | None:
     """Canonical units per input unit of a scene, where its recording shares one."""
     return self.scales.get(self._sources[name].recording)
 
-  def read(self, plan: Plan) -> Read:
-    """What a batch's scenes are, or why not; may run beside everything else."""
+  def read(self, plan: BatchPlan) -> ReadScenes:
+    """Reads a batch's scenes; may run beside everything else."""
     found = ordered_map(self._read_scene, plan.names, self.reader_threads)
     return {name: one for name, one in found if one is not None}
 
-  def _read_scene(self, name: str) -> Loaded | Exception | None:
+  def _read_scene(self, name: str) -> SceneInput | Exception | None:
     if self._stop.requested:
       return None
     self._progress.stage(f"reading {name}")
     try:
-      loaded = load(self._sources[name])
-      compile_ahead(self._compiler, loaded.scene, self._settings)
-      return loaded
+      read = read_scene_input(self._sources[name])
+      compile_carving(self._compiler, read.scene, self._settings)
+      return read
     except Exception as error:  # stays with its scene
       return error
 
-  def do_batch(self, plan: Plan, read: Read, alone: bool) -> None:
-    """Fits the scenes of one batch, and has them written.
+  def do_batch(self, plan: BatchPlan, read: ReadScenes, only_batch: bool) -> None:
+    """Fits the scenes of one batch and queues them to be written.
 
     Args:
       plan: the batch.
-      read: what `read` gave for it.
-      alone: the run has no other batch.
+      read: what `read` returned for it.
+      only_batch: the run has no other batch.
 
     Raises:
       Stopped: a signal came.
@@ -140,22 +145,45 @@ class Worker:
     for name, found in read.items():
       if isinstance(found, Exception):
         self._events.failed(name, found)
-    loaded = loaded_scenes(read)
-    if plan.digests and not batches.is_unchanged(plan, loaded):
+    readable = readable_scenes(read)
+    if plan.digests and not batches.is_unchanged(plan, readable):
       logging.warning("a half-finished batch is begun again: its scenes have changed")
-      batches.end(plan)
+      batches.remove_plan(plan)
       plan = dataclasses.replace(plan, digests={}, shape=None)
-    if not loaded:
+    if not readable:
       return
-    shape = plan.shape or batches.choose_shape(self._workdir, [one.scene for one in loaded], alone)
-    prepared = self._prepare_all(loaded)
-    if not prepared:
-      return
+    shape = plan.shape
+    if shape is None:
+      needed = batches.needed_shapes([one.scene for one in readable])
+      shape = batches.choose_shape(self._workdir, *needed, only_batch)
+    prepared = self._prepare_all(readable)
+    if prepared:
+      self._fit_and_finish(plan, shape, prepared)
+
+  def _prepare_all(self, read: Sequence[SceneInput]) -> list[SceneInput]:
+    """What the fits of a batch start from; scenes without a hull are reported."""
+    prepared = []
+    for scene in read:
+      name = scene.source.name
+      self._progress.stage(f"carving {name}")
+      try:
+        with self._timing.stage("hull"):
+          prepared.append(prepare_scene(scene, self._settings, self.scale(name)))
+      except Exception as error:  # stays with its scene
+        self._events.failed(name, error)
+    return prepared
+
+  def _fit_and_finish(
+    self, plan: BatchPlan, shape: ImageShape, prepared: Sequence[SceneInput]
+  ) -> None:
+    """Fits prepared scenes, renders their fits and queues them to be written."""
     first = prepared[0]
-    outputs.compile_ahead(self._compiler, first.scene, first.gaussians, self._settings)
-    prepared, short = frame_order.start(self._workdir, self._settings, self._sources, prepared)
+    outputs.compile_outputs(self._compiler, first.scene, first.first_gaussians, self._settings)
+    prepared, short = frame_order.start_from_previous(
+      self._workdir, self._settings, self._sources, prepared
+    )
     try:
-      saved = self._fit(plan, prepared, shape, self._warm_fitter if short else self._fitter)
+      saved = self._fit(plan, shape, prepared, self._continuation if short else self._driver)
     except Exception as error:  # stays with the batch
       for one in prepared:
         self._events.failed(one.source.name, error)
@@ -168,62 +196,45 @@ class Worker:
     finally:  # a run that stops here renders the rest from what is saved
       with self._timing.stage("save"):
         wait([saving for _, saving in saved])
-      batches.end(plan)
+      batches.remove_plan(plan)
     self._timing.end_round(scenes=len(prepared))
 
-  def _prepare_all(self, loaded: Sequence[Loaded]) -> list[Prepared]:
-    """What the fits of a batch start from; scenes without a hull are told."""
-    prepared = []
-    for scene in loaded:
-      name = scene.source.name
-      self._progress.stage(f"carving {name}")
-      try:
-        with self._timing.stage("hull"):
-          prepared.append(prepare(scene, self._settings, self.scale(name)))
-      except Exception as error:  # stays with its scene
-        self._events.failed(name, error)
-    return prepared
-
   def _fit(
-    self, plan: Plan, prepared: Sequence[Prepared], shape: tuple[int, int], fitter: Fitter
+    self,
+    plan: BatchPlan,
+    shape: ImageShape,
+    prepared: Sequence[SceneInput],
+    driver: FitDriver,
   ) -> list[tuple[SavedFit, Future[None]]]:
-    """Fits a batch and begins to save what came of it; scenes that failed are told."""
-    names = [p.source.name for p in prepared]
-    batches.begin(plan, prepared, shape)
-    checkpoints = plan.checkpoints()
-    total = fitter.iterations
-    self._progress.start_task(names, max([0, *checkpoints.steps()]), total)
-    self._progress.stage("fitting")
-
-    def on_chunk(iteration: int, metrics: Mapping[str, np.ndarray]) -> None:
-      self._progress.update_task(iteration, f"loss {np.nanmean(metrics['loss']):.4f}")
-      append_metrics(self._workdir, names, iteration, metrics)
-      self._events.fitting(iteration, metrics)
-
-    try:
-      with self._timing.stage("stack"):
-        batch = batches.stack(prepared, shape)
-      with self._timing.stage("fit"):
-        fitted = fitter.fit(batch, checkpoints, on_chunk)
-    finally:
-      checkpoints.close()
-      self._progress.end_task()
+    """Fits a batch and begins to save the fits; scenes that failed are reported."""
+    batches.record_plan(plan, prepared, shape)
+    with self._timing.stage("stack"):
+      scenes, state = batches.stack_batch(prepared, driver.config, shape)
+    callbacks = RunCallbacks(
+      names=[p.source.name for p in prepared],
+      iterations=driver.config.iterations,
+      checkpoints=plan.checkpoints(),
+      seconds_between=self._settings.checkpoint.seconds,
+      metrics_file=self._workdir.metrics_file,
+      stop=self._stop,
+      progress=self._progress,
+      compiler=self._compiler,
+      fitting=self._events.fitting,
+    )
+    with callbacks as running, self._timing.stage("fit"):
+      fitted = driver.fit(scenes, running.newest(state), running)
     saved = []
     for i, one in enumerate(prepared):
-      try:
-        fit = self._as_saved(one, fitted, i)
-      except FitError as error:
-        self._events.failed(one.source.name, error)
-      else:
-        saved.append((fit, self._savers.submit(fit_store.save_fit, self._workdir, fit)))
+      if i in fitted.failures:
+        self._events.failed(one.source.name, FitError(fitted.failures[i]))
+        continue
+      fit = self._saved_fit(one, fitted, i, running.seconds / len(prepared))
+      saved.append((fit, self._savers.submit(fit_store.save_fit, self._workdir, fit)))
     return saved
 
-  def _as_saved(self, one: Prepared, fitted: Fitted, index: int) -> SavedFit:
-    """One scene's fit as it goes into `fits/`; raises FitError where there is none."""
-    gaussians = fitted.gaussians[index]
-    if gaussians is None:
-      raise FitError(fitted.failures[index])
-    share = fitted.seconds / len(fitted.gaussians)
+  def _saved_fit(self, one: SceneInput, fitted: BatchFit, index: int, seconds: float) -> SavedFit:
+    """One scene's fit as it is stored in `fits/`."""
+    state = fitted.state
     with devices.on_host():
       width = float(filter_width(one.scene, self._settings.fit))
     return SavedFit(
@@ -232,33 +243,33 @@ class Worker:
       digest=one.digest,
       fit_key=fit_store.fit_key(self._settings, self.scale(one.source.name)),
       similarity=one.similarity,
-      gaussians=gaussians,
+      gaussians=drop_invisible(*fit_store.unstack((state.result, state.alive), index)),
       filter_width=width,
       info={
         "seed": one.seed,
-        "loss": fitted.losses[index],
+        "loss": float(fitted.losses[index, -1]) if fitted.losses.size else float("nan"),
         "warnings": list(one.warnings),
-        "seconds": {"prepare": one.seconds, "fit": share},
+        "seconds": {"prepare": one.seconds, "fit": seconds},
       },
     )
 
   def render_again(self, name: str) -> None:
-    """Renders a scene from the fit that was saved before."""
+    """Renders a scene from the fit that an earlier run saved."""
     try:
       saved = fit_store.load_fit(self._workdir, name)
-      scene = read_canonical(saved.source, saved.similarity)
+      scene = read_canonical_scene(saved.source, saved.similarity)
     except Exception as error:  # stays with its scene
       self._events.failed(name, error)
       return
     self._finish(saved, scene)
 
   def _finish(self, saved: SavedFit, scene: Scene, saving: Future[None] | None = None) -> None:
-    """Renders a fit here, and has it written into the dataset once it is saved."""
+    """Renders a fit and queues it to be written into the dataset once it is saved."""
     self._progress.stage(f"rendering {saved.name}")
     recording = self._sources[saved.name].recording
     try:
       with self._timing.stage("render"):
-        rendered, size = self._render(saved, scene)
+        renders, fetched = self._render(saved, scene)
     except Exception as error:  # stays with its scene
       self._events.failed(saved.name, error)
       return
@@ -267,52 +278,30 @@ class Worker:
       if saving:
         saving.result()
       return outputs.write_outputs(
-        self._workdir, self._settings, saved, scene, recording, rendered.result()
+        self._workdir, self._settings, saved, recording, fetched.result()
       )
 
     with self._timing.stage("hand over"):  # waits where more is rendered than can be written
-      self._writers.submit(saved.name, write, size + scene_bytes(scene))
+      self._writers.submit(saved.name, write, renders.nbytes + scene_bytes(scene))
 
-  def _render(self, saved: SavedFit, scene: Scene) -> tuple[Future[Rendered], int]:
-    """Renders a fit, and about how many bytes that takes; an accelerator is not waited for."""
-    give = lambda: outputs.render_fit(saved, scene, self._settings)
-    if self._fetchers is None:
-      now: Future[Rendered] = Future()
-      now.set_result(give().fetch())
-      return now, now.result().nbytes
-    rendering, later = self._fetchers.submit(give, Rendering.fetch)
-    return later, rendering.nbytes
+  def _render(self, saved: SavedFit, scene: Scene) -> tuple[SceneRenders, Future[SceneRenders]]:
+    """Renders a fit; an accelerator's results are fetched in a thread."""
+    launch = lambda: SceneRenders(saved, scene, self._settings)
+    if self._fetchers is not None:
+      return self._fetchers.submit(launch, SceneRenders.fetch)
+    renders, done = launch().fetch(), Future[SceneRenders]()
+    done.set_result(renders)
+    return renders, done
 
   def flush(self) -> None:
     """Waits until everything that was rendered is written."""
     self._writers.flush()
 
   def close(self) -> None:
-    """As `flush`, and takes no more work."""
-    try:
-      self._writers.close()
-    finally:  # not before: writers wait for what is saved, fetched and compiled
-      self._savers.shutdown()
-      if self._fetchers:
-        self._fetchers.close()
-      self._compiler.close()
+    """As `flush`, and ends the threads."""
+    self._threads.close()
 
 
-def loaded_scenes(read: Read) -> list[Loaded]:
-  """Those that could be read."""
-  return [one for one in read.values() if isinstance(one, Loaded)]
-
-
-def append_metrics(
-  workdir: Workdir, names: Sequence[str], iteration: int, metrics: Mapping[str, np.ndarray]
-) -> None:
-  """Appends a line for each scene to `metrics.jsonl`; a fit goes on without."""
-  lines = []
-  for i, name in enumerate(names):
-    values = {k: round(float(v[i]), 6) for k, v in metrics.items() if np.isfinite(v[i])}
-    lines.append(json.dumps({"scene": name, "iteration": iteration, **values}) + "\n")
-  try:
-    with open(workdir.metrics_file, "a", encoding="utf-8") as file:
-      file.write("".join(lines))
-  except OSError as error:
-    logging.warning("%s: not written (%s)", workdir.metrics_file, error.strerror)
+def readable_scenes(read: ReadScenes) -> list[SceneInput]:
+  """Returns the scenes that could be read."""
+  return [one for one in read.values() if isinstance(one, SceneInput)]
