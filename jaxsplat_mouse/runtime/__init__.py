@@ -1,1 +1,1 @@
-"""Compiled programs, devices, threads, signals, progress: nothing here knows of scenes."""
+"""Compiled programs, checkpoints, devices, threads, signals, progress; independent of scenes."""

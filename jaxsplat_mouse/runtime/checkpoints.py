@@ -1,7 +1,7 @@
-"""States of a half-finished fit on disk, with Orbax: whole or not there, whatever kills the run.
+"""Checkpoints of an unfinished computation, with Orbax: each is whole or absent, even after a kill.
 
-States go in and come out as NumPy arrays, so what is restored is bit for bit what was saved and a
-checkpoint does not depend on the devices it was made on.
+A state is a pytree of arrays, such as that of a fit or of a training run. It is saved and restored
+as NumPy arrays, so it comes back bit for bit and does not depend on the devices of either process.
 """
 
 from __future__ import annotations
@@ -15,20 +15,25 @@ import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 
+from jaxsplat_mouse.errors import reason
+
 T = TypeVar("T")
 
 _KEPT = 2  # the newest may turn out to be unreadable
 
 
 class CheckpointError(OSError):
-  """A state could not be saved; older ones are as they were."""
+  """A state could not be saved; older checkpoints are unchanged."""
 
 
 class Checkpoints:
-  """The states of one fit under one folder, by step."""
+  """The newest two states of one computation in a folder, by step."""
 
   def __init__(self, folder: str | os.PathLike[str]):
-    """Opens the folder, which is made with the first `save`; half-written states are removed."""
+    """Names the folder; the first `save` makes it.
+
+    Opening an existing folder removes states that were never completed.
+    """
     self._folder = pathlib.Path(folder).absolute()
     self._manager: ocp.CheckpointManager | None = None
 
@@ -41,11 +46,15 @@ class Checkpoints:
     return self._manager
 
   def steps(self) -> list[int]:
-    """Steps with a whole state on disk, ascending."""
+    """Returns the steps with a complete state on disk, ascending."""
     return sorted(self._open().all_steps()) if self._folder.is_dir() else []
 
   def save(self, step: int, state: Any) -> None:
-    """Saves a pytree of arrays, none of them empty; a step that is there already stays as it is.
+    """Saves a state; a step that is on disk already stays as it is.
+
+    Args:
+      step: the number of steps that led to the state.
+      state: a pytree of arrays, none of them empty.
 
     Raises:
       CheckpointError: the disk is full, the folder is gone or not writable.
@@ -57,28 +66,31 @@ class Checkpoints:
         manager.save(step, args=ocp.args.StandardSave(host), force=True)
     except Exception as error:  # TensorStore and Orbax raise many types for one thing: not saved
       self.close()
-      reason = (str(error) or type(error).__name__).splitlines()[0]
-      raise CheckpointError(f"{self._folder}: cannot save step {step} ({reason})") from error
+      message = f"{self._folder}: cannot save step {step} ({reason(error)})"
+      raise CheckpointError(message) from error
 
   def restore(self, template: T) -> tuple[int, T] | None:
-    """The newest state that can be read, and its step; None where there is none.
+    """Restores the newest state that can be read.
 
     Args:
       template: a pytree with the structure, shapes and dtypes of the state.
+
+    Returns:
+      its step and the state; None where there is none.
     """
     shapes = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), template)
     for step in reversed(self.steps()):
       try:
         restored = self._open().restore(step, args=ocp.args.StandardRestore(shapes))
-      except Exception as error:  # as above: a torn file shows in many ways
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        logging.warning("%s/%d: unreadable checkpoint left out (%s)", self._folder, step, reason)
+      except Exception as error:  # as above: a damaged file shows in many ways
+        message = "%s/%d: ignoring an unreadable checkpoint (%s)"
+        logging.warning(message, self._folder, step, reason(error))
         continue
       return step, restored
     return None
 
   def close(self) -> None:
-    """Lets go of the folder."""
+    """Releases the folder; the next call of another method opens it again."""
     if self._manager is not None:
       self._manager.close()
       self._manager = None

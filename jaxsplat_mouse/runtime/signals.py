@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: noted when they come, answered where the work is whole."""
+"""Ctrl-C and SIGTERM: noted when they arrive, acted on where everything done so far is saved."""
 
 from __future__ import annotations
 
@@ -11,33 +11,40 @@ _NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
 
 
 class Stopped(BaseException):
-  """The run was asked to stop and everything done so far is saved."""
+  """A signal asked to stop, and everything done so far is saved.
+
+  Not an `Exception`: code that catches the errors of one item must not catch it.
+
+  Attributes:
+    number: of the signal.
+    name: of the signal, as a person knows it.
+  """
 
   def __init__(self, number: int):
-    """Takes the signal's number."""
+    """Names the signal by its number."""
     self.number = number
     self.name = _NAMES.get(signal.Signals(number), signal.Signals(number).name)
     super().__init__(self.name)
 
   @property
   def exit_status(self) -> int:
-    """130 for Ctrl-C, 143 for SIGTERM, as a shell reports them."""
+    """Returns 130 for Ctrl-C and 143 for SIGTERM, as a shell reports them."""
     return 128 + self.number
 
 
 class StopRequest:
-  """Holds signals back while a block runs; a second one of a kind kills at once.
+  """Notes signals while a `with` block runs; a second signal of the same kind kills at once.
 
-  Handlers are set in the main thread only: elsewhere Python allows none.
+  Python allows handlers in the main thread only; in other threads nothing is noted.
   """
 
   def __init__(self) -> None:
-    """No signal yet."""
+    """Starts without a signal."""
     self.number: int | None = None
     self._before: dict[int, object] = {}
 
   def __enter__(self) -> StopRequest:
-    """Takes over the signals."""
+    """Sets the handlers."""
     if threading.current_thread() is threading.main_thread():
       self._before = {number: signal.signal(number, self._note) for number in _SIGNALS}
     return self
@@ -54,16 +61,16 @@ class StopRequest:
     error: BaseException | None,
     trace: TracebackType | None,
   ) -> None:
-    """Gives the signals back."""
+    """Restores the handlers that were set before."""
     for number, handler in self._before.items():
       signal.signal(number, handler)  # type: ignore[arg-type]
 
   @property
   def requested(self) -> bool:
-    """Whether a signal has come."""
+    """Whether a signal has arrived."""
     return self.number is not None
 
   def check(self) -> None:
-    """Raises `Stopped` where a signal has come."""
+    """Raises `Stopped` if a signal has arrived."""
     if self.number is not None:
       raise Stopped(self.number)

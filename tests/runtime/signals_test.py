@@ -1,4 +1,4 @@
-"""Signals: noted at first, deadly at second, given back afterwards."""
+"""Signals: the first is noted, the second kills, the handlers are restored."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_a_signal_is_noted_and_raised_when_asked(number: int, status: int) -> No
   assert signal.getsignal(number) == before
 
 
-def test_stopped_is_no_error_of_a_scene() -> None:
+def test_stopped_is_no_exception() -> None:
   assert not issubclass(Stopped, Exception)
 
 
