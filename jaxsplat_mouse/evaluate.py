@@ -1,6 +1,6 @@
 """`python -m jaxsplat_mouse.evaluate`: see `commands/evaluate.py`."""
 
-from jaxsplat_mouse.commands import evaluate
+from jaxsplat_mouse.commands import console, evaluate
 
 if __name__ == "__main__":
-  evaluate.start()
+  console.start(evaluate)

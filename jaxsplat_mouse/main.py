@@ -1,6 +1,6 @@
 """`python -m jaxsplat_mouse.main`: see `commands/main.py`."""
 
-from jaxsplat_mouse.commands import main
+from jaxsplat_mouse.commands import console, main
 
 if __name__ == "__main__":
-  main.start()
+  console.start(main)

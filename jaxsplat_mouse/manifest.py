@@ -1,6 +1,6 @@
 """`python -m jaxsplat_mouse.manifest`: see `commands/manifest.py`."""
 
-from jaxsplat_mouse.commands import manifest
+from jaxsplat_mouse.commands import console, manifest
 
 if __name__ == "__main__":
-  manifest.start()
+  console.start(manifest)

@@ -1,6 +1,6 @@
 """`python -m jaxsplat_mouse.mesh`: see `commands/mesh.py`."""
 
-from jaxsplat_mouse.commands import mesh
+from jaxsplat_mouse.commands import console, mesh
 
 if __name__ == "__main__":
-  mesh.start()
+  console.start(mesh)

@@ -1,6 +1,6 @@
 """`python -m jaxsplat_mouse.prepare`: see `commands/prepare.py`."""
 
-from jaxsplat_mouse.commands import prepare
+from jaxsplat_mouse.commands import console, prepare
 
 if __name__ == "__main__":
-  prepare.start()
+  console.start(prepare)

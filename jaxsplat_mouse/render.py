@@ -1,6 +1,6 @@
 """`python -m jaxsplat_mouse.render`: see `commands/render.py`."""
 
-from jaxsplat_mouse.commands import render
+from jaxsplat_mouse.commands import console, render
 
 if __name__ == "__main__":
-  render.start()
+  console.start(render)

@@ -1,6 +1,6 @@
 """`python -m jaxsplat_mouse.validate`: see `commands/validate.py`."""
 
-from jaxsplat_mouse.commands import validate
+from jaxsplat_mouse.commands import console, validate
 
 if __name__ == "__main__":
-  validate.start()
+  console.start(validate)

@@ -1,6 +1,6 @@
 """`python -m jaxsplat_mouse.view`: see `commands/view.py`."""
 
-from jaxsplat_mouse.commands import view
+from jaxsplat_mouse.commands import console, view
 
 if __name__ == "__main__":
-  view.start()
+  console.start(view)

@@ -1,77 +1,130 @@
-"""What all commands share: flags, a help that teaches, errors in one line, exit statuses."""
+"""What all commands share: flags, a help that teaches, errors in one line, exit statuses.
+
+A command is a module of this package:
+
+    __doc__                         its help: what it does, with examples and exit statuses
+    ARGUMENT = "WORKDIR"            optional: the name of the one argument without a flag
+    define_flags(flags)             defines its flags
+    main(flags) or main(flags, argument)    does the work and returns the exit status
+
+`python -m jaxsplat_mouse.NAME` is a file of three lines that calls `start` with the module. What a
+command needs only for its work, it imports in `main`: `--help` must not wait for JAX.
+"""
 
 from __future__ import annotations
 
+import faulthandler
 import logging as standard_logging
-import pathlib
 import re
-import runpy
 import sys
-from collections.abc import Callable, Sequence
+import textwrap
+from collections.abc import Sequence
+from types import ModuleType
 
-from absl import app, flags, logging
-from ml_collections import ConfigDict, config_flags
+from absl import flags as absl_flags
+from absl import logging
+from absl.flags import FlagValues
+from ml_collections import config_flags
 
 from jaxsplat_mouse.errors import ConfigError, InputError
+from jaxsplat_mouse.run import config_files
 from jaxsplat_mouse.run.config_keys import closest, flatten
 
 FAILED, INTERRUPTED = 1, 130
-CONFIG_DEFAULT = "configs/2dgs.py"
+DEFAULT_CONFIG = "2dgs"
 
 
-def run(main: Callable[..., int], doc: str, own_flags: Sequence[str], positional: str = "") -> None:
-  """Parses flags, runs a command and exits with its status.
+def start(command: ModuleType) -> None:
+  """Runs a command with the arguments of this process, and exits with its status."""
+  faulthandler.enable()  # a crash of a driver or a compiler then shows where it happened
+  sys.exit(run_command(command, sys.argv))
 
-  `ConfigError`, `InputError` and flags that cannot be used print one line and exit with 1.
+
+def run_command(command: ModuleType, argv: Sequence[str]) -> int:
+  """Parses flags and runs a command.
+
+  `ConfigError`, `InputError` and flags that cannot be used print one line.
 
   Args:
-    main: the command; its flags are read from absl's.
-    doc: what the command does, with examples.
-    own_flags: names of its flags, for `--help`.
-    positional: name of the one argument without a flag, which `main` is then called with.
+    command: a module as the docstring above describes it.
+    argv: the name of the program and its arguments.
+
+  Returns:
+    the exit status: the command's own, `FAILED`, or `INTERRUPTED` after Ctrl-C.
   """
+  flags = FlagValues()
+  command.define_flags(flags)
+  if any(argument in ("-h", "--help", "-help") for argument in argv[1:]):
+    print(help_text(str(command.__doc__), flags))
+    return 0
+  argument_name = getattr(command, "ARGUMENT", "")
+  try:
+    given = _parse(flags, argv)
+    if len(given) > bool(argument_name):
+      expected = f"one {argument_name}" if argument_name else "--flag=value"
+      return _refuse(f"{given[-1]}: unexpected argument; expected {expected}")
+    if len(given) < bool(argument_name):
+      return _refuse(f"{argument_name}: missing; see --help")
+    return int(command.main(flags, *given))
+  except (ConfigError, InputError) as error:
+    return _refuse(str(error))
+  except KeyboardInterrupt:
+    return INTERRUPTED
 
-  def parse(argv: Sequence[str]) -> list[str]:
-    if any(argument in ("-h", "--help", "-help") for argument in argv[1:]):
-      print(help_text(doc, own_flags))
-      sys.exit(0)
-    return _parse(list(argv))
 
-  def start(argv: Sequence[str]) -> int:
-    _log_plainly()
-    given = argv[1:]
-    if len(given) > bool(positional):
-      return _refuse(f"{given[-1]}: unexpected argument; expected --flag=value")
-    if len(given) < bool(positional):
-      return _refuse(f"{positional}: missing; see --help")
-    try:
-      return main(*given)
-    except (ConfigError, InputError) as error:
-      return _refuse(str(error))
-    except KeyboardInterrupt:
-      return INTERRUPTED
+def required(flags: FlagValues, name: str) -> str:
+  """Returns the text of a flag.
 
-  if "config" in flags.FLAGS and config_path(sys.argv) is None:
-    sys.argv.insert(1, f"--config={CONFIG_DEFAULT}")
-  app.run(start, flags_parser=parse)
+  Raises:
+    InputError: it was not given.
+  """
+  value = flags[name].value
+  if not value:
+    raise InputError(f"--{name}", "", "missing; see --help")
+  return str(value)
+
+
+def define_config(flags: FlagValues) -> None:
+  """Defines the `--config` flag of a command that takes one."""
+  config_flags.DEFINE_config_file(
+    "config",
+    None,  # `_parse` inserts the default: here, --help would load it
+    f"One of {', '.join(config_files.packaged_names())}, or a file like theirs; any of its keys as "
+    "--config.KEY=VALUE; NAME:preview shrinks it for a quick look. "
+    f"(default: '{DEFAULT_CONFIG}')",
+    flag_values=flags,
+  )
+
+
+def help_text(doc: str, flags: FlagValues) -> str:
+  """Returns the command's description and its flags, in the order of their definition."""
+  rows = []
+  for flag in (flags[name] for name in flags):
+    default = f" (default: {flag.default_as_str})" if flag.default is not None else ""
+    text = textwrap.wrap(f"{flag.help}{default}", 94, break_on_hyphens=False)
+    rows += [f"  --{flag.name}", *(f"      {line}" for line in text)]
+  return "\n".join([doc.strip(), "", "Flags:", *rows])
 
 
 class _PlainHandler(standard_logging.Handler):
-  """`warning: ...` on the standard error of the moment, which progress bars take over."""
+  """Prints `warning: ...` on the standard error of the moment, which progress bars take over."""
 
   def emit(self, record: standard_logging.LogRecord) -> None:
     """Prints one record."""
     print(f"{record.levelname.lower()}: {record.getMessage()}", file=sys.stderr)
 
 
-def _log_plainly() -> None:
-  """Warnings without date, thread and line, unless --verbosity asks for more."""
-  if flags.FLAGS["verbosity"].present:
+def _set_up_logging(verbosity: absl_flags.Flag) -> None:
+  """Prints warnings without date, thread and line, unless --verbosity asks for more."""
+  absl_flags.FLAGS.mark_as_parsed()  # absl's own, which its logging reads
+  if verbosity.present:
+    logging.use_absl_handler()
     return
   logging.set_verbosity(logging.WARNING)
   root = standard_logging.getLogger()
   root.removeHandler(logging.get_absl_handler())
-  root.addHandler(_PlainHandler())
+  if not any(isinstance(handler, _PlainHandler) for handler in root.handlers):
+    root.addHandler(_PlainHandler())
 
 
 def _refuse(problem: str) -> int:
@@ -79,82 +132,72 @@ def _refuse(problem: str) -> int:
   return FAILED
 
 
-def help_text(doc: str, own_flags: Sequence[str]) -> str:
-  """The command's description and its flags."""
-  rows = []
-  for flag in (flags.FLAGS[name] for name in own_flags):
-    default = f" (default: {flag.default_as_str})" if flag.default is not None else ""
-    rows.append(f"  --{flag.name}\n      {flag.help}{default}")
-  return "\n".join([doc.strip(), "", "Flags:", *rows])
+def _parse(flags: FlagValues, argv: Sequence[str]) -> list[str]:
+  """Reads flags, and returns the arguments without one.
 
-
-def _parse(argv: list[str]) -> list[str]:
-  """Reads flags; what cannot be used ends the program with one line."""
-  path = config_path(argv)
-  if path is not None:
-    problem = _config_file_problem(path)
-    if problem:
-      sys.exit(_refuse(problem))
+  Raises:
+    InputError: an argument cannot be used.
+    ConfigError: the same, of the config.
+  """
+  verbosity = absl_flags.FLAGS["verbosity"]
+  flags["verbosity"] = verbosity
+  arguments = [_with_underscores(argument, flags) for argument in argv]
+  path = ""
+  if "config" in flags:
+    path, arguments = _config_first(arguments)
+  given, sys.argv = sys.argv, arguments  # ml_collections reads overrides of a config there
   try:
-    return flags.FLAGS(argv)
-  except flags.Error as error:
-    sys.exit(_refuse(_short(str(error))))
+    with config_files.configs_importable(path):
+      rest = flags(arguments)[1:]
+  except absl_flags.Error as error:
+    raise InputError("", "", _short(str(error))) from None
   except (AttributeError, KeyError) as error:  # an override of a key that the config lacks
-    sys.exit(_refuse(_unknown_key(argv, path) or _short(str(error))))
+    raise InputError("", "", _unknown_key(arguments, path) or _short(str(error))) from None
+  finally:
+    sys.argv = given
+  _set_up_logging(verbosity)
+  return rest
+
+
+def _with_underscores(argument: str, flags: FlagValues) -> str:
+  """Returns `--may-touch-edge` as the flag is spelled, `--may_touch_edge`."""
+  name, equals, value = argument.partition("=")
+  spelled = name[2:].replace("-", "_")
+  if name[:2] == "--" and (spelled in flags or spelled.removeprefix("no") in flags):
+    return f"--{spelled}{equals}{value}"
+  return argument
+
+
+def _config_first(argv: Sequence[str]) -> tuple[str, list[str]]:
+  """Returns the path of the config and the arguments, in which it comes before its overrides.
+
+  Raises:
+    ConfigError: there is no such config.
+  """
+  name, others = DEFAULT_CONFIG, list(argv[1:])
+  for i, argument in enumerate(others):
+    if re.match(r"--?config=", argument):
+      name = others.pop(i).partition("=")[2]
+      break
+    if argument in ("--config", "-config") and i + 1 < len(others):
+      name = others[i + 1]
+      del others[i : i + 2]
+      break
+  path = config_files.find_config(name)
+  return path, [argv[0], f"--config={path}", *others]
 
 
 def _short(text: str) -> str:
-  """The line of a message that says what is wrong."""
+  """Returns the line of a message that names the problem."""
   lines = [line.strip() for line in text.splitlines() if line.strip()]
   if lines and "Error whilst parsing config file" in lines[0]:
     return lines[-1].partition("Error: ")[2] or lines[-1]
   return re.sub(r"^flag (--\S+?=)", r"\1", lines[0]) if lines else "flags cannot be read"
 
 
-def define_config() -> flags.FlagHolder[ConfigDict]:
-  """The `--config` flag; to be called by a command that takes one."""
-  return config_flags.DEFINE_config_file(
-    "config",
-    None,  # `run` puts the default into the arguments: here it would be parsed on import
-    "A file of configs/, and any of its keys as --config.KEY=VALUE; configs/NAME.py:preview "
-    f"shrinks it for a quick look. (default: '{CONFIG_DEFAULT}')",
-  )
-
-
-def config_path(argv: Sequence[str]) -> str | None:
-  """File and variant that `--config` names; None where it names none."""
-  for i, argument in enumerate(argv):
-    if re.match(r"--?config=", argument):
-      return argument.partition("=")[2]
-    if argument in ("--config", "-config") and i + 1 < len(argv):
-      return argv[i + 1]
-  return None
-
-
-def _config_file_problem(path: str) -> str | None:
-  """Why a config file cannot be loaded; makes the `configs` package beside it importable."""
-  file = pathlib.Path(path.partition(":")[0])
-  if not file.is_file():
-    return f"--config={path}: no such file; expected one of configs/"
-  sys.path.append(str(file.resolve().parent.parent))
-  return None
-
-
-def load_config(path: str) -> ConfigDict:
-  """What `get_config` of a config file returns; the part of `path` behind a colon is its argument.
-
-  Raises:
-    OSError: no such file.
-  """
-  file, colon, variant = path.partition(":")
-  return runpy.run_path(file)["get_config"](*([variant] if colon else []))
-
-
-def _unknown_key(argv: Sequence[str], path: str | None) -> str | None:
-  """`fit.iteratons: unknown key; did you mean fit.iterations?` for the first such override."""
-  if path is None:
-    return None
-  keys = flatten(load_config(path))
+def _unknown_key(argv: Sequence[str], path: str) -> str | None:
+  """Returns `fit.iteratons: unknown key; did you mean fit.iterations?` for the first such one."""
+  keys = flatten(config_files.load_config(path)) if path else {}
   sections = {key.partition(".")[0] for key in keys}
   for argument in argv:
     match = re.match(r"--?(?:no)?config\.([^=]+)", argument)

@@ -21,49 +21,70 @@ from __future__ import annotations
 
 import pathlib
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from absl import flags
-from rich.console import Console
-from rich.table import Table
+from absl import flags as absl_flags
+from absl.flags import FlagValues
 
-from jaxsplat_mouse import metrics
 from jaxsplat_mouse.commands import console
 from jaxsplat_mouse.errors import InputError
-from jaxsplat_mouse.report.formatting import format_metric, metric_title
-from jaxsplat_mouse.run.evaluation import Evaluation, evaluate
-from jaxsplat_mouse.run.workdir import Workdir
-from jaxsplat_mouse.runtime import devices
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "The folder of a run of jaxsplat_mouse.main.")
-_TARGETS = flags.DEFINE_string("targets", None, "Held-out views, instead of each scene's target/.")
-_MAX_SCENES = flags.DEFINE_integer(
-  "max_scenes", 4, "Scenes without held-out views that are fitted again; 0 for all.", 0
-)
+if TYPE_CHECKING:
+  from rich.table import Table
+
+  from jaxsplat_mouse.run.evaluation import Evaluation
 
 
-def main() -> int:
-  """The command; its exit status."""
-  if not _WORKDIR.value:
-    raise InputError("--workdir", "", "missing; expected the folder of a run")
-  targets = pathlib.Path(_TARGETS.value) if _TARGETS.value else None
+def define_flags(flags: FlagValues) -> None:
+  """Defines the command's flags."""
+  absl_flags.DEFINE_string(
+    "workdir", None, "The folder of a run of jaxsplat_mouse.main.", flag_values=flags
+  )
+  absl_flags.DEFINE_string(
+    "targets", None, "Held-out views, instead of each scene's target/.", flag_values=flags
+  )
+  absl_flags.DEFINE_integer(
+    "max_scenes",
+    4,
+    "Scenes without held-out views that are fitted again; 0 for all.",
+    lower_bound=0,
+    flag_values=flags,
+  )
+
+
+def main(flags: FlagValues) -> int:
+  """Scores the fits; returns the exit status."""
+  folder = console.required(flags, "workdir")
+  targets = pathlib.Path(flags.targets) if flags.targets else None
   if targets and not targets.is_dir():
     raise InputError(targets, "", "no such folder; expected held-out views")
+  from rich.console import Console
+
+  from jaxsplat_mouse.run.evaluation import evaluate
+  from jaxsplat_mouse.run.workdir import Workdir
+  from jaxsplat_mouse.runtime import devices
+
   devices.set_up_cache()
   out = Console()
   out = out if out.is_terminal else Console(width=120)
   say = lambda text: out.print(text, markup=False, highlight=False, soft_wrap=True)
-  workdir = Workdir(_WORKDIR.value)
-  done, failures = evaluate(workdir, targets, _MAX_SCENES.value, say)
+  workdir = Workdir(folder)
+  done, failures = evaluate(workdir, targets, flags.max_scenes, say)
   if done:
-    out.print(make_table(done))
+    out.print(score_table(done))
     say(f"written to {workdir.path / 'evaluation'}")
   if not failures:
     return 0
   return 3 if done else 1
 
 
-def make_table(done: Sequence[Evaluation]) -> Table:
-  """Scenes with their metrics at novel views, and the mean."""
+def score_table(done: Sequence[Evaluation]) -> Table:
+  """Returns a table of scenes with their metrics at novel views, and the mean."""
+  from rich.table import Table
+
+  from jaxsplat_mouse import metrics
+  from jaxsplat_mouse.report.formatting import format_metric, metric_title
+
   table = Table()
   table.add_column("scene", overflow="fold")
   table.add_column("scored at")
@@ -80,8 +101,3 @@ def make_table(done: Sequence[Evaluation]) -> Table:
     values = [format_metric(name, mean.get(name)) for name in metrics.NAMES]
     table.add_row("mean", "", "", *values)
   return table
-
-
-def start() -> None:
-  """Parses flags and runs the command."""
-  console.run(main, str(__doc__), ["workdir", "targets", "max_scenes"])

@@ -16,24 +16,26 @@ Exit status: 0 written; 1 not, said in one line.
 
 from __future__ import annotations
 
-from absl import flags
+from absl import flags as absl_flags
+from absl.flags import FlagValues
 
 from jaxsplat_mouse.commands import console
-from jaxsplat_mouse.dataset import manifest_table
-from jaxsplat_mouse.errors import InputError
 
-_OUTPUT = flags.DEFINE_string("output", None, "The table to write: FILE.csv or FILE.parquet.")
+ARGUMENT = "WORKDIR"
 
 
-def main(path: str) -> int:
-  """Writes the table; the exit status."""
-  if not _OUTPUT.value:
-    raise InputError("--output", "", "missing; expected FILE.csv or FILE.parquet")
-  rows = manifest_table.write_manifest_table(path, _OUTPUT.value)
-  print(f"{len(rows)} scenes, {len(rows[0]) if rows else 0} columns: {_OUTPUT.value}")
+def define_flags(flags: FlagValues) -> None:
+  """Defines the command's flags."""
+  absl_flags.DEFINE_string(
+    "output", None, "The table to write: FILE.csv or FILE.parquet.", flag_values=flags
+  )
+
+
+def main(flags: FlagValues, path: str) -> int:
+  """Writes the table; returns the exit status."""
+  from jaxsplat_mouse.dataset import manifest_table
+
+  output = console.required(flags, "output")
+  rows = manifest_table.write_manifest_table(path, output)
+  print(f"{len(rows)} scenes, {len(rows[0]) if rows else 0} columns: {output}")
   return 0
-
-
-def start() -> None:
-  """Parses flags and runs the command."""
-  console.run(main, str(__doc__), ["output"], positional="WORKDIR")

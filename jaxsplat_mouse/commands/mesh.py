@@ -14,94 +14,64 @@ Exit status: 0 done; 1 nothing could be written; 3 some fits have no mesh and ar
 
 from __future__ import annotations
 
-import os
-import pathlib
+from typing import TYPE_CHECKING
 
-from absl import flags
+from absl import flags as absl_flags
+from absl.flags import FlagValues
 
-from jaxsplat_mouse import meshing
-from jaxsplat_mouse.commands import console
 from jaxsplat_mouse.errors import InputError
-from jaxsplat_mouse.io import ply
-from jaxsplat_mouse.run.fit_mesh import MeshSettings, fit_to_mesh
-from jaxsplat_mouse.run.fit_store import GAUSSIANS_FILE, read_filter_width
-from jaxsplat_mouse.run.workdir import Workdir
-from jaxsplat_mouse.runtime import devices
+
+if TYPE_CHECKING:
+  from jaxsplat_mouse.run.fit_mesh import MeshSettings
 
 
-def define_flags() -> list[str]:
-  """Defines the command's flags; their names."""
-  flags.DEFINE_string("workdir", None, "The folder of a run of jaxsplat_mouse.main.")
-  flags.DEFINE_string("gaussians", None, "One splat PLY, in place of a run.")
-  flags.DEFINE_string("output", None, "The mesh to write for it: .ply, .obj or .glb.")
-  flags.DEFINE_integer("resolution", 256, "Samples along each side of the grid.", 16, 1024)
-  return ["workdir", "gaussians", "output", "resolution"]
+def define_flags(flags: FlagValues) -> None:
+  """Defines the command's flags."""
+  for name, text in (
+    ("workdir", "The folder of a run of jaxsplat_mouse.main."),
+    ("gaussians", "One splat PLY, in place of a run."),
+    ("output", "The mesh to write for it: .ply, .obj or .glb."),
+  ):
+    absl_flags.DEFINE_string(name, None, text, flag_values=flags)
+  absl_flags.DEFINE_integer(
+    "resolution",
+    256,
+    "Samples along each side of the grid.",
+    lower_bound=16,
+    upper_bound=1024,
+    flag_values=flags,
+  )
 
 
-def main() -> int:
-  """The command; its exit status."""
-  given = {name: flags.FLAGS[name].value for name in ("workdir", "gaussians", "output")}
-  settings = MeshSettings(resolution=int(flags.FLAGS["resolution"].value or 256))
-  devices.set_up_cache()
-  if given["gaussians"] and given["output"]:
-    export(given["gaussians"], given["output"], settings)
-    print(given["output"])
-    return 0
-  if not given["workdir"]:
+def main(flags: FlagValues) -> int:
+  """Writes the meshes; returns the exit status."""
+  if not (flags.gaussians and flags.output) and not flags.workdir:
     raise InputError("--workdir", "", "missing; expected it, or --gaussians and --output")
-  return export_run(Workdir(given["workdir"]), settings)
+  from jaxsplat_mouse.run import mesh_files
+  from jaxsplat_mouse.run.fit_mesh import MeshSettings
+  from jaxsplat_mouse.runtime import devices
+
+  settings = MeshSettings(resolution=flags.resolution)
+  devices.set_up_cache()
+  if flags.gaussians and flags.output:
+    mesh_files.write_fit_mesh(flags.gaussians, flags.output, settings)
+    print(flags.output)
+    return 0
+  return _write_run_meshes(flags.workdir, settings)
 
 
-def export_run(workdir: Workdir, settings: MeshSettings) -> int:
-  """Meshes of all fits of a run; the exit status.
+def _write_run_meshes(workdir: str, settings: MeshSettings) -> int:
+  from jaxsplat_mouse.run import mesh_files
 
-  Raises:
-    InputError: there are no fits.
-  """
-  found = sorted(workdir.fits.glob(f"*/{GAUSSIANS_FILE}"))
-  if not found:
-    raise InputError(workdir.fits, "", "no fits; expected the --workdir of a run")
+  fits = mesh_files.find_fits(workdir)
   failed = 0
-  for path in found:
+  for gaussians in fits:
     try:
-      export(path, path.with_name("mesh.ply"), settings)
-      print(path.with_name("mesh.ply"))
+      mesh_files.write_fit_mesh(gaussians, gaussians.with_name(mesh_files.MESH_FILE), settings)
+      print(gaussians.with_name(mesh_files.MESH_FILE), flush=True)
     except InputError as error:
       failed += 1
-      print(f"{path.parent.name}: no mesh: {error}")
-  if failed == len(found):
+      print(f"{gaussians.parent.name}: no mesh: {error}", flush=True)
+  if failed == len(fits):
     return 1
   return 3 if failed else 0
-
-
-def export(
-  gaussians: str | os.PathLike[str], output: str | os.PathLike[str], settings: MeshSettings
-) -> None:
-  """Writes the mesh of one splat PLY.
-
-  Raises:
-    InputError: a file that cannot be read or written, a package that is missing, or no surface.
-  """
-  try:
-    width = read_filter_width(pathlib.Path(gaussians).parent)
-    solid = fit_to_mesh(ply.read_gaussians(gaussians), settings, width)
-  except ImportError:
-    problem = "meshes take scikit-image: pip install 'jaxsplat-mouse[mesh]'"
-    raise InputError(gaussians, "", problem) from None
-  except ValueError as error:
-    raise InputError(gaussians, "", str(error)) from None
-  target = pathlib.Path(output)
-  partial = target.with_name(f".{target.stem}.partial{target.suffix}")
-  try:
-    meshing.write_mesh(partial, solid)
-    os.replace(partial, target)
-  except OSError as error:
-    raise InputError(output, "", f"cannot be written ({error.strerror or error})") from None
-  finally:
-    partial.unlink(missing_ok=True)
-
-
-def start() -> None:
-  """Parses flags and runs the command."""
-  names = define_flags()
-  console.run(main, str(__doc__), names)

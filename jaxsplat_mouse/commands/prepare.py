@@ -8,7 +8,7 @@ r"""A raw capture (calibration, videos, masks) becomes scene folders for jaxspla
       --frames=0:18000:100
       every 100th moment as a scene SCENES/RECORDING_MOMENT, and SCENES/recording.json
 
-  python -m jaxsplat_mouse.main --config=configs/2dgs.py --config.data.input=SCENES
+  python -m jaxsplat_mouse.main --config=2dgs --config.data.input=SCENES
       fits them; with --config.data.normalize=recording the animal keeps its size between moments
 
 Pictures are undistorted, skew included, and cut around the animal at native resolution in windows
@@ -32,9 +32,11 @@ Exit status: 0 every moment is a scene; 1 nothing could start; 3 some moments fa
 from __future__ import annotations
 
 import dataclasses
+import functools
 import pathlib
 
-from absl import flags
+from absl import flags as absl_flags
+from absl.flags import FlagValues
 
 from jaxsplat_mouse.capture.formats import registry
 from jaxsplat_mouse.capture.mattes import SPECK_SHARE
@@ -42,101 +44,100 @@ from jaxsplat_mouse.capture.prepare_options import PrepareOptions, parse_offsets
 from jaxsplat_mouse.commands import console
 from jaxsplat_mouse.errors import InputError
 
-_FORMAT = flags.DEFINE_enum(
-  "format", None, list(registry.FORMATS), "What the capture is stored as."
-)
-_INPUT = flags.DEFINE_string("input", None, "The recording's folder, or its calibration file.")
-_OUTPUT = flags.DEFINE_string("output", None, "The folder that gets the scenes of this recording.")
-_FRAMES = flags.DEFINE_string(
-  "frames", "", "START:STOP:STEP of the recording's moments, counted from 0, or one; empty for all."
-)
-_OFFSETS = flags.DEFINE_string(
-  "offsets",
-  "",
-  "Frames to add by camera, as in Camera1:3,Camera4:-1: Camera1 started 3 frames earlier.",
-)
-_SIZE = flags.DEFINE_integer(
-  "size", 0, "Largest side of a crop in pixels; larger ones are reduced. 0 keeps them native.", 0
-)
-_MARGIN = flags.DEFINE_float("margin", 0.1, "Of a crop around the largest silhouette.", 0.0, 2.0)
-_MASKS = flags.DEFINE_string(
-  "masks", None, "Masks instead of the capture's: CAMERA.mp4, CAMERA/0.mp4 or CAMERA/*.png in it."
-)
-_SPECKS = flags.DEFINE_float(
-  "specks",
-  SPECK_SHARE,
-  "Parts and holes of a mask below this share of the animal's area are repaired.",
-  0.0,
-  0.5,
-)
-_GROW = flags.DEFINE_integer(
-  "grow",
-  0,
-  "Pixels of the recording's pictures by which silhouettes are widened; narrowed where negative.",
-  -32,
-  32,
-)
-_WITHOUT = flags.DEFINE_list("without", [], "Cameras to leave out, as in Camera2,Camera5.")
-_CHECK = flags.DEFINE_boolean("check", False, "Only write check.png and check.html.")
-_REDO = flags.DEFINE_boolean("redo", False, "Prepare scenes again that are there already.")
+
+def define_flags(flags: FlagValues) -> None:
+  """Defines the command's flags."""
+  _define_recording_flags(flags)
+  _define_silhouette_flags(flags)
+  define_boolean = functools.partial(absl_flags.DEFINE_boolean, flag_values=flags)
+  define_boolean("check", False, "Only write check.png and check.html.")
+  define_boolean("redo", False, "Prepare scenes again that are there already.")
 
 
-def main() -> int:
-  """The command; its exit status."""
-  settings = PrepareOptions(
-    format=_given(_FORMAT),
-    input=pathlib.Path(_given(_INPUT)),
-    output=pathlib.Path(_given(_OUTPUT)).absolute(),
-    frames=_FRAMES.value,
-    offsets=parse_offsets(_OFFSETS.value),
-    size=_SIZE.value,
-    margin=_MARGIN.value,
-    masks=pathlib.Path(_MASKS.value) if _MASKS.value else None,
-    specks=_SPECKS.value,
-    grow=_GROW.value,
-    without=tuple(_WITHOUT.value),
-    redo=_REDO.value,
+def _define_recording_flags(flags: FlagValues) -> None:
+  define_string = functools.partial(absl_flags.DEFINE_string, flag_values=flags)
+  absl_flags.DEFINE_enum(
+    "format", None, list(registry.FORMATS), "The format of the capture.", flag_values=flags
   )
-  if 0 < settings.size < 32:
-    raise InputError("--size", str(settings.size), "expected at least 32 pixels, or 0")
-  capture = registry.read_capture(settings.format, settings.input)
-  # After the flags and the first reading: neither --help nor a wrong path need wait for JAX.
+  define_string("input", None, "The recording's folder, or its calibration file.")
+  define_string("output", None, "The folder that gets the scenes of this recording.")
+  define_string(
+    "frames",
+    "",
+    "START:STOP:STEP of the recording's moments, counted from 0, or one; empty for all.",
+  )
+  define_string(
+    "offsets",
+    "",
+    "Frames to add by camera, as in Camera1:3,Camera4:-1: Camera1 started 3 frames earlier.",
+  )
+  absl_flags.DEFINE_list(
+    "without", [], "Cameras to leave out, as in Camera2,Camera5.", flag_values=flags
+  )
+
+
+def _define_silhouette_flags(flags: FlagValues) -> None:
+  define_integer = functools.partial(absl_flags.DEFINE_integer, flag_values=flags)
+  define_float = functools.partial(absl_flags.DEFINE_float, flag_values=flags)
+  define_integer(
+    "size", 0, "Largest side of a crop in pixels; larger ones are reduced. 0 keeps them native.", 0
+  )
+  define_float(
+    "margin", 0.1, "Margin of a crop around the largest silhouette, as a share of its side.", 0, 2
+  )
+  absl_flags.DEFINE_string(
+    "masks",
+    None,
+    "Masks instead of the capture's: a folder of CAMERA.mp4, CAMERA/0.mp4 or CAMERA/*.png.",
+    flag_values=flags,
+  )
+  define_float(
+    "specks",
+    SPECK_SHARE,
+    "Parts and holes of a mask below this share of the animal's area are repaired.",
+    0,
+    0.5,
+  )
+  define_integer(
+    "grow",
+    0,
+    "Pixels of the recording's pictures by which silhouettes are widened; narrowed where negative.",
+    -32,
+    32,
+  )
+
+
+def main(flags: FlagValues) -> int:
+  """Prepares or checks a recording; returns the exit status."""
+  options = _options(flags)
+  capture = registry.read_capture(options.format, options.input)
+  # After the first reading: a wrong path is reported before JAX is loaded.
   from jaxsplat_mouse.capture import mask_files, preparation
   from jaxsplat_mouse.runtime import devices
 
   devices.set_up_cache()
-  if settings.masks is not None:
-    found = mask_files.find_masks(settings.masks, capture.rig.names)
+  if options.masks is not None:
+    found = mask_files.find_masks(options.masks, capture.rig.names)
     capture = dataclasses.replace(capture, masks=found)
-  if _CHECK.value:
-    return preparation.check_recording(settings, capture)
-  return preparation.prepare_recording(settings, capture)
+  if flags.check:
+    return preparation.check_recording(options, capture)
+  return preparation.prepare_recording(options, capture)
 
 
-def _given(flag: flags.FlagHolder[str | None]) -> str:
-  if not flag.value:
-    raise InputError(f"--{flag.name}", "", "missing; see --help")
-  return flag.value
-
-
-def start() -> None:
-  """Parses flags and runs the command."""
-  console.run(
-    main,
-    str(__doc__),
-    [
-      "format",
-      "input",
-      "output",
-      "frames",
-      "offsets",
-      "size",
-      "margin",
-      "masks",
-      "specks",
-      "grow",
-      "without",
-      "check",
-      "redo",
-    ],
+def _options(flags: FlagValues) -> PrepareOptions:
+  if 0 < flags.size < 32:
+    raise InputError("--size", str(flags.size), "expected at least 32 pixels, or 0")
+  return PrepareOptions(
+    format=console.required(flags, "format"),
+    input=pathlib.Path(console.required(flags, "input")),
+    output=pathlib.Path(console.required(flags, "output")).absolute(),
+    frames=flags.frames,
+    offsets=parse_offsets(flags.offsets),
+    size=flags.size,
+    margin=flags.margin,
+    masks=pathlib.Path(flags.masks) if flags.masks else None,
+    specks=flags.specks,
+    grow=flags.grow,
+    without=tuple(flags.without),
+    redo=flags.redo,
   )

@@ -16,114 +16,34 @@ Exit status: 0 done; 1 something could not be read or written, told in one line.
 
 from __future__ import annotations
 
-import dataclasses
-import os
-import pathlib
+from absl import flags as absl_flags
+from absl.flags import FlagValues
 
-import numpy as np
-from absl import flags
-
-from jaxsplat_mouse.cameras import Cameras
 from jaxsplat_mouse.commands import console
-from jaxsplat_mouse.dataset import camera_file
-from jaxsplat_mouse.errors import InputError
-from jaxsplat_mouse.io import atomic, images, ply
-from jaxsplat_mouse.run.fit_store import SCENE_FILE, read_filter_width, read_transform
-from jaxsplat_mouse.run.renders import render_groups
-from jaxsplat_mouse.runtime import devices
-from jaxsplat_mouse.scene import Similarity
 
 
-def define_flags() -> list[str]:
-  """Defines the command's flags; their names."""
-  flags.DEFINE_string("gaussians", None, "A splat PLY, of 3DGS or 2DGS.")
-  flags.DEFINE_string("cameras", None, "A camera file as opencv_cameras.json, with w and h.")
-  flags.DEFINE_string("output", None, "The scene folder to write.")
-  flags.DEFINE_enum("frame", "canonical", ["canonical", "input"], "The world of the cameras.")
-  return ["gaussians", "cameras", "output", "frame"]
-
-
-def main() -> int:
-  """The command; its exit status."""
-  gaussians, cameras, output = (_given(name) for name in ("gaussians", "cameras", "output"))
-  devices.set_up_cache()
-  count = render_to_folder(gaussians, cameras, output, str(flags.FLAGS["frame"].value))
-  print(f"{count} views in {output}")
-  return 0
-
-
-def _given(name: str) -> str:
-  value = flags.FLAGS[name].value
-  if not value:
-    raise InputError(f"--{name}", "", "missing; see --help")
-  return str(value)
-
-
-def render_to_folder(
-  gaussians: str | os.PathLike[str],
-  cameras: str | os.PathLike[str],
-  output: str | os.PathLike[str],
-  frame: str = "canonical",
-) -> int:
-  """Renders a PLY at the cameras of a file into a scene folder, which appears whole or not at all.
-
-  Args:
-    gaussians: the PLY, with `scene.json` beside it where `frame` is `input`.
-    cameras: the camera file; image sizes may differ.
-    output: the folder; one that holds a scene and nothing else is replaced.
-    frame: `canonical` or `input`, the world of the cameras.
-
-  Returns:
-    the number of views.
-
-  Raises:
-    InputError: a file that cannot be read, or a folder that cannot be written.
-  """
-  splats, wanted = ply.read_gaussians(gaussians), camera_file.read_cameras(cameras)
-  similarity = Similarity()
-  if frame == "input":
-    similarity = read_transform(pathlib.Path(gaussians).parent / SCENE_FILE)[1]
-  moved = similarity.world_to_camera(wanted.world_to_camera)
-  groups = dataclasses.replace(wanted, world_to_camera=moved).groups()
-  rendered = render_groups(splats, groups, read_filter_width(pathlib.Path(gaussians).parent))
-  output = pathlib.Path(output).absolute()
-  _check_output(output)
-  names = [f"images/cam_{i:03d}.png" for i in range(len(rendered))]
-  try:
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with atomic.new_folder(output, overwrite=True) as folder:
-      (folder / "images").mkdir()
-      for name, image in zip(names, rendered, strict=True):
-        (folder / name).write_bytes(images.encode_png(image))
-      given = [_camera(wanted, i) for i in range(len(names))]
-      camera_file.write_scene_cameras(folder, given, names, scene_id=wanted.id)
-  except OSError as error:
-    raise InputError(output, "", f"cannot be written ({error.strerror or error})") from None
-  return len(rendered)
-
-
-def _camera(wanted: camera_file.CameraFile, view: int) -> Cameras:
-  """One camera as it stands in the file, float64."""
-  width, height = wanted.sizes[view]
-  return Cameras(
-    world_to_camera=np.asarray(wanted.world_to_camera[view]),
-    intrinsics=np.asarray(wanted.intrinsics[view]),
-    width=int(width),
-    height=int(height),
+def define_flags(flags: FlagValues) -> None:
+  """Defines the command's flags."""
+  for name, text in (
+    ("gaussians", "A splat PLY, of 3DGS or 2DGS."),
+    ("cameras", "A camera file as opencv_cameras.json, with w and h."),
+    ("output", "The scene folder to write."),
+  ):
+    absl_flags.DEFINE_string(name, None, text, flag_values=flags)
+  absl_flags.DEFINE_enum(
+    "frame", "canonical", ["canonical", "input"], "The world of the cameras.", flag_values=flags
   )
 
 
-def _check_output(folder: pathlib.Path) -> None:
-  """Refuses to replace anything but a scene folder."""
-  if not folder.exists():
-    return
-  held = {p.name for p in folder.iterdir()} if folder.is_dir() else {folder.name}
-  if not held <= {"images", camera_file.CAMERAS_FILE}:
-    other = sorted(held - {"images", camera_file.CAMERAS_FILE})[0]
-    raise InputError(folder, "", f"holds {other}; expected a new folder, or a scene to replace")
+def main(flags: FlagValues) -> int:
+  """Renders the views; returns the exit status."""
+  gaussians, cameras, output = (
+    console.required(flags, name) for name in ("gaussians", "cameras", "output")
+  )
+  from jaxsplat_mouse.run import render_folder
+  from jaxsplat_mouse.runtime import devices
 
-
-def start() -> None:
-  """Parses flags and runs the command."""
-  names = define_flags()
-  console.run(main, str(__doc__), names)
+  devices.set_up_cache()
+  count = render_folder.render_to_folder(gaussians, cameras, output, flags.frame)
+  print(f"{count} views in {output}")
+  return 0

@@ -31,60 +31,60 @@ Examples:
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
+from collections.abc import Callable
+from typing import Any
 
-from absl import app, flags
+from absl import flags as absl_flags
+from absl.flags import FlagValues
 
-from jaxsplat_mouse.validation.dataset_checks import check_dataset, relocate_dataset
 from jaxsplat_mouse.validation.rules import Rules
 
-_DEFAULTS = Rules()
-_VIEWS = flags.DEFINE_integer("views", _DEFAULTS.views, "Frames in a scene.")
-_SIZE = flags.DEFINE_integer("size", _DEFAULTS.size, "Side of the square images in pixels.")
-_FOV = flags.DEFINE_float("fov", _DEFAULTS.fov, "Field of view in degrees.")
-_ELEVATION = flags.DEFINE_float("elevation", _DEFAULTS.elevation, "Of the orbit, in degrees.")
-_DISTANCE = flags.DEFINE_float("distance", _DEFAULTS.distance, "Of the cameras from the origin.")
-_ORBIT = flags.DEFINE_boolean(
-  "orbit", _DEFAULTS.orbit, "Cameras stand on the exact orbit; --noorbit takes any rigid cameras."
-)
-_HULL_IOU = flags.DEFINE_float(
-  "hull_iou", _DEFAULTS.hull_iou, "Share of each silhouette that the common hull must explain."
-)
-_MAY_TOUCH_EDGE = flags.DEFINE_boolean(
-  "may_touch_edge", _DEFAULTS.may_touch_edge, "For objects that run out of the frame."
-)
-_ANY_HIDDEN_COLOUR = flags.DEFINE_boolean(
-  "any_hidden_colour", _DEFAULTS.any_hidden_colour, "Accept colour where alpha is 0."
-)
-_THREADS = flags.DEFINE_integer("threads", 0, "Scenes checked at a time; 0: one for each core.")
-_MAX_FAULTS = flags.DEFINE_integer("max_faults", 200, "Faults printed; 0: all of them.")
-_RELOCATE = flags.DEFINE_boolean(
-  "relocate", False, "First rewrite the paths in lists and YAML to where DATASET lies now."
-)
+ARGUMENT = "DATASET"
+_RULES = {
+  "views": "Frames in a scene.",
+  "size": "Side of the square images in pixels.",
+  "fov": "Field of view in degrees.",
+  "elevation": "Elevation of the orbit in degrees.",
+  "distance": "Distance of the cameras from the origin.",
+  "orbit": "Cameras stand on the exact orbit; --noorbit accepts any rigid cameras.",
+  "hull_iou": "Share of each silhouette that the common hull must explain.",
+  "may_touch_edge": "Accept objects that run out of the frame.",
+  "any_hidden_colour": "Accept colour where alpha is 0.",
+}
 
 
-def main(argv: Sequence[str]) -> int:
-  """Checks the one folder named on the command line and prints what is wrong with it."""
-  if len(argv) != 2:
-    print(f"{len(argv) - 1} folders named; expected one DATASET (see --help)", file=sys.stderr)
-    return 1
-  rules = Rules(
-    views=_VIEWS.value,
-    size=_SIZE.value,
-    fov=_FOV.value,
-    elevation=_ELEVATION.value,
-    distance=_DISTANCE.value,
-    orbit=_ORBIT.value,
-    hull_iou=_HULL_IOU.value,
-    may_touch_edge=_MAY_TOUCH_EDGE.value,
-    any_hidden_colour=_ANY_HIDDEN_COLOUR.value,
+def define_flags(flags: FlagValues) -> None:
+  """Defines the command's flags."""
+  define_for: dict[type, Callable[..., object]] = {
+    int: absl_flags.DEFINE_integer,
+    float: absl_flags.DEFINE_float,
+    bool: absl_flags.DEFINE_boolean,
+  }
+  for name, text in _RULES.items():
+    default = getattr(Rules(), name)
+    define_for[type(default)](name, default, text, flag_values=flags)
+  absl_flags.DEFINE_integer(
+    "threads", 0, "Scenes checked at a time; 0: one for each core.", flag_values=flags
   )
-  if _RELOCATE.value:
-    changed = relocate_dataset(argv[1])
+  absl_flags.DEFINE_integer("max_faults", 200, "Faults printed; 0: all of them.", flag_values=flags)
+  absl_flags.DEFINE_boolean(
+    "relocate",
+    False,
+    "First rewrite the paths in lists and YAML to where DATASET lies now.",
+    flag_values=flags,
+  )
+
+
+def main(flags: FlagValues, path: str) -> int:
+  """Checks a folder and prints its faults; returns the exit status."""
+  from jaxsplat_mouse.validation.dataset_checks import check_dataset, relocate_dataset
+
+  given: dict[str, Any] = {name: flags[name].value for name in _RULES}
+  if flags.relocate:
+    changed = relocate_dataset(path)
     print(f"relocated: {', '.join(changed) or 'nothing to change'}")
-  report = check_dataset(argv[1], rules, _THREADS.value)
-  shown = report.faults[: _MAX_FAULTS.value or None]
+  report = check_dataset(path, Rules(**given), flags.threads)
+  shown = report.faults[: flags.max_faults or None]
   print(*shown, sep="\n", end="\n" * bool(shown))
   if len(shown) < len(report.faults):
     print(f"... and {len(report.faults) - len(shown)} more (--max_faults=0 prints all)")
@@ -94,14 +94,3 @@ def main(argv: Sequence[str]) -> int:
     f"{len(report.faults)} faults"
   )
   return 1 if report.faults else 0
-
-
-def _with_underscores(argument: str) -> str:
-  """`--may-touch-edge` as the flag is spelled, `--may_touch_edge`."""
-  name, equals, value = argument.partition("=")
-  return name[:2] + name[2:].replace("-", "_") + equals + value if name[:2] == "--" else argument
-
-
-def start() -> None:
-  """Parses flags and runs the command."""
-  app.run(main, argv=[_with_underscores(argument) for argument in sys.argv])

@@ -18,17 +18,28 @@ from __future__ import annotations
 import pathlib
 import time
 
-from absl import flags
+from absl import flags as absl_flags
+from absl.flags import FlagValues
 
-from jaxsplat_mouse.commands import console
-from jaxsplat_mouse.run.splat_viewer import Content, Viewer
-
-_PORT = flags.DEFINE_integer("port", 8080, "Of the page; the next free one where it is taken.", 0)
+ARGUMENT = "PATH"
 
 
-def main(path: str) -> int:
-  """Shows until Ctrl-C; the exit status."""
-  viewer = Viewer(Content(pathlib.Path(path)), _PORT.value)
+def define_flags(flags: FlagValues) -> None:
+  """Defines the command's flags."""
+  absl_flags.DEFINE_integer(
+    "port",
+    8080,
+    "The port of the page; the next free one where it is taken.",
+    lower_bound=0,
+    flag_values=flags,
+  )
+
+
+def main(flags: FlagValues, path: str) -> int:
+  """Shows fits until Ctrl-C; returns the exit status."""
+  from jaxsplat_mouse.run.splat_viewer import Content, Viewer
+
+  viewer = Viewer(Content(pathlib.Path(path)), flags.port)
   print(f"{viewer.url}  (Ctrl-C ends it)", flush=True)
   try:
     while True:
@@ -36,8 +47,3 @@ def main(path: str) -> int:
   except KeyboardInterrupt:
     viewer.server.stop()
   return 0
-
-
-def start() -> None:
-  """Parses flags and runs the command."""
-  console.run(main, str(__doc__), ["port"], positional="PATH")

@@ -24,7 +24,7 @@ _TEMPLATE = string.Template("""\
 #   scene of that list. FaceLift's own RandomViewDataset knows one list only, `dataset_path`, and
 #   ignores `class_name` and `datasets`. For it the weights become repeated lines of one list:
 #
-#     python -c "from jaxsplat_mouse.dataset import training_yaml; training_yaml.write_training_yaml(
+#     python -c "from jaxsplat_mouse.dataset import training_yaml as t; t.write_training_yaml(
 #         $root_argument, objaverse_list='/path/to/objaverse/train.txt')"
 #
 #   writes $mixed_name beside this file, every scene at least once and repeated until 70 % of the

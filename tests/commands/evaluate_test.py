@@ -14,13 +14,12 @@ import pytest
 from PIL import Image
 
 from jaxsplat_mouse.cameras import generate_camera_poses
-from jaxsplat_mouse.commands import render
 from jaxsplat_mouse.dataset import camera_file
 from jaxsplat_mouse.errors import InputError
 from jaxsplat_mouse.io import images
 from jaxsplat_mouse.procedural_mouse.mouse import make_mouse, render_truth
 from jaxsplat_mouse.procedural_mouse.scenes import input_cameras
-from jaxsplat_mouse.run import evaluation, job
+from jaxsplat_mouse.run import evaluation, job, render_folder
 from jaxsplat_mouse.run.workdir import Workdir
 from jaxsplat_mouse.scene import Similarity
 from tests.run_fixtures import IMAGE_SIZE, tiny_config, write_mouse
@@ -88,7 +87,7 @@ def test_held_out_views_are_scored_in_the_scenes_own_world(
   folder = pathlib.Path(source["folder"]).parent
   cameras = folder / "target" / "opencv_cameras.json"
   gaussians = finished / "fits" / "mouse_0" / "gaussians.ply"
-  assert render.render_to_folder(gaussians, cameras, tmp_path / "r", "input") == 5
+  assert render_folder.render_to_folder(gaussians, cameras, tmp_path / "r", "input") == 5
   scored = subprocess.run(
     [
       *(sys.executable, str(shared_dir / "tools" / "score_views.py"), str(tmp_path / "r")),
@@ -98,11 +97,11 @@ def test_held_out_views_are_scored_in_the_scenes_own_world(
     text=True,
     check=True,
   )
-  told = json.loads(scored.stdout)
-  assert (told["novel_views"], told["seen_views"]) == (4, 1)
+  read = json.loads(scored.stdout)
+  assert (read["novel_views"], read["seen_views"]) == (4, 1)
   for name in ("fg_psnr", "iou", "psnr", "ssim"):
-    assert one.novel[name] == pytest.approx(told["novel"][name], abs=1e-3)
-    assert one.seen[name] == pytest.approx(told["seen"][name], abs=1e-3)
+    assert one.novel[name] == pytest.approx(read["novel"][name], abs=1e-3)
+    assert one.seen[name] == pytest.approx(read["seen"][name], abs=1e-3)
 
 
 def test_leave_one_camera_out_and_the_files(finished: pathlib.Path) -> None:
@@ -112,10 +111,10 @@ def test_leave_one_camera_out_and_the_files(finished: pathlib.Path) -> None:
   left_out = done[1]
   assert len(left_out.views) == 6
   assert 0.5 < left_out.novel["iou"] < 1.0
-  told = json.loads((finished / "evaluation" / "metrics.json").read_text())
-  assert told["scenes"]["mouse_1"]["novel"] == pytest.approx(left_out.novel)
+  read = json.loads((finished / "evaluation" / "metrics.json").read_text())
+  assert read["scenes"]["mouse_1"]["novel"] == pytest.approx(left_out.novel)
   mean = np.mean([one.novel["fg_psnr"] for one in done])
-  assert told["mean"]["fg_psnr"] == pytest.approx(mean)
+  assert read["mean"]["fg_psnr"] == pytest.approx(mean)
   for name in ("mouse_0", "mouse_1"):
     with Image.open(finished / "evaluation" / f"{name}.png") as picture:
       assert picture.width > 400 and picture.mode == "RGB"
@@ -133,9 +132,9 @@ def test_given_targets_by_name_and_what_is_missing(
 def test_a_source_that_is_gone_is_told(finished: pathlib.Path, tmp_path: pathlib.Path) -> None:
   shutil.copytree(finished, tmp_path / "w")
   path = tmp_path / "w" / "fits" / "mouse_0" / "scene.json"
-  told = json.loads(path.read_text())
-  told["source"]["folder"] = str(tmp_path / "gone")
-  path.write_text(json.dumps(told))
+  read = json.loads(path.read_text())
+  read["source"]["folder"] = str(tmp_path / "gone")
+  path.write_text(json.dumps(read))
   lines: list[str] = []
   write_truth(tmp_path / "views" / "mouse_1", 1)
   _, failures = evaluation.evaluate(Workdir(tmp_path / "w"), tmp_path / "views", 1, lines.append)

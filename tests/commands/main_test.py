@@ -50,7 +50,7 @@ def tiny_flags(tiny: pathlib.Path, workdir: pathlib.Path) -> list[str]:
 def test_help_teaches() -> None:
   found = call("--help")
   assert found.returncode == 0
-  for part in ("--config=configs/2dgs.py", "--workdir", ":preview", "Exit status", "Ctrl-C"):
+  for part in ("--config=2dgs", "--workdir", ":preview", "Exit status", "Ctrl-C"):
     assert part in found.stdout
   assert not found.stderr
 
@@ -60,8 +60,13 @@ def test_help_teaches() -> None:
   [
     (["--config.fit.iteratons=5"], "fit.iteratons: unknown key; did you mean fit.iterations?"),
     (["--config.rendr.image_size=5"], "rendr.image_size: unknown key; did you mean render.image_"),
-    (["--config=configs/4dgs.py"], "--config=configs/4dgs.py: no such file; expected one of"),
+    (
+      ["--config=configs/4dgs.py"],
+      "--config=configs/4dgs.py: no such file; expected a path or one",
+    ),
+    (["--config=4dgs"], "--config=4dgs: no such file; expected a path or one of 2dgs, 3dgs, "),
     (["--config=configs/2dgs.py:tiny"], "variant 'tiny': expected preview"),
+    (["--config=3dgs:tiny"], "variant 'tiny': expected preview"),
     (["--config.fit.iterations=many"], "--config.fit.iterations=many: invalid literal for int"),
     (["--config.fit.model=4dgs"], "fit.model: '4dgs', expected one of"),
     (["--config.data.input=/nowhere"], "/nowhere: no such file or folder; expected a scene"),

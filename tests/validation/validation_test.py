@@ -520,7 +520,7 @@ def test_what_is_no_dataset_is_told_in_a_line(tmp_path: pathlib.Path):
   for arguments, problem in [
     ((tmp_path / "none",), "no such folder"),
     ((tmp_path,), "train.txt"),
-    ((), "expected one DATASET"),
+    ((), "DATASET: missing"),
   ]:
     result = run(*arguments)
     assert result.returncode == 1
