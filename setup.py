@@ -3,6 +3,9 @@
 from setuptools import find_packages, setup
 
 setup(
-  packages=[*find_packages(include=["jaxsplat_mouse", "jaxsplat_mouse.*"]), "jaxsplat_mouse.configs"],
+  packages=[
+    *find_packages(include=["jaxsplat_mouse", "jaxsplat_mouse.*"]),
+    "jaxsplat_mouse.configs",
+  ],
   package_dir={"jaxsplat_mouse.configs": "configs"},
 )
