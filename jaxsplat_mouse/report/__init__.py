@@ -1,1 +1,1 @@
-"""Pages and pictures, made from folders and plain records."""
+"""Pages and pictures for people, made from folders and plain records."""

@@ -1,79 +1,107 @@
-"""`dataset/README.md`: what a dataset is, for whoever gets the folder without the run."""
+"""The dataset card `README.md`: describes a dataset to a person who has the folder alone."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from jaxsplat_mouse.dataset.gate import Rule
 from jaxsplat_mouse.dataset.scene_records import SceneRecord
 from jaxsplat_mouse.io import atomic
-from jaxsplat_mouse.report import statistics, templates
+from jaxsplat_mouse.report import statistics
 from jaxsplat_mouse.report.formatting import format_bytes, format_metric, metric_title
-from jaxsplat_mouse.run.settings import Settings
-from jaxsplat_mouse.run.workdir import Workdir
+from jaxsplat_mouse.report.reported_run import ReportedRun
+from jaxsplat_mouse.report.template_loader import load_template
 
 CARD_FILE = "README.md"
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DatasetDescription:
+  """How the scenes of a dataset were made, as the card describes it.
+
+  Attributes:
+    license: of the dataset; empty where it is not stated.
+    model: `2dgs` or `3dgs`.
+    num_gaussians: of each scene.
+    iterations: of each fit.
+    normalize: what shares one scale: `scene` or `recording`; `none` keeps the input's frame.
+    radius: of the animal in the canonical frame, units.
+    num_views: of each scene.
+    image_size: side of the square images, pixels.
+    fov: field of view, degrees.
+    elevation: of the cameras, degrees.
+    distance: of the cameras from the origin, units.
+    gate: quality rules that a listed scene satisfies.
+  """
+
+  license: str
+  model: str
+  num_gaussians: int
+  iterations: int
+  normalize: str
+  radius: float
+  num_views: int
+  image_size: int
+  fov: float
+  elevation: float
+  distance: float
+  gate: Sequence[Rule]
+
+  @property
+  def half_extent(self) -> float:
+    """Half of the frame's side at the origin, units."""
+    return float(self.distance * np.tan(np.radians(self.fov) / 2))
+
+  @property
+  def focal_length(self) -> float:
+    """fx and fy, pixels."""
+    return float(0.5 * self.image_size / np.tan(np.radians(self.fov) / 2))
+
+
 def write_card(
-  workdir: Workdir,
-  settings: Settings,
+  run: ReportedRun,
+  description: DatasetDescription,
   records: Mapping[str, SceneRecord],
   train: Sequence[str],
   val: Sequence[str],
 ) -> None:
-  """Writes the dataset card.
+  """Writes the dataset card into the folder of the dataset.
 
   Args:
-    workdir: the run.
-    settings: of the run.
-    records: of the manifest.
+    run: the run that made the dataset.
+    description: how its scenes were made.
+    records: of the manifest, by scene.
     train: scenes of `train.txt`.
     val: scenes of `val.txt`.
 
   Raises:
     OSError: the disk is full or not writable.
   """
-  values = _describe(workdir, settings, records, train, val)
-  text = templates.load("dataset_card.md").render(values)
-  atomic.write_bytes(workdir.dataset / CARD_FILE, text.encode())
-
-
-def _describe(
-  workdir: Workdir,
-  settings: Settings,
-  records: Mapping[str, SceneRecord],
-  train: Sequence[str],
-  val: Sequence[str],
-) -> dict[str, Any]:
-  told = workdir.read_record() or {}
-  runs = told.get("runs", [])
   listed = {name: records[name] for name in (*train, *val)}
-  size = sum(record.extra.get("bytes", 0) for record in listed.values())
-  return {
-    "name": workdir.path.name,
-    "license": settings.dataset.license,
-    "size_category": _size_category(len(listed)),
-    "counts": statistics.count_statuses(records),
-    "lists": {"train": _count(records, train), "val": _count(records, val)},
-    "size": format_bytes(size),
-    "render": settings.render,
-    "focal": 0.5 * settings.render.image_size / np.tan(np.radians(settings.render.fov) / 2),
-    "half_extent": settings.render.distance * np.tan(np.radians(settings.render.fov) / 2),
-    "normalize": settings.data.normalize,
-    "radius": settings.data.radius,
-    "fit": settings.fit,
-    "metrics": _metric_rows(listed),
-    "gate": settings.dataset.gate,
-    "commands": list(dict.fromkeys(run.get("command", "") for run in runs)),
-    "versions": runs[-1].get("versions", {}) if runs else {},
-    "devices": list(dict.fromkeys(run.get("device", {}).get("kind", "") for run in runs)),
-  }
+  text = load_template("dataset_card.md").render(
+    name=run.name,
+    dataset=description,
+    size_category=_size_category(len(listed)),
+    size=format_bytes(sum(record.extra.get("bytes", 0) for record in listed.values())),
+    counts=statistics.count_statuses(records),
+    lists={"train": _count_list(records, train), "val": _count_list(records, val)},
+    metrics=_metric_rows(listed),
+    commands=_distinct(start.get("command", "") for start in run.starts),
+    versions=run.versions,
+    devices=_distinct(start.get("device", {}).get("kind", "") for start in run.starts),
+  )
+  atomic.write_bytes(run.dataset / CARD_FILE, text.encode())
 
 
-def _count(records: Mapping[str, SceneRecord], names: Sequence[str]) -> dict[str, int]:
+def _distinct(values: Iterable[str]) -> list[str]:
+  """The values in order of first appearance, without repetitions and empty ones."""
+  return [value for value in dict.fromkeys(values) if value]
+
+
+def _count_list(records: Mapping[str, SceneRecord], names: Sequence[str]) -> dict[str, int]:
   return {"scenes": len(names), "recordings": len({records[name].recording for name in names})}
 
 
@@ -81,11 +109,10 @@ def _metric_rows(records: Mapping[str, SceneRecord]) -> list[list[str]]:
   """Metric, scenes, mean, and the 5th, 50th and 95th percentile."""
   rows = []
   for name in statistics.metric_names(records):
-    found = statistics.distribution(records, name)
-    values = [found.mean, *(found.quantile(share) for share in (0.05, 0.5, 0.95))]
-    rows.append([
-      metric_title(name), str(len(found.values)), *(format_metric(name, v) for v in values)
-    ])  # fmt: skip
+    metric = statistics.distribution(records, name)
+    values = [metric.mean, *(metric.quantile(share) for share in (0.05, 0.5, 0.95))]
+    numbers = [format_metric(name, value, with_unit=True) for value in values]
+    rows.append([metric_title(name), str(len(metric.values)), *numbers])
   return rows
 
 

@@ -1,229 +1,209 @@
-"""The end of a run for people: the closing table, and `report/index.html`.
+"""The report page of a run, `index.html`.
 
-The page is one file without links to anywhere; pictures lie beside it in `sheets/` and `thumbs/`
-and are loaded as they come into view, so that 1,600 scenes open as fast as three.
+The page is one file without links to other sites. Pictures lie beside it in `sheets/`, `thumbs/`
+and `turntables/` and load as they come into view, so that 1,600 scenes open as fast as three.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import json
-import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from markupsafe import Markup
-from rich.console import Console
 
 from jaxsplat_mouse import __version__
 from jaxsplat_mouse.dataset.scene_records import SceneRecord
 from jaxsplat_mouse.io import atomic
-from jaxsplat_mouse.report import charts, statistics, templates
+from jaxsplat_mouse.report import charts, statistics
 from jaxsplat_mouse.report.formatting import (
   format_bytes,
   format_metric,
+  lower_is_better,
   metric_digits,
   metric_title,
+  metric_unit,
 )
-from jaxsplat_mouse.report.scene_pictures import THUMBS
-from jaxsplat_mouse.report.summary_table import summary_table
-from jaxsplat_mouse.report.turntable import TURNTABLES
-from jaxsplat_mouse.run.workdir import Workdir
+from jaxsplat_mouse.report.reported_run import ReportedRun
+from jaxsplat_mouse.report.scene_pictures import THUMBS_FOLDER
+from jaxsplat_mouse.report.template_loader import load_template
+from jaxsplat_mouse.report.turntable import TURNTABLES_FOLDER
 from jaxsplat_mouse.runtime.progress import format_seconds
-from jaxsplat_mouse.validation.rules import Rules
 
-_FEWEST = 8  # scenes that a distribution says something about
-_SAMPLES = {0.05: "", 0.25: "", 0.75: "", 0.5: "median", 1.0: "best", 0.0: "worst"}
-_MOST_HISTOGRAMS = 8
-# Flags of `validate` that follow settings of `render`.
-_RULES = {
-  "views": "num_views",
-  "size": "image_size",
-  "fov": "fov",
-  "elevation": "elevation",
-  "distance": "distance",
+_MIN_SCENES = 8  # for a distribution and for samples of it
+# Scenes that stand for all, as shares of the way from the worst to the best.
+_SAMPLES = {
+  0.0: "worst",
+  0.05: "5th percentile",
+  0.25: "25th percentile",
+  0.5: "median",
+  0.75: "75th percentile",
+  1.0: "best",
 }
-_MOST_LISTED = 50  # scenes of one reason; the table of scenes has them all
+_MAX_HISTOGRAMS = 8
+_MAX_LISTED = 50  # scenes under one reason; the table of scenes holds them all
 
 
-def print_summary(
-  console: Console,
-  workdir: Workdir,
-  records: Mapping[str, SceneRecord],
-  failures: Mapping[str, str],
-) -> None:
-  """The table of scenes, what failed in this run and why, and where everything is."""
-  rows = [
-    {
-      "scene": record.scene,
-      "status": record.status,
-      "metrics": record.metrics,
-      "fit_seconds": record.seconds.get("fit"),
-      "seconds": sum(record.seconds.values()),
-    }
-    for record in records.values()
-  ]
-  names = statistics.metric_names(records)
-  if rows:
-    console.print(summary_table(rows, [name for name in names if name in statistics.HEADLINES]))
-  say = lambda text: console.print(text, markup=False, highlight=False, soft_wrap=True)
-  for name, reason in failures.items():
-    say(f"failed: {name}: {reason}")
-  say(f"dataset  {workdir.dataset}")
-  say(f"report   {workdir.report / 'index.html'}")
-  say(f"check    {validate_command(workdir)}")
+def write_report_page(run: ReportedRun, records: Mapping[str, SceneRecord]) -> None:
+  """Writes `index.html` into the folder of the report.
 
-
-def validate_command(workdir: Workdir) -> str:
-  """The command that checks a run's dataset, with the flags that its views call for."""
-  config = (workdir.read_record() or {}).get("config", {})
-  usual, flags = Rules(), []
-  for flag, key in _RULES.items():
-    wanted = config.get(f"render.{key}", getattr(usual, flag))
-    if wanted != getattr(usual, flag):
-      flags.append(f"--{flag}={wanted}")
-  return " ".join(["python -m jaxsplat_mouse.validate", shlex.quote(str(workdir.dataset)), *flags])
-
-
-def write_report(workdir: Workdir, records: Mapping[str, SceneRecord]) -> None:
-  """Writes `report/index.html`.
+  Args:
+    run: the run.
+    records: of the manifest, by scene.
 
   Raises:
     OSError: the disk is full or not writable.
   """
-  workdir.report.mkdir(parents=True, exist_ok=True)
-  page = templates.load("report.html").render(_describe(workdir, records))
-  atomic.write_bytes(workdir.report / "index.html", page.encode())
+  run.report.mkdir(parents=True, exist_ok=True)
+  page = load_template("report.html").render(_template_values(run, records))
+  atomic.write_bytes(run.report / "index.html", page.encode())
 
 
-def _describe(workdir: Workdir, records: Mapping[str, SceneRecord]) -> dict[str, Any]:
-  """Everything that the page shows."""
+def _template_values(run: ReportedRun, records: Mapping[str, SceneRecord]) -> dict[str, Any]:
   names = statistics.metric_names(records)
   main = names[0] if names else None
   order = statistics.worst_first(records, main)
-  pictures = {path.stem for path in (workdir.report / THUMBS).glob("*.jpg")}
-  videos = {path.stem for path in (workdir.report / TURNTABLES).glob("*.mp4")}
-  told = workdir.read_record() or {}
-  config, runs = told.get("config", {}), told.get("runs", [])
-  speed = statistics.measure_speed(records, runs)
-  seconds = statistics.mean_seconds(records)
-  counts = statistics.count_statuses(records)
+  pictures = {path.stem for path in (run.report / THUMBS_FOLDER).glob("*.jpg")}
+  videos = {path.stem for path in (run.report / TURNTABLES_FOLDER).glob("*.mp4")}
   return {
-    "title": workdir.path.name,
-    "counts": counts,
+    "title": run.name,
+    "counts": statistics.count_statuses(records),
     "total": len(records),
-    "facts": _facts(config, runs),
-    "tiles": _tiles(records, counts, names, speed, seconds),
+    "facts": _facts(run),
     "main_metric": metric_title(main) if main else "",
-    "samples": _samples(records, main, [n for n in order if n in pictures]),
+    "samples": _samples(records, main, [name for name in order if name in pictures]),
     "histograms": _histograms(records, names),
-    "speed_svg": Markup(charts.speed(speed)) if speed else "",
-    "speed_note": f"{speed.per_minute:.1f} on average; dashed: a later run" if speed else "",
-    "stages": charts.stages(seconds),
-    "stage_total": f"{sum(seconds.values()):.2f} s",
+    **_time_values(run, records, names),
     "failures": statistics.group_failures(records),
-    "max_listed": _MOST_LISTED,
-    "manifest": workdir.dataset / "manifest.jsonl",
-    "runs": [_run(run) for run in runs],
-    "versions": runs[-1].get("versions", {}) if runs else {},
-    "config": config,
-    "validate": validate_command(workdir),
+    "max_listed": _MAX_LISTED,
+    "manifest": run.dataset / "manifest.jsonl",
+    "starts": [_start_row(start) for start in run.starts],
+    "versions": run.versions,
+    "config": run.config,
+    "validate": run.validate_command(),
     "written": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
     "version": __version__,
     "data": Markup(_page_data(records, order, names, pictures, videos)),
   }
 
 
-def _facts(config: Mapping[str, Any], runs: Sequence[Mapping[str, Any]]) -> list[str]:
+def _facts(run: ReportedRun) -> list[str]:
+  """Model, device and date, for the line below the title."""
   facts = []
-  if "fit.model" in config:
-    gaussians, steps = config.get("fit.num_gaussians", 0), config.get("fit.iterations", 0)
-    facts.append(f"{config['fit.model']}, {gaussians:,} Gaussians, {steps:,} iterations")
-  if runs:
-    facts += [runs[-1].get("device", {}).get("kind", ""), str(runs[-1].get("started", ""))[:10]]
+  if "fit.model" in run.config:
+    gaussians, steps = run.config.get("fit.num_gaussians", 0), run.config.get("fit.iterations", 0)
+    facts.append(f"{run.config['fit.model']}, {gaussians:,} Gaussians, {steps:,} iterations")
+  if run.starts:
+    last = run.starts[-1]
+    facts += [last.get("device", {}).get("kind", ""), str(last.get("started", ""))[:10]]
   return [fact for fact in facts if fact]
 
 
-def _run(run: Mapping[str, Any]) -> dict[str, Any]:
-  started = str(run.get("started", "")).replace("T", " ")[:16]
+def _start_row(start: Mapping[str, Any]) -> dict[str, Any]:
   return {
-    "started": started,
-    "device": {"kind": "", "count": 1, **run.get("device", {})},
-    "host": run.get("host", ""),
-    "command": run.get("command", ""),
+    "started": str(start.get("started", "")).replace("T", " ")[:16],
+    "device": {"kind": "", "count": 1, **start.get("device", {})},
+    "host": start.get("host", ""),
+    "command": start.get("command", ""),
   }
+
+
+def _time_values(
+  run: ReportedRun, records: Mapping[str, SceneRecord], names: Sequence[str]
+) -> dict[str, Any]:
+  """The tiles at the top of the page, and the charts of throughput and stages."""
+  throughput = statistics.measure_throughput(records, run.starts)
+  seconds = statistics.mean_seconds(records)
+  note = ""
+  if throughput:
+    note = f"mean {throughput.per_minute:.1f} (dotted)"
+    note += "; a dashed line marks a restart" if throughput.restarts else ""
+  return {
+    "tiles": _tiles(records, names, throughput, seconds),
+    "throughput_svg": Markup(charts.throughput_svg(throughput)) if throughput else "",
+    "throughput_note": note,
+    "stages": charts.stage_shares(seconds),
+    "stage_total": f"{sum(seconds.values()):.2f} s",
+  }
+
+
+@dataclasses.dataclass(frozen=True)
+class _Tile:
+  """A number at the top of the page."""
+
+  value: str
+  unit: str
+  label: str
+  bad: bool = False
 
 
 def _tiles(
   records: Mapping[str, SceneRecord],
-  counts: Mapping[str, int],
   names: Sequence[str],
-  speed: statistics.Speed | None,
+  throughput: statistics.Throughput | None,
   seconds: Mapping[str, float],
-) -> list[dict[str, Any]]:
-  """The few numbers at the top."""
-  tile = lambda value, unit, label, bad=False: {
-    "value": value, "unit": unit, "label": label, "bad": bad,
-  }  # fmt: skip
-  tiles = [tile(f"{counts['done']:,}", "", "scenes in the dataset")]
-  lost = counts["failed"] + counts["rejected"]
+) -> list[_Tile]:
+  counts = statistics.count_statuses(records)
+  tiles = [_Tile(f"{counts['done']:,}", "", "scenes in the dataset")]
+  lost = {status: counts[status] for status in ("failed", "rejected") if counts[status]}
   if lost:
-    text = ", ".join(f"{counts[k]} {k}" for k in ("failed", "rejected") if counts[k])
-    tiles.append(tile(f"{lost:,}", "", text, bad=True))
+    text = ", ".join(f"{count:,} {status}" for status, count in lost.items())
+    tiles.append(_Tile(f"{sum(lost.values()):,}", "", text, bad=True))
   for name in names[:2]:
     median = statistics.distribution(records, name).quantile(0.5)
-    unit = "dB" if "psnr" in name else ""
-    tiles.append(tile(format_metric(name, median), unit, f"median {metric_title(name)}"))
-  if speed:
-    tiles.append(tile(f"{speed.per_minute:.1f}", "/min", "scenes"))
+    label = f"median {metric_title(name)}"
+    tiles.append(_Tile(format_metric(name, median), metric_unit(name), label))
+  if throughput:
+    tiles.append(_Tile(f"{throughput.per_minute:.1f}", "per min", "scenes"))
   if seconds:
-    value, unit = _split_unit(sum(seconds.values()))
-    tiles.append(tile(value, unit, "work on a scene"))
+    total = sum(seconds.values())
+    text = f"{total:.2f} s" if total < 10 else format_seconds(total)
+    value, _, unit = text.partition(" ")
+    tiles.append(_Tile(value, unit, "mean time of a scene"))
   size = sum(record.extra.get("bytes", 0) for record in records.values())
   if size:
     value, _, unit = format_bytes(size).partition(" ")
-    tiles.append(tile(value, unit, "of images and cameras"))
+    tiles.append(_Tile(value, unit, "images and cameras"))
   return tiles
-
-
-def _split_unit(seconds: float) -> tuple[str, str]:
-  if seconds < 10:
-    return f"{seconds:.2f}", "s"
-  value, _, unit = format_seconds(seconds).partition(" ")
-  return value, unit
 
 
 def _samples(
   records: Mapping[str, SceneRecord], metric: str | None, order: Sequence[str]
 ) -> list[dict[str, str]]:
-  """Scenes with pictures spread from the worst to the best."""
-  scored = [n for n in order if metric and records[n].metrics.get(metric) is not None]
-  if metric is None or len(scored) < _FEWEST:
+  """Scenes that stand for all of them, from the worst to the best; none where scenes are few."""
+  if metric is None:
     return []
-  places = {
-    round(share * (len(scored) - 1)): label or f"{share:.0%} are worse"
-    for share, label in _SAMPLES.items()
-  }
-  unit = " dB" if "psnr" in metric else ""
+  scored = [name for name in order if records[name].metrics.get(metric) is not None]
+  if len(scored) < _MIN_SCENES:
+    return []
+  places = {round(share * (len(scored) - 1)): label for share, label in _SAMPLES.items()}
   return [
     {
       "name": scored[place],
-      "value": format_metric(metric, records[scored[place]].metrics[metric]) + unit,
-      "label": f"{places[place]} · {scored[place]}",
+      "value": format_metric(metric, records[scored[place]].metrics[metric], with_unit=True),
+      "label": f"{label} · {scored[place]}",
     }
-    for place in sorted(places)
+    for place, label in places.items()
   ]
 
 
 def _histograms(records: Mapping[str, SceneRecord], names: Sequence[str]) -> list[dict[str, Any]]:
-  found = []
-  for values in (statistics.distribution(records, name) for name in names[:_MOST_HISTOGRAMS]):
-    if len(values.values) >= _FEWEST:
-      low, high = (format_metric(values.name, values.quantile(share)) for share in (0.05, 0.95))
-      svg = Markup(charts.histogram(values, metric_digits(values.name)))
-      title = metric_title(values.name)
-      found.append({"title": title, "spread": f"90 % within {low} – {high}", "svg": svg})
-  return found
+  histograms = []
+  for name in names[:_MAX_HISTOGRAMS]:
+    metric = statistics.distribution(records, name)
+    if len(metric.values) < _MIN_SCENES:
+      continue
+    low, high = (format_metric(name, metric.quantile(share)) for share in (0.05, 0.95))
+    histograms.append(
+      {
+        "title": metric_title(name),
+        "spread": f"90% of scenes: {low} – {high} {metric_unit(name)}".rstrip(),
+        "svg": Markup(charts.histogram_svg(metric, metric_digits(name))),
+      }
+    )
+  return histograms
 
 
 def _page_data(
@@ -238,21 +218,21 @@ def _page_data(
     {
       "name": name,
       "title": metric_title(name),
-      "unit": " dB" if "psnr" in name else "",
+      "unit": f" {metric_unit(name)}".rstrip(),
       "digits": metric_digits(name),
-      "lower": statistics.lower_is_better(name),
+      "lower": lower_is_better(name),
     }
     for name in names
   ]
   scenes = [
-    {**_page_scene(records[name], names), "picture": name in pictures, "video": name in videos}
+    {**_scene_data(records[name], names), "picture": name in pictures, "video": name in videos}
     for name in order
   ]
   text = json.dumps({"metrics": metrics, "scenes": scenes}, separators=(",", ":"))
   return text.replace("<", "\\u003c").replace("&", "\\u0026")
 
 
-def _page_scene(record: SceneRecord, names: Sequence[str]) -> dict[str, Any]:
+def _scene_data(record: SceneRecord, names: Sequence[str]) -> dict[str, Any]:
   fit = record.seconds.get("fit")
   return {
     "name": record.scene,

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from jaxsplat_mouse.dataset.scene_records import SceneRecord
+from jaxsplat_mouse.report.formatting import lower_is_better
 
 # Scores that say most about a scene, the most important first.
 HEADLINE_METRICS = ("novel_fg_psnr", "novel_iou", "input_fg_psnr", "input_iou")

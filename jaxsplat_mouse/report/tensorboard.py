@@ -13,7 +13,7 @@ from types import ModuleType
 
 import numpy as np
 
-from jaxsplat_mouse.dataset.manifest import SceneRecord
+from jaxsplat_mouse.dataset.scene_records import SceneRecord
 from jaxsplat_mouse.errors import ConfigError
 
 

@@ -1,10 +1,10 @@
-"""A scene turning once, as an MP4 that loops: the dataset's own views, one after the other."""
+"""Turntable videos: the views of a scene in the dataset, once around, as an MP4."""
 
 from __future__ import annotations
 
 import io
 import pathlib
-import types
+from types import ModuleType
 
 import numpy as np
 from absl import logging
@@ -12,18 +12,17 @@ from absl import logging
 from jaxsplat_mouse.errors import ConfigError
 from jaxsplat_mouse.io import atomic
 from jaxsplat_mouse.report import contact_sheet
-from jaxsplat_mouse.run.workdir import Workdir
 
-TURNTABLES = "turntables"
+TURNTABLES_FOLDER = "turntables"
 _FRAMES_PER_SECOND = 16
-_QUALITY = "20"  # of x264; 18 cannot be told from the original
+_QUALITY = "20"  # constant rate factor of x264; 18 is visually lossless
 
 
-def require() -> types.ModuleType:
-  """PyAV.
+def import_video_library() -> ModuleType:
+  """Returns PyAV.
 
   Raises:
-    ConfigError: it is not installed.
+    ConfigError: PyAV is not installed.
   """
   try:
     import av
@@ -34,25 +33,31 @@ def require() -> types.ModuleType:
   return av
 
 
-def save(workdir: Workdir, name: str, rgba: np.ndarray) -> None:
-  """Writes `report/turntables/NAME.mp4`; a scene is done without it.
+def write_turntable(folder: pathlib.Path, name: str, rgba: np.ndarray) -> None:
+  """Writes `turntables/NAME.mp4`; logs a warning where the disk refuses it.
 
   Args:
-    workdir: the run.
+    folder: of the report.
     name: of the scene.
-    rgba: uint8 (V, S, S, 4), once around.
+    rgba: views once around, straight RGBA uint8 (V, S, S, 4).
+
+  Raises:
+    ConfigError: PyAV is not installed.
   """
-  folder = workdir.report / TURNTABLES
+  path = folder / TURNTABLES_FOLDER / f"{name}.mp4"
   try:
-    folder.mkdir(parents=True, exist_ok=True)
-    atomic.write_bytes(folder / f"{name}.mp4", encode(rgba))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    atomic.write_bytes(path, encode_mp4(rgba))
   except OSError as error:
-    logging.warning("%s: no turntable (%s)", pathlib.Path(folder, name), error.strerror)
+    logging.warning("%s: the turntable was not written (%s)", path, error.strerror)
 
 
-def encode(rgba: np.ndarray) -> bytes:
-  """MP4 (H.264) of straight RGBA views uint8 (V, H, W, 4) on white; odd sides lose a pixel."""
-  av = require()
+def encode_mp4(rgba: np.ndarray) -> bytes:
+  """Encodes straight RGBA views, uint8 (V, H, W, 4), on white as H.264.
+
+  H.264 takes even sides only: odd ones lose their last pixel.
+  """
+  av = import_video_library()
   height, width = (side - side % 2 for side in rgba.shape[1:3])
   buffer = io.BytesIO()
   with av.open(buffer, "w", format="mp4") as container:

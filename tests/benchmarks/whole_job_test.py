@@ -17,21 +17,22 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 def test_the_steady_rate_leaves_out_the_first_batch(tmp_path: pathlib.Path) -> None:
-  workdir = fake_run(tmp_path / "w", 60, pictures=False)
+  workdir = tmp_path / "w"
+  fake_run(workdir, 60, pictures=False)
   names = [f"mouse{i % 12:02d}_frame_{i:05d}" for i in range(60)]
   rows = [(n, step) for batch in (names[:20], names[20:]) for step in (5, 10) for n in batch]
   lines = [json.dumps({"scene": name, "iteration": step}) + "\n" for name, step in rows]
-  workdir.metrics_file.write_text("".join(lines))
+  (workdir / "metrics.jsonl").write_text("".join(lines))
   rows = [
     (20, {"waiting": 40.0, "fit": 9.0}),
     (30, {"waiting": 3.0, "fit": 12.0}),
     (10, {"fit": 8.0}),
   ]
   lines = [json.dumps({"scenes": n, "seconds": seconds}) + "\n" for n, seconds in rows]
-  workdir.timing_file.write_text("".join(lines))
+  (workdir / "timing.jsonl").write_text("".join(lines))
   watch = whole_job.Watch(os.getpid())
   watch.gpu = [(START.timestamp() + s, 50.0, 1000.0) for s in range(3)]
-  told = whole_job.measure(workdir.path, watch, START.timestamp(), 100.0, 3)
+  told = whole_job.measure(workdir, watch, START.timestamp(), 100.0, 3)
   assert told["first_batch_scenes"] == 20 and told["scenes_per_minute"] == 36
   assert 30 < told["first_batch_done_seconds"] < 60
   rest = told["projected_minutes_for_1600"] - told["first_batch_done_seconds"] / 60

@@ -7,32 +7,44 @@ import pathlib
 import pytest
 import yaml
 
-from configs import default
 from jaxsplat_mouse.dataset import lists, scene_records
+from jaxsplat_mouse.dataset.gate import parse_rules
 from jaxsplat_mouse.report import dataset_card
-from jaxsplat_mouse.run.settings import Settings
 from tests.report.report_fixtures import fake_run
 
 
-def write(tmp_path: pathlib.Path, **changes: object) -> str:
-  workdir = fake_run(tmp_path / "arena", 60, pictures=False)
-  config = default.get_config()
-  config.dataset.update(changes)
-  records = scene_records.latest_records(workdir.dataset)
+def write(tmp_path: pathlib.Path, license: str) -> str:
+  run = fake_run(tmp_path / "arena", 60, pictures=False)
+  description = dataset_card.DatasetDescription(
+    license=license,
+    model="2dgs",
+    num_gaussians=20_000,
+    iterations=1500,
+    normalize="scene",
+    radius=0.85,
+    num_views=32,
+    image_size=512,
+    fov=50.0,
+    elevation=20.0,
+    distance=2.7,
+    gate=parse_rules({"min_input_iou": 0.5}),
+  )
+  records = scene_records.latest_records(run.dataset)
   done = {name: r.recording for name, r in records.items() if r.status == "done"}
   train, val = lists.split_scenes(done, val_fraction=0.1)
-  dataset_card.write_card(workdir, Settings.from_config(config), records, train, val)
-  return (workdir.dataset / "README.md").read_text()
+  dataset_card.write_card(run, description, records, train, val)
+  return (run.dataset / "README.md").read_text()
 
 
-def test_a_card_says_what_the_dataset_is(tmp_path: pathlib.Path) -> None:
-  text = write(tmp_path, license="CC-BY-4.0")
+def test_a_card_describes_the_dataset(tmp_path: pathlib.Path) -> None:
+  text = write(tmp_path, "CC-BY-4.0")
   head = yaml.safe_load(text.split("---\n")[1])
   assert head["license"] == "cc-by-4.0" and head["size_categories"] == ["n<1K"]
   for part in (
     "| `train.txt` | 51 | 1632 | 11 |",
     "| `val.txt` | 5 | 160 | 1 |",
-    "2 scenes were written but rejected",
+    "gate rejected 2 scenes",
+    "2 failed",
     "286 MB",
     "fx = fy = 548.9938",
     "1.259 units",
@@ -44,8 +56,8 @@ def test_a_card_says_what_the_dataset_is(tmp_path: pathlib.Path) -> None:
     assert part in text, part
 
 
-def test_a_missing_licence_is_said(tmp_path: pathlib.Path) -> None:
-  text = write(tmp_path)
+def test_a_card_names_a_missing_licence(tmp_path: pathlib.Path) -> None:
+  text = write(tmp_path, "")
   assert "license" not in yaml.safe_load(text.split("---\n")[1])
   assert "Licence: not stated" in text
 

@@ -1,9 +1,8 @@
-"""The report page: what it says, that it escapes, and how it behaves in a browser."""
+"""The report page: its text, its escaping, and its behaviour in a browser."""
 
 from __future__ import annotations
 
 import html.parser
-import io
 import json
 import pathlib
 import re
@@ -11,13 +10,12 @@ import shutil
 import subprocess
 
 import pytest
-from rich.console import Console
 
 from jaxsplat_mouse.dataset import scene_records
 from jaxsplat_mouse.dataset.scene_records import SceneRecord
 from jaxsplat_mouse.report import page
-from jaxsplat_mouse.run.workdir import Workdir
-from tests.report.report_fixtures import fake_run
+from jaxsplat_mouse.report.reported_run import ReportedRun
+from tests.report.report_fixtures import empty_run, fake_run
 
 VOID = {"meta", "img", "input", "link", "br"}
 BROWSER = next(
@@ -46,9 +44,9 @@ class Reader(html.parser.HTMLParser):
     self.text += data
 
 
-def write(workdir: Workdir) -> pathlib.Path:
-  page.write_report(workdir, scene_records.latest_records(workdir.dataset))
-  return workdir.report / "index.html"
+def write(run: ReportedRun) -> pathlib.Path:
+  page.write_report_page(run, scene_records.latest_records(run.dataset))
+  return run.report / "index.html"
 
 
 def read(page: pathlib.Path) -> Reader:
@@ -58,7 +56,7 @@ def read(page: pathlib.Path) -> Reader:
   return reader
 
 
-def test_the_page_says_what_became_of_every_scene(tmp_path: pathlib.Path) -> None:
+def test_the_page_accounts_for_every_scene(tmp_path: pathlib.Path) -> None:
   page = write(fake_run(tmp_path / "arena", 60, pictures=False))
   reader = read(page)
   for part in (
@@ -67,7 +65,7 @@ def test_the_page_says_what_became_of_every_scene(tmp_path: pathlib.Path) -> Non
     "cam_001.png: frames[1].file_path: broken image",
     "is below 0.995",
     "median novel fg PSNR",
-    "scenes a minute",
+    "scenes per minute",
     "fit.num_gaussians",
     "python -m jaxsplat_mouse.validate",
   ):
@@ -79,51 +77,34 @@ def test_the_page_says_what_became_of_every_scene(tmp_path: pathlib.Path) -> Non
 
 
 def test_the_page_needs_nothing_from_elsewhere(tmp_path: pathlib.Path) -> None:
-  workdir = fake_run(tmp_path / "arena", 12)
-  page = write(workdir)
+  run = fake_run(tmp_path / "arena", 12)
+  page = write(run)
   for link in read(page).links:
-    assert link.startswith(("#scene=", "data:")) or (workdir.report / link).is_file(), link
+    assert link.startswith(("#scene=", "data:")) or (run.report / link).is_file(), link
   assert "http" not in page.read_text().replace("http-equiv", "")
 
 
 def test_text_of_scenes_cannot_become_markup(tmp_path: pathlib.Path) -> None:
-  workdir = Workdir(tmp_path / "<b>w")
-  workdir.make()
+  run = empty_run(tmp_path / "<b>w")
   evil = "</script><script>alert(1)</script>"
   record = SceneRecord(scene="a", status="failed", error=evil, extra={"source": evil})
-  page.write_report(workdir, {"a": record})
-  text = (workdir.report / "index.html").read_text()
+  page.write_report_page(run, {"a": record})
+  text = (run.report / "index.html").read_text()
   assert evil not in text and "<b>w" not in text
   assert text.count("<script") == 2
 
 
 def test_a_run_without_scenes_or_metrics_has_a_page(tmp_path: pathlib.Path) -> None:
-  workdir = Workdir(tmp_path / "w")
-  workdir.make()
-  page.write_report(workdir, {})
-  assert "0 of 0 scenes" in read(workdir.report / "index.html").text
-  page.write_report(workdir, {"a": SceneRecord(scene="a", status="done")})
-  assert "1 of 1 scenes" in read(workdir.report / "index.html").text
+  run = empty_run(tmp_path / "w")
+  page.write_report_page(run, {})
+  assert "0 of 0 scenes" in read(run.report / "index.html").text
+  page.write_report_page(run, {"a": SceneRecord(scene="a", status="done")})
+  assert "1 of 1 scenes" in read(run.report / "index.html").text
 
 
-def test_the_printed_check_carries_what_the_views_call_for(tmp_path: pathlib.Path) -> None:
-  """Given again as it stands, `validate` must judge the dataset by the run's own views."""
-  workdir = Workdir(tmp_path / "my run")
-  workdir.make()
-  usual = f"python -m jaxsplat_mouse.validate '{workdir.dataset}'"
-  assert page.validate_command(workdir) == usual
-  render = {"num_views": 32, "image_size": 512, "fov": 50.0, "elevation": 20.0, "distance": 2.7}
-  config = {f"render.{key}": value for key, value in render.items()}
-  workdir.config_file.write_text(json.dumps({"config": config, "runs": []}))
-  assert page.validate_command(workdir) == usual
-  config |= {"render.image_size": 256, "render.elevation": 10.0}
-  workdir.config_file.write_text(json.dumps({"config": config, "runs": []}))
-  expected = f"{usual} --size=256 --elevation=10.0"
-  assert page.validate_command(workdir) == expected
-  console = Console(record=True, file=io.StringIO())
-  page.print_summary(console, workdir, {}, {})
-  assert expected in console.export_text()
-  assert expected in read(write(workdir)).text
+def test_the_page_names_the_command_that_checks_the_dataset(tmp_path: pathlib.Path) -> None:
+  run = empty_run(tmp_path / "my run", {"render.image_size": 256})
+  assert run.validate_command() in read(write(run)).text
 
 
 # --------------------------------------------------------------------------------------- a browser

@@ -1,7 +1,8 @@
-"""A run that never was: a manifest of any length, a configuration, pictures of ellipses."""
+"""A fake run: a manifest of any length, a configuration, and pictures of ellipses."""
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import json
 import pathlib
@@ -11,8 +12,8 @@ from PIL import Image, ImageDraw
 
 from jaxsplat_mouse.dataset import scene_records
 from jaxsplat_mouse.dataset.scene_records import SceneRecord
-from jaxsplat_mouse.report.scene_pictures import SHEETS, THUMBS
-from jaxsplat_mouse.run.workdir import Workdir
+from jaxsplat_mouse.report.reported_run import ReportedRun
+from jaxsplat_mouse.report.scene_pictures import SHEETS_FOLDER, THUMBS_FOLDER
 
 START = datetime.datetime(2026, 1, 5, 8, 0, tzinfo=datetime.UTC)
 CONFIG = {
@@ -26,24 +27,33 @@ CONFIG = {
 }
 
 
-def fake_run(path: pathlib.Path, count: int, *, pictures: bool = True) -> Workdir:
-  """A workdir whose scenes 7, 47, ... failed and 11, 41, ... were rejected; two runs made it."""
-  workdir = Workdir(path)
-  workdir.make()
-  runs = [_run(START), _run(START + datetime.timedelta(hours=12))]
-  workdir.config_file.write_text(json.dumps({"config": CONFIG, "runs": runs}))
+def empty_run(path: pathlib.Path, config: dict | None = None) -> ReportedRun:
+  """The run of a folder that holds nothing yet."""
+  run = ReportedRun(
+    name=path.name, dataset=path / "dataset", report=path / "report", config=config or {}
+  )
+  run.dataset.mkdir(parents=True)
+  run.report.mkdir()
+  return run
+
+
+def fake_run(path: pathlib.Path, count: int, *, pictures: bool = True) -> ReportedRun:
+  """A run whose scenes 7, 47, ... failed and 11, 41, ... were rejected; it was started twice."""
+  starts = [_start(START), _start(START + datetime.timedelta(hours=12))]
+  run = dataclasses.replace(empty_run(path, CONFIG), starts=starts)
+  (path / "config.json").write_text(json.dumps({"config": CONFIG, "runs": starts}))
   draw = np.random.default_rng(0)
   lines = []
   for i in range(count):
     record = _record(i, draw, first=0 if i <= 0.7 * count else int(0.7 * count))
     lines.append(json.dumps(record.to_json()) + "\n")
     if pictures and record.status != "failed":
-      _draw(workdir, record.scene, draw)
-  (workdir.dataset / scene_records.MANIFEST_FILE).write_text("".join(lines))
-  return workdir
+      _draw(run.report, record.scene, draw)
+  (run.dataset / scene_records.MANIFEST_FILE).write_text("".join(lines))
+  return run
 
 
-def _run(started: datetime.datetime) -> dict:
+def _start(started: datetime.datetime) -> dict:
   return {
     "started": started.isoformat(),
     "command": "python -m jaxsplat_mouse.main --config=configs/2dgs.py --workdir=arena",
@@ -85,8 +95,8 @@ def _record(i: int, draw: np.random.Generator, *, first: int) -> SceneRecord:
   )
 
 
-def _draw(workdir: Workdir, name: str, draw: np.random.Generator) -> None:
-  for folder, size in ((SHEETS, (640, 520)), (THUMBS, (480, 120))):
+def _draw(report: pathlib.Path, name: str, draw: np.random.Generator) -> None:
+  for folder, size in ((SHEETS_FOLDER, (640, 520)), (THUMBS_FOLDER, (480, 120))):
     picture = Image.new("RGB", size, "white")
     pen = ImageDraw.Draw(picture)
     for k in range(4):
@@ -94,5 +104,5 @@ def _draw(workdir: Workdir, name: str, draw: np.random.Generator) -> None:
       wide, high = draw.uniform(30, 50), draw.uniform(18, 30)
       color = tuple(int(c) for c in draw.uniform(60, 160, 3))
       pen.ellipse((x - wide, y - high, x + wide, y + high), fill=color)
-    (workdir.report / folder).mkdir(exist_ok=True)
-    picture.save(workdir.report / folder / f"{name}.jpg", quality=80)
+    (report / folder).mkdir(exist_ok=True)
+    picture.save(report / folder / f"{name}.jpg", quality=80)

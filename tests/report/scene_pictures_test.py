@@ -8,7 +8,6 @@ import numpy as np
 
 from jaxsplat_mouse.report import contact_sheet, scene_pictures
 from jaxsplat_mouse.report.contact_sheet import SheetRow
-from jaxsplat_mouse.run.workdir import Workdir
 
 
 def flat(color: tuple[int, int, int], height: int = 30, width: int = 20) -> np.ndarray:
@@ -55,7 +54,7 @@ def test_normals_are_seen_from_the_camera() -> None:
   assert image.argmax(-1).tolist() == [2, 0, 1]
 
 
-def test_errors_are_white_where_there_is_none() -> None:
+def test_pixels_without_error_are_white() -> None:
   a = flat((100, 100, 100), 1, 2)
   b = a.copy()
   b[0, 1] = 200
@@ -70,15 +69,18 @@ def test_a_strip_holds_views_side_by_side() -> None:
   assert strip[15, 15].tolist() == [255, 0, 0] and strip[15, 45].tolist() == [0, 255, 0]
 
 
-def test_a_scene_without_room_for_pictures_is_no_error(tmp_path: pathlib.Path) -> None:
-  workdir = Workdir(tmp_path / "w")
-  workdir.make()
-  rows = [
-    SheetRow(label, [flat((9, 9, 9))]) for label in ("photograph", "render", "normal", "new view")
-  ]
-  scene_pictures.save(workdir, "a", rows, "notes", {})
-  assert {p.parent.name for p in workdir.report.glob("*/a.jpg")} == {"sheets", "thumbs"}
-  (workdir.report / "sheets" / "a.jpg").unlink()
-  (workdir.report / "sheets").rmdir()
-  (workdir.report / "sheets").write_text("in the way")
-  scene_pictures.save(workdir, "a", rows, "notes", {})
+def test_a_scene_whose_pictures_cannot_be_written_is_no_error(tmp_path: pathlib.Path) -> None:
+  labels = ("photograph", "render", "normal", "novel view")
+  rows = [SheetRow(label, [flat((9, 9, 9))]) for label in labels]
+  scene_pictures.write_scene_pictures(tmp_path, "a", rows, "notes", {})
+  assert {p.parent.name for p in tmp_path.glob("*/a.jpg")} == {"sheets", "thumbs"}
+  (tmp_path / "sheets" / "a.jpg").unlink()
+  (tmp_path / "sheets").rmdir()
+  (tmp_path / "sheets").write_text("in the way")
+  scene_pictures.write_scene_pictures(tmp_path, "a", rows, "notes", {})
+
+
+def test_the_headline_scores_are_in_words() -> None:
+  scores = {"input_fg_psnr": 30.86, "input_iou": 0.9934, "novel_iou": 0.9, "input_ssim": 0.9}
+  lines = scene_pictures._describe_scores(scores)
+  assert lines == ["input views: fg PSNR 30.9 dB, IoU 0.993", "novel views: IoU 0.900"]

@@ -1,4 +1,4 @@
-"""Numbers of a run: order, distributions, speed without the pauses, failures by kind."""
+"""Statistics of a run: order, distributions, throughput without pauses, failures by kind."""
 
 from __future__ import annotations
 
@@ -62,24 +62,24 @@ def test_reasons_that_differ_in_places_and_numbers_are_one_kind() -> None:
   assert statistics.count_statuses(records) == {"done": 1, "rejected": 1, "failed": 3}
 
 
-def test_speed_does_not_count_the_night_between_two_runs() -> None:
+def test_throughput_leaves_out_the_night_between_two_starts() -> None:
   ends = [1, 2, 3, 4, 5, 601, 602, 603, 604, 605]
   records = {str(m): done(str(m), m) for m in ends}
-  speed = statistics.measure_speed(records, [{"started": at(0)}, {"started": at(600)}])
-  assert speed is not None
-  assert speed.edges[-1] == pytest.approx(10) and speed.runs == [pytest.approx(5)]
-  assert speed.per_minute == pytest.approx(1.0)
-  assert np.sum(speed.rates * np.diff(speed.edges)) == pytest.approx(len(ends))
+  throughput = statistics.measure_throughput(records, [{"started": at(0)}, {"started": at(600)}])
+  assert throughput is not None
+  assert throughput.edges[-1] == pytest.approx(10) and throughput.restarts == [pytest.approx(5)]
+  assert throughput.per_minute == pytest.approx(1.0)
+  assert np.sum(throughput.rates * np.diff(throughput.edges)) == pytest.approx(len(ends))
 
 
-def test_no_speed_where_nothing_tells() -> None:
+def test_no_throughput_without_times() -> None:
   records = {str(i): SceneRecord(scene=str(i), status="done") for i in range(20)}
-  assert statistics.measure_speed(records, [{"started": at(0)}]) is None
-  assert statistics.measure_speed({"a": done("a")}, [{"started": at(0)}]) is None
-  assert statistics.measure_speed({str(i): done(str(i), 1) for i in range(20)}, []) is None
+  assert statistics.measure_throughput(records, [{"started": at(0)}]) is None
+  assert statistics.measure_throughput({"a": done("a")}, [{"started": at(0)}]) is None
+  assert statistics.measure_throughput({str(i): done(str(i), 1) for i in range(20)}, []) is None
 
 
-def test_mean_seconds_in_the_order_of_the_work() -> None:
+def test_mean_seconds_are_in_the_order_of_the_stages() -> None:
   records = {
     "a": SceneRecord(scene="a", status="done", seconds={"output": 2.0, "fit": 1.0}),
     "b": SceneRecord(scene="b", status="done", seconds={"output": 4.0, "prepare": 1.0}),
@@ -95,7 +95,7 @@ def test_mean_seconds_in_the_order_of_the_work() -> None:
 @pytest.mark.parametrize("values", [[0.5], [0.5, 0.5], list(np.linspace(20, 30, 1000))])
 def test_a_histogram_counts_every_scene(values: list[float]) -> None:
   found = statistics.Distribution(name="x", values=np.array(values))
-  text = charts.histogram(found, 3)
+  text = charts.histogram_svg(found, 3)
   counts = [int(part.split(": ")[1].split("<")[0]) for part in text.split("<title>")[1:]]
   assert sum(counts) == len(values)
   assert f"{found.quantile(0.5):.3f}</text>" in text

@@ -18,7 +18,7 @@
     scene.text = [scene.name, scene.recording, scene.error, ...scene.warnings].join(" ").toLowerCase();
   });
 
-  // Scenes arrive worst first, failed ones last; every other order falls back on that.
+  // The data lists scenes from worst to best, failed ones last; other orders break ties by that one.
   const orders = {
     worst: ["worst first", null],
     best: ["best first", (a, b) => (a.status === "failed") - (b.status === "failed") || b.index - a.index],
@@ -35,10 +35,10 @@
   });
   scenes.forEach((scene, index) => { scene.index = index; });
   for (const [key, [label]] of Object.entries(orders)) {
-    get("sort").append(make("option", {value: key, textContent: `order: ${label}`}));
+    get("sort").append(make("option", {value: key, textContent: `sort: ${label}`}));
   }
 
-  // What is looked at stands in the address too, so that it can be sent to somebody.
+  // The address holds the state of the page, so that a link shows the same scenes.
   const plain = {query: "", status: "", sort: "worst", back: false, layout: "grid", page: 0};
   const state = {...plain};
   let shown = [];
@@ -152,7 +152,7 @@
     const first = state.page * size, list = shown.slice(first, first + size);
     get("found").textContent = shown.length
       ? `${many(first + 1)}–${many(first + list.length)} of ${many(shown.length)}` + (shown.length < scenes.length ? ` (${many(scenes.length)} in all)` : "")
-      : "no scene matches";
+      : "No scene matches.";
     get("list").replaceChildren(state.layout === "grid"
       ? make("div", {className: "cards"}, ...list.map(card)) : table(list));
     pageButtons(count);
@@ -168,7 +168,7 @@
   get("rows").onclick = () => change("layout", "rows");
   get("bar").onsubmit = (event) => event.preventDefault();
 
-  // The contact sheet of one scene, named in the address so that it can be linked to.
+  // The contact sheet of one scene, which the address names.
   const box = get("box");
   let current = null;
   const fact = (name, value) => value === null || value === "" || value === undefined ? []
@@ -183,13 +183,19 @@
     get("turn").hidden = !scene.video;
     if (scene.video) get("turn").src = `turntables/${encodeURIComponent(scene.name)}.mp4`;
     else get("turn").removeAttribute("src");
+    get("legend").hidden = !scene.picture;
+    get("boxmetrics").replaceChildren(
+      ...metrics.flatMap((m, i) => scene.metrics[i] === null ? []
+        : fact(m.title, show(scene.metrics[i], m.digits + 1) + m.unit)));
     get("boxfacts").replaceChildren(
       ...fact(scene.status === "done" ? "note" : "reason", scene.error),
       ...scene.warnings.flatMap((warning) => fact("warning", warning)),
-      ...metrics.flatMap((m, i) => scene.metrics[i] === null ? [] : fact(m.title, show(scene.metrics[i], m.digits + 1))),
       ...fact("recording", scene.recording), ...fact("source", scene.source),
       ...fact("Gaussians", scene.gaussians && scene.gaussians.toLocaleString("en")),
-      ...fact("seconds", scene.seconds && scene.seconds.toFixed(2)));
+      ...fact("time", scene.seconds && `${scene.seconds.toFixed(2)} s` + (scene.fit === null ? "" : `, of which fit ${scene.fit.toFixed(2)} s`)));
+    const place = shown.indexOf(scene);
+    get("before").disabled = place < 1;
+    get("after").disabled = place < 0 || place === shown.length - 1;
     if (!box.open) box.showModal();
     box.scrollTop = 0;
   };

@@ -1,12 +1,15 @@
-"""Templates of the files that a run writes for people; `load` reads them."""
+"""Loads the templates of the files that a run writes for people."""
 
 from __future__ import annotations
 
 import jinja2
 
 
-def load(name: str) -> jinja2.Template:
-  """A template of this folder; in HTML every value is escaped, and a missing one is an error."""
+def load_template(name: str) -> jinja2.Template:
+  """Returns a template of the folder `templates`.
+
+  HTML templates escape every value. A value that is missing raises an error.
+  """
   environment = jinja2.Environment(
     loader=jinja2.PackageLoader("jaxsplat_mouse.report", "templates"),
     autoescape=jinja2.select_autoescape(["html"]),

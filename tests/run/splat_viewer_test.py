@@ -17,35 +17,27 @@ from jaxsplat_mouse.errors import ConfigError, InputError
 from jaxsplat_mouse.gaussians import Gaussians2D
 from jaxsplat_mouse.procedural_mouse.scenes import input_cameras
 from jaxsplat_mouse.report import turntable
-from jaxsplat_mouse.report.tensorboard import Scalars
+from jaxsplat_mouse.report.tensorboard import TensorBoardWriter
 from jaxsplat_mouse.run import job, splat_viewer
-from jaxsplat_mouse.run.workdir import Workdir
 from tests.run_fixtures import tiny_config
 
 
-@pytest.fixture
-def workdir(tmp_path: pathlib.Path) -> Workdir:
-  place = Workdir(tmp_path / "w")
-  place.make()
-  return place
-
-
 def test_curves_of_two_batches_follow_each_other(
-  workdir: Workdir, monkeypatch: pytest.MonkeyPatch
+  tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
   library = pytest.importorskip("tensorboardX", reason="needs the extra `tensorboard`")
   got: list[tuple[str, float, int]] = []
   monkeypatch.setattr(library.SummaryWriter, "add_scalar", lambda self, *a: got.append(a))
-  scalars = Scalars(workdir, wanted=True)
+  writer = TensorBoardWriter(tmp_path / "tensorboard")
   for iteration in (5, 10, 5, 10):
-    scalars.chunk(iteration, {"loss": np.array([1.0, 2.0]), "bad": np.array([np.nan])})
+    writer.add_iteration(iteration, {"loss": np.array([1.0, 2.0]), "bad": np.array([np.nan])})
   metrics = {"input_iou": 0.5, "novel_iou": None}
   record = SceneRecord(scene="a", status="done", metrics=metrics, seconds={"fit": 2.0})
-  scalars.scene(record)
-  scalars.close()
+  writer.add_scene(record)
+  writer.close()
   assert got[:4] == [("fit/loss", 1.5, step) for step in (5, 10, 15, 20)]
   assert got[4:] == [("scene/input_iou", 0.5, 1), ("seconds/fit", 2.0, 1)]
-  assert list((workdir.path / "tensorboard").glob("events.*"))
+  assert list((tmp_path / "tensorboard").glob("events.*"))
 
 
 @pytest.mark.parametrize(
@@ -62,13 +54,13 @@ def test_a_missing_library_is_told_before_anything_starts(
     job.run(config, tmp_path / "w")
 
 
-def test_a_turntable_shows_every_view_once(workdir: Workdir) -> None:
+def test_a_turntable_shows_every_view_once(tmp_path: pathlib.Path) -> None:
   av = pytest.importorskip("av", reason="needs the extra `video`")
   rgba = np.zeros((5, 65, 64, 4), np.uint8)
   for i, view in enumerate(rgba):
     view[:, 10 * i : 10 * i + 10] = (200, 30, 30, 255)
-  turntable.save(workdir, "a", rgba)
-  data = (workdir.report / "turntables" / "a.mp4").read_bytes()
+  turntable.write_turntable(tmp_path, "a", rgba)
+  data = (tmp_path / "turntables" / "a.mp4").read_bytes()
   with av.open(io.BytesIO(data)) as container:
     frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
   assert [frame.shape for frame in frames] == [(64, 64, 3)] * 5
