@@ -44,7 +44,7 @@ def test_a_card_describes_the_dataset(tmp_path: pathlib.Path) -> None:
     "| `train.txt` | 51 | 1632 | 11 |",
     "| `val.txt` | 5 | 160 | 1 |",
     "gate rejected 2 scenes",
-    "2 failed",
+    "2 scenes failed",
     "286 MB",
     "fx = fy = 548.9938",
     "1.259 units",

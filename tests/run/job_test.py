@@ -9,6 +9,7 @@ import os
 import pathlib
 import shutil
 import signal
+import sys
 from typing import Any
 
 import jax
@@ -408,3 +409,17 @@ def test_what_is_rendered_is_what_the_ply_holds(mice: pathlib.Path, tmp_path: pa
   gaussians = ply.read_gaussians(tmp_path / "w" / "fits" / "mouse_0" / "gaussians.ply")
   assert 0 < len(gaussians.means) <= 128
   assert np.all(1 / (1 + np.exp(-np.asarray(gaussians.logit_opacities, np.float64))) > 1 / 256)
+
+
+@pytest.mark.parametrize(
+  ("key", "library", "extra"),
+  [("tensorboard", "tensorboardX", "tensorboard"), ("turntable", "av", "video")],
+)
+def test_a_missing_library_of_the_report_fails_before_the_first_fit(
+  key: str, library: str, extra: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  monkeypatch.setitem(sys.modules, library, None)
+  config = tiny_config()
+  config.report[key] = True
+  with pytest.raises(ConfigError, match=rf"report\.{key}: .*jaxsplat-mouse\[{extra}\]"):
+    job.run(config, tmp_path / "w")

@@ -1,8 +1,7 @@
-"""Watching: TensorBoard's curves, turntables, and the viewer's splats and cameras."""
+"""The browser viewer: its splats, its cameras, its first view, and its page."""
 
 from __future__ import annotations
 
-import io
 import pathlib
 import shutil
 import sys
@@ -12,64 +11,10 @@ import numpy as np
 import pytest
 
 from jaxsplat_mouse.cameras import generate_camera_poses
-from jaxsplat_mouse.dataset.scene_records import SceneRecord
-from jaxsplat_mouse.errors import ConfigError, InputError
+from jaxsplat_mouse.errors import InputError
 from jaxsplat_mouse.gaussians import Gaussians2D
 from jaxsplat_mouse.procedural_mouse.scenes import input_cameras
-from jaxsplat_mouse.report import turntable
-from jaxsplat_mouse.report.tensorboard import TensorBoardWriter
-from jaxsplat_mouse.run import job, splat_viewer
-from tests.run_fixtures import tiny_config
-
-
-def test_curves_of_two_batches_follow_each_other(
-  tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-  library = pytest.importorskip("tensorboardX", reason="needs the extra `tensorboard`")
-  got: list[tuple[str, float, int]] = []
-  monkeypatch.setattr(library.SummaryWriter, "add_scalar", lambda self, *a: got.append(a))
-  writer = TensorBoardWriter(tmp_path / "tensorboard")
-  for iteration in (5, 10, 5, 10):
-    writer.add_iteration(iteration, {"loss": np.array([1.0, 2.0]), "bad": np.array([np.nan])})
-  metrics = {"input_iou": 0.5, "novel_iou": None}
-  record = SceneRecord(scene="a", status="done", metrics=metrics, seconds={"fit": 2.0})
-  writer.add_scene(record)
-  writer.close()
-  assert got[:4] == [("fit/loss", 1.5, step) for step in (5, 10, 15, 20)]
-  assert got[4:] == [("scene/input_iou", 0.5, 1), ("seconds/fit", 2.0, 1)]
-  assert list((tmp_path / "tensorboard").glob("events.*"))
-
-
-@pytest.mark.parametrize(
-  ("key", "library", "extra"),
-  [("tensorboard", "tensorboardX", "tensorboard"), ("turntable", "av", "video")],
-)
-def test_a_missing_library_is_told_before_anything_starts(
-  key: str, library: str, extra: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-  monkeypatch.setitem(sys.modules, library, None)
-  config = tiny_config()
-  config.report[key] = True
-  with pytest.raises(ConfigError, match=rf"report\.{key}: .*jaxsplat-mouse\[{extra}\]"):
-    job.run(config, tmp_path / "w")
-
-
-def test_a_turntable_shows_every_view_once(tmp_path: pathlib.Path) -> None:
-  av = pytest.importorskip("av", reason="needs the extra `video`")
-  rgba = np.zeros((5, 65, 64, 4), np.uint8)
-  for i, view in enumerate(rgba):
-    view[:, 10 * i : 10 * i + 10] = (200, 30, 30, 255)
-  turntable.write_turntable(tmp_path, "a", rgba)
-  data = (tmp_path / "turntables" / "a.mp4").read_bytes()
-  with av.open(io.BytesIO(data)) as container:
-    frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
-  assert [frame.shape for frame in frames] == [(64, 64, 3)] * 5
-  for i, frame in enumerate(frames):
-    red = np.flatnonzero(frame[32, :, 1] < 128)
-    assert abs(red.mean() - (10 * i + 4.5)) < 1.5 and frame[32, -2].min() > 230
-
-
-# --------------------------------------------------------------------------------------- the viewer
+from jaxsplat_mouse.run import splat_viewer
 
 
 def test_discs_become_thin_ellipsoids_with_their_colour() -> None:
