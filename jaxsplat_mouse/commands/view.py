@@ -37,9 +37,9 @@ def define_flags(flags: FlagValues) -> None:
 
 def main(flags: FlagValues, path: str) -> int:
   """Shows fits until Ctrl-C; returns the exit status."""
-  from jaxsplat_mouse.run.splat_viewer import Content, Viewer
+  from jaxsplat_mouse.run.splat_viewer import SplatViewer, StoredFits
 
-  viewer = Viewer(Content(pathlib.Path(path)), flags.port)
+  viewer = SplatViewer(StoredFits(pathlib.Path(path)), flags.port)
   print(f"{viewer.url}  (Ctrl-C ends it)", flush=True)
   try:
     while True:

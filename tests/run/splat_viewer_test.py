@@ -43,38 +43,40 @@ def test_frusta_stand_where_the_cameras_are_and_look_at_the_animal() -> None:
     assert one.image is not None and one.image.shape == (320, 320, 3)
 
 
-def test_the_first_look_is_between_two_cameras():
+def test_the_first_position_is_between_two_cameras() -> None:
   ring = np.linalg.inv(np.asarray(generate_camera_poses(6).world_to_camera))[:, :3, 3]
   look = np.array(splat_viewer.first_position(list(ring)))
   assert np.linalg.norm(look) == pytest.approx(2.7, abs=1e-5)
   azimuth = np.degrees(np.arctan2(look[1], look[0])) % 60.0
   assert azimuth == pytest.approx(30.0, abs=1e-3)
-  side = [np.array([1.0, y, 0.5]) for y in (-1.0, 1.0)]  # all cameras on one side: from the other
-  assert splat_viewer.first_position(side)[0] < -1.0
+  one_side = [np.array([1.0, y, 0.5]) for y in (-1.0, 1.0)]
+  assert splat_viewer.first_position(one_side)[0] < -1.0  # on the other side
   assert splat_viewer.first_position([])[2] > 0
 
 
-def test_a_path_without_fits_is_told(tmp_path: pathlib.Path) -> None:
+def test_a_path_without_fits_is_an_error(tmp_path: pathlib.Path) -> None:
   with pytest.raises(InputError, match=r"no fit in it; expected FILE\.ply"):
-    splat_viewer.Content(tmp_path)
+    splat_viewer.StoredFits(tmp_path)
 
 
-def test_what_a_run_holds(undisturbed_workdir: pathlib.Path, tmp_path: pathlib.Path) -> None:
-  content = splat_viewer.Content(undisturbed_workdir)
-  assert content.names == ["mouse_0", "mouse_1"]
-  splats, frusta, note = content.load("mouse_0")
+def test_the_fits_of_a_run_one_fit_and_a_ply(
+  undisturbed_workdir: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+  fits = splat_viewer.StoredFits(undisturbed_workdir)
+  assert fits.names == ["mouse_0", "mouse_1"]
+  splats, frusta, note = fits.load("mouse_0")
   assert len(splats.centers) == len(splats.covariances) > 0 and not note
   assert len(frusta) == len(input_cameras(image_size=36))
-  one = splat_viewer.Content(undisturbed_workdir / "fits" / "mouse_1")
+  one = splat_viewer.StoredFits(undisturbed_workdir / "fits" / "mouse_1")
   assert one.names == ["mouse_1"]
   shutil.copy(undisturbed_workdir / "fits" / "mouse_1" / "gaussians.ply", tmp_path / "my.ply")
-  splats, frusta, note = splat_viewer.Content(tmp_path / "my.ply").load("my")
+  splats, frusta, note = splat_viewer.StoredFits(tmp_path / "my.ply").load("my")
   assert len(splats.centers) and not frusta and note
 
 
 def test_the_page_is_served_to_this_machine(undisturbed_workdir: pathlib.Path) -> None:
   pytest.importorskip("viser", reason="needs the extra `viewer`")
-  page = splat_viewer.Viewer(splat_viewer.Content(undisturbed_workdir), 0)
+  page = splat_viewer.SplatViewer(splat_viewer.StoredFits(undisturbed_workdir), 0)
   try:
     assert page.url.startswith("http://127.0.0.1:")
     with urllib.request.urlopen(page.url, timeout=20) as answer:
@@ -91,4 +93,4 @@ def test_without_viser_the_extra_is_named(
 ) -> None:
   monkeypatch.setitem(sys.modules, "viser", None)
   with pytest.raises(InputError, match=r"pip install 'jaxsplat-mouse\[viewer\]'"):
-    splat_viewer.Viewer(splat_viewer.Content(undisturbed_workdir), 0)
+    splat_viewer.SplatViewer(splat_viewer.StoredFits(undisturbed_workdir), 0)
