@@ -1,9 +1,9 @@
-"""Is the calibration right? What labels and silhouettes say, before anything is written.
+"""Checks a calibration against labels and silhouettes, before anything is written.
 
-Silhouettes of one solid, carved and projected back, explain themselves: their IoU is near one. A
-calibration that is mirrored, transposed, mis-scaled or of other cameras leaves next to nothing in
-common. Where silhouettes disagree, the usual misreadings are tried, then pairs of exchanged
-cameras, then each camera is left out, so that the refusal names what is wrong.
+Silhouettes of one solid, carved and projected back, explain themselves: their IoU is close to one.
+A calibration that is mirrored, transposed, wrongly scaled or of other cameras leaves almost nothing
+in common. Where silhouettes disagree, the usual mistakes are tried, then pairs of exchanged
+cameras, then each camera is left out, so that the refusal can name what is wrong.
 """
 
 from __future__ import annotations
@@ -27,21 +27,24 @@ from jaxsplat_mouse.capture.raw_capture import Capture
 from jaxsplat_mouse.errors import InputError
 from jaxsplat_mouse.scene import Scene
 
-GOOD = 0.85  # mean IoU from which no other reading is looked for
-POOR = 0.6  # below it, there is no common solid whatever the reason
-_GAIN = 0.1  # by which another reading must be better to be blamed
+GOOD = 0.85  # mean IoU from which a calibration is accepted without trying hypotheses
+POOR = 0.6  # mean IoU below which a calibration is refused whatever the reason
+_MIN_GAIN = 0.1  # of IoU; a hypothesis must improve it by more to be named
 _MOMENTS = 3
-_TRIES = 4  # times as many moments are looked at, where some lack cameras
+_TRIES = 4  # times as many moments are read, where some lack cameras
+_MIN_VIEWS = 3
+
+_MomentCrops = tuple[int, tuple[Crop, ...]]  # the index of a moment, and its crops by camera
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CheckedMoment:
-  """One moment that is looked at.
+  """One moment whose silhouettes were compared.
 
   Attributes:
     index: its row in the recording.
-    crops: tight crops of V' cameras, in their order.
-    agreement: what their common solid explains.
+    crops: tight crops of the cameras that have a silhouette, in the cameras' order.
+    agreement: how well the common solid explains each of `crops`.
   """
 
   index: int
@@ -51,15 +54,15 @@ class CheckedMoment:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CalibrationReport:
-  """What was found.
+  """The result of a check.
 
   Attributes:
-    names: of all cameras.
-    samples: the moments looked at.
+    names: V names of all cameras.
+    samples: the compared moments.
     labels: (V,) median distance of labels from their projections, pixels; NaN without labels.
-    other: the name of a reading that fits better, or "".
+    other: the name of a hypothesis that fits better, or "".
     other_score: its mean IoU.
-    reason: why the first camera that gave no silhouette gave none, or "".
+    reason: why the first camera without a silhouette has none, or "".
   """
 
   names: tuple[str, ...]
@@ -87,23 +90,23 @@ class CalibrationReport:
     return float(np.median(scores)) if scores else float("nan")
 
   def lines(self) -> list[str]:
-    """For people: a line of evidence for each kind."""
+    """Describes the result in a line for each kind of evidence."""
     shown = []
     if not np.isnan(self.labels).all():
-      told = " ".join(f"{name} {e:.2f}" for name, e in zip(self.names, self.labels, strict=True))
-      shown.append(f"labels: median px from their projections: {told}")
+      listed = " ".join(f"{name} {e:.2f}" for name, e in zip(self.names, self.labels, strict=True))
+      shown.append(f"labels: median px from their projections: {listed}")
     if self.samples:
-      told = " ".join(
+      listed = " ".join(
         f"{name} {e:.3f}" for name, e in zip(self.names, self.iou, strict=True) if np.isfinite(e)
       )
-      shown.append(f"silhouettes: IoU with their common solid: {told}")
+      shown.append(f"silhouettes: IoU with their common solid: {listed}")
     if self.samples and self.score < GOOD:
       hint = f"; it would be {self.other_score:.2f} if {self.other}" if self.other else ""
       shown.append(f"warning: silhouettes agree to {self.score:.2f} only{hint}; see check.html")
     return shown
 
   def to_json(self) -> dict[str, Any]:
-    """For `recording.json`."""
+    """Returns the part that `recording.json` keeps."""
     number = lambda x: None if np.isnan(x) else round(float(x), 4)
     return {
       "silhouette_iou": dict(zip(self.names, map(number, self.iou), strict=True)),
@@ -115,20 +118,22 @@ class CalibrationReport:
 def check_calibration(
   cropper: Cropper, frames: np.ndarray, indices: Sequence[int]
 ) -> CalibrationReport:
-  """Looks at a few moments spread over those of `indices`.
+  """Compares the silhouettes of a few moments, spread over the chosen ones.
 
   Args:
-    cropper: the cameras.
+    cropper: reads and crops the pictures.
     frames: (F, V) frame of each camera in each moment.
-    indices: moments to choose from.
+    indices: the chosen moments.
   """
   capture = cropper.capture
-  crops, reason = _choose(cropper, frames, indices)
+  chosen, reason = _crop_moments(cropper, frames, indices)
   samples = tuple(
     CheckedMoment(
-      index=i, crops=c, agreement=common_solid.measure_agreement(_scene(capture, c, AS_GIVEN))
+      index=index,
+      crops=crops,
+      agreement=common_solid.measure_agreement(_scene(capture, crops, AS_GIVEN)),
     )
-    for i, c in crops
+    for index, crops in chosen
   )
   report = CalibrationReport(
     names=capture.rig.names,
@@ -138,89 +143,97 @@ def check_calibration(
   )
   if not samples or report.score >= GOOD:
     return report
-  return _with_cause(cropper, report)
+  return _name_mistake(cropper, report)
 
 
-def _choose(
+def _crop_moments(
   cropper: Cropper, frames: np.ndarray, indices: Sequence[int]
-) -> tuple[list[tuple[int, tuple[Crop, ...]]], str]:
-  """Up to three moments with all cameras, or with most where none has all; the first problem."""
-  places = np.linspace(0, len(indices) - 1, min(len(indices), _MOMENTS * _TRIES)).round()
-  order = sorted({int(p) for p in places})
-  # first the middles of as many equal parts as moments are wanted, then the others
-  first = [order[(2 * k + 1) * len(order) // (2 * _MOMENTS)] for k in range(_MOMENTS)]
-  whole: list[tuple[int, tuple[Crop, ...]]] = []
-  partial: list[tuple[int, tuple[Crop, ...]]] = []
+) -> tuple[list[_MomentCrops], str]:
+  """Crops up to three moments with all cameras, or else with the most; adds the first problem."""
+  whole: list[_MomentCrops] = []
+  partial: list[_MomentCrops] = []
   reason = ""
-  for place in dict.fromkeys([*first, *order]):
-    index = indices[place]
+  for index in _sampling_order(indices):
     found, problems = cropper.map_cameras(frames[index], lambda v, f: cropper.crop(v, f, None))
     reason = reason or next(iter(problems.values()), "")
     crops = tuple(found[v] for v in sorted(found))
     (whole if len(crops) == len(cropper.pinholes) else partial).append((index, crops))
     if len(whole) == _MOMENTS:
       break
-  enough = [(i, c) for i, c in partial if len(c) >= 3]
+  enough = [(i, crops) for i, crops in partial if len(crops) >= _MIN_VIEWS]
   chosen = (whole + sorted(enough, key=lambda one: -len(one[1])))[:_MOMENTS]
   return sorted(chosen, key=lambda one: one[0]), reason
+
+
+def _sampling_order(indices: Sequence[int]) -> list[int]:
+  """Returns evenly spaced moments: first the middles of as many parts as are wanted, then more."""
+  places = np.linspace(0, len(indices) - 1, min(len(indices), _MOMENTS * _TRIES)).round()
+  order = sorted({int(p) for p in places})
+  first = [order[(2 * k + 1) * len(order) // (2 * _MOMENTS)] for k in range(_MOMENTS)]
+  return [indices[place] for place in dict.fromkeys([*first, *order])]
 
 
 def _scene(
   capture: Capture,
   crops: Sequence[Crop],
-  reading: CalibrationHypothesis,
+  hypothesis: CalibrationHypothesis,
   cropper: Cropper | None = None,
 ) -> Scene:
-  """The small scene of some crops under a reading."""
-  poses = reading.poses(np.asarray(capture.rig.world_to_camera, np.float64))
+  """Builds the silhouette scene of some crops under a hypothesis; `cropper` adapts the crops."""
+  poses = hypothesis.poses(np.asarray(capture.rig.world_to_camera, np.float64))
   if cropper is not None:
-    crops = [reading.crop(c, cropper.frame_reader.image_size(c.view, c.frame)) for c in crops]
+    reader = cropper.frame_reader
+    crops = [hypothesis.crop(c, reader.image_size(c.view, c.frame)) for c in crops]
   return common_solid.silhouette_scene(crops, poses[[c.view for c in crops]], len(capture.rig))
 
 
-def _with_cause(cropper: Cropper, report: CalibrationReport) -> CalibrationReport:
-  """Names the reading under which the silhouettes agree, if there is one.
+def _name_mistake(cropper: Cropper, report: CalibrationReport) -> CalibrationReport:
+  """Adds the hypothesis under which the silhouettes agree, if there is one.
 
-  Readings are tried on one moment, likely ones first, until one fits; it is then confirmed on all.
+  Hypotheses are tried on one moment, likely ones first, until one fits; that one is then confirmed
+  on all moments.
   """
   first = report.samples[len(report.samples) // 2]
   best, highest = CalibrationHypothesis(name=""), float(first.agreement.iou.mean())
-  for reading in _suspects(sorted(cropper.pinholes), report.names):
-    score = _score(cropper, first, reading)
-    if score > highest + _GAIN:
-      best, highest = reading, score
+  for hypothesis in _hypotheses(sorted(cropper.pinholes), report.names):
+    score = _score(cropper, first, hypothesis)
+    if score > highest + _MIN_GAIN:
+      best, highest = hypothesis, score
     if score >= GOOD:
       break
   if not best.name:
     return report
   confirmed = float(np.median([_score(cropper, sample, best) for sample in report.samples]))
-  if confirmed < max(report.score + _GAIN, POOR):
+  if confirmed < max(report.score + _MIN_GAIN, POOR):
     return report
   return dataclasses.replace(report, other=best.name, other_score=confirmed)
 
 
-def _suspects(views: Sequence[int], names: Sequence[str]) -> Iterator[CalibrationHypothesis]:
-  """Everything that is tried, the likely first."""
+def _hypotheses(views: Sequence[int], names: Sequence[str]) -> Iterator[CalibrationHypothesis]:
+  """Yields all hypotheses, likely ones first."""
   yield from COMMON_MISTAKES
   for a, b in itertools.combinations(views, 2):
-    yield CalibrationHypothesis(
-      name=f"{names[a]} and {names[b]} were exchanged", poses=exchange_cameras(a, b)
-    )
-  for view in views if len(views) > 3 else ():
+    name = f"{names[a]} and {names[b]} were exchanged"
+    yield CalibrationHypothesis(name=name, poses=exchange_cameras(a, b))
+  for view in views if len(views) > _MIN_VIEWS else ():
     name = f"{names[view]} (its pose, lens, mask or sync) were left out: --without={names[view]}"
     yield CalibrationHypothesis(name=name, without=view)
 
 
-def _score(cropper: Cropper, sample: CheckedMoment, reading: CalibrationHypothesis) -> float:
-  """Mean IoU of one moment under a reading."""
-  crops = [crop for crop in sample.crops if crop.view != reading.without]
-  return float(
-    common_solid.measure_agreement(_scene(cropper.capture, crops, reading, cropper)).iou.mean()
-  )
+def _score(cropper: Cropper, sample: CheckedMoment, hypothesis: CalibrationHypothesis) -> float:
+  """Mean IoU of one moment under a hypothesis."""
+  crops = [crop for crop in sample.crops if crop.view != hypothesis.without]
+  scene = _scene(cropper.capture, crops, hypothesis, cropper)
+  return float(common_solid.measure_agreement(scene).iou.mean())
 
 
 def refuse_wrong_calibration(capture: Capture, report: CalibrationReport) -> None:
-  """Raises `InputError` with the evidence where the calibration cannot be right."""
+  """Raises an error, with the evidence, where the calibration cannot be right.
+
+  Raises:
+    InputError: there is no moment to check, poses are mirrored, or the silhouettes have no common
+      solid.
+  """
   if not report.samples:
     reason = f" ({report.reason})" if report.reason else ""
     problem = f"no moment has silhouettes in three cameras{reason}"
@@ -232,8 +245,8 @@ def refuse_wrong_calibration(capture: Capture, report: CalibrationReport) -> Non
   blamed = report.other and report.other_score >= GOOD
   if report.score >= POOR and not blamed:
     return
-  told = " ".join(f"{x:.2f}" for x in report.iou)
-  problem = f"the silhouettes admit no common solid: IoU {told}, expected above {GOOD}"
+  listed = " ".join(f"{x:.2f}" for x in report.iou)
+  problem = f"the silhouettes admit no common solid: IoU {listed}, expected above {GOOD}"
   if report.other:
     problem += f"; they would agree to {report.other_score:.2f} if {report.other}"
   raise InputError(capture.path, "calibration", problem)

@@ -1,7 +1,7 @@
-"""Other readings of a calibration: the mistakes that files and scripts make most often.
+"""Hypotheses about what is wrong with a calibration: the mistakes that files most often contain.
 
-A reading changes how the numbers of a calibration are understood and leaves the silhouettes as they
-were seen. If the silhouettes agree on a solid under another reading only, that is what went wrong.
+A hypothesis changes how the numbers of a calibration are understood; the silhouettes stay as they
+were seen. If the silhouettes agree on a solid under one hypothesis only, it names the mistake.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from jaxsplat_mouse.capture.pose_conventions import (
   transpose_rotations,
 )
 
-_SIZES = (0.25, 0.5, 2.0, 4.0)
+_SIZE_FACTORS = (0.25, 0.5, 2.0, 4.0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -26,10 +26,10 @@ class CalibrationHypothesis:
   """One way to understand a calibration.
 
   Attributes:
-    name: what is the case if this reading is the right one.
-    poses: (V, 4, 4) as given -> as meant, world to camera.
-    crop: a crop and its photograph's width and height as given -> as meant.
-    without: a camera that has no say, or None.
+    name: the mistake that the hypothesis assumes, as a clause.
+    poses: maps the poses (V, 4, 4) of the file to world-to-camera poses.
+    crop: maps a crop, with its photograph's width and height, to the crop as it was meant.
+    without: number of a camera that is left out; None for none.
   """
 
   name: str
@@ -39,32 +39,38 @@ class CalibrationHypothesis:
 
 
 def flip_crop(crop: Crop, size: tuple[int, int], across: bool, down: bool) -> Crop:
-  """A crop of the photograph mirrored left-right (`across`) or top-bottom (`down`).
+  """Mirrors a crop about the middle of its photograph.
 
-  Mirrored about the photograph's middle; the lens is left as it is, which is within a few pixels.
+  The lens is left as it is, which is right to within a few pixels.
+
+  Args:
+    crop: the crop.
+    size: width and height of the photograph, pixels.
+    across: mirror left and right.
+    down: mirror top and bottom.
   """
   fx, fy, cx, cy = crop.intrinsics
   height, width = crop.rgba.shape[:2]
-  scale, rgba = crop.cut.scale, crop.rgba
+  scale, rgba = crop.region.scale, crop.rgba
   if across:
     rgba = rgba[:, ::-1]
-    cx += scale * (2 * crop.cut.left - size[0]) + width
+    cx += scale * (2 * crop.region.left - size[0]) + width
   if down:
     rgba = rgba[::-1]
-    cy += scale * (2 * crop.cut.top - size[1]) + height
+    cy += scale * (2 * crop.region.top - size[1]) + height
   return dataclasses.replace(crop, rgba=rgba, intrinsics=np.array([fx, fy, cx, cy]))
 
 
 def rescale_intrinsics(crop: Crop, factor: float) -> Crop:
-  """A crop whose intrinsics were given for photographs 1 / factor as large."""
-  shift = crop.cut.scale * np.array([crop.cut.left, crop.cut.top])
+  """Corrects a crop whose intrinsics were given for photographs 1 / factor times as large."""
+  shift = crop.region.scale * np.array([crop.region.left, crop.region.top])
   fx, fy, cx, cy = crop.intrinsics
   moved = (np.array([cx, cy]) + shift) * factor - shift
   return dataclasses.replace(crop, intrinsics=np.array([fx * factor, fy * factor, *moved]))
 
 
 def exchange_cameras(first: int, second: int) -> Callable[[np.ndarray], np.ndarray]:
-  """Poses with those of two cameras exchanged."""
+  """Returns a function that exchanges the poses (V, 4, 4) of two cameras."""
 
   def change(poses: np.ndarray) -> np.ndarray:
     order = np.arange(len(poses))
@@ -84,7 +90,7 @@ COMMON_MISTAKES = (
   ),
   CalibrationHypothesis(
     name="the poses have OpenGL axes (y up, z backward), not OpenCV's",
-    poses=lambda p: OPENGL_AXES @ p,
+    poses=lambda poses: OPENGL_AXES @ poses,
   ),
   CalibrationHypothesis(
     name="the poses are camera-to-world with OpenGL axes",
@@ -110,6 +116,6 @@ COMMON_MISTAKES = (
       name=f"the intrinsics are for photographs {1 / factor:g} times as large",
       crop=lambda crop, size, factor=factor: rescale_intrinsics(crop, factor),  # type: ignore[misc]
     )
-    for factor in _SIZES
+    for factor in _SIZE_FACTORS
   ),
 )

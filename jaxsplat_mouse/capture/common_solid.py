@@ -1,7 +1,7 @@
-"""The solid that silhouettes have in common: where it is, how large, how well it explains them.
+"""The solid that the silhouettes of a moment have in common: its place, its size, its agreement.
 
-Silhouettes are reduced to one small size first: a hull then takes a fraction of a second, and every
-moment and every reading of a calibration runs the same compiled program.
+The solid is a visual hull. Silhouettes are first reduced to one small size, so that a hull takes a
+fraction of a second and every moment and every calibration hypothesis runs one compiled program.
 """
 
 from __future__ import annotations
@@ -20,17 +20,37 @@ from jaxsplat_mouse.visual_hull.hull import HullConfig
 from jaxsplat_mouse.visual_hull.hull_alpha import hull_alpha
 
 SIDE = 128  # pixels of a reduced silhouette
-# One dissenting silhouette must show, not be overruled.
+# Without repair: a single dissenting silhouette must show, not be overruled.
 _CONFIG = HullConfig(resolution=64, num_points=64, repair=False)
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SolidAgreement:
+  """How well the common solid explains each silhouette.
+
+  Attributes:
+    iou: (V,) intersection over union of the solid's silhouette and the given one; 0 where there is
+      no common solid.
+    alphas: (V, SIDE, SIDE) silhouettes of the solid in the reduced views.
+  """
+
+  iou: np.ndarray
+  alphas: np.ndarray
+
+
+def reduced_size(width: int, height: int) -> tuple[int, int]:
+  """Width and height of an image whose longer side is reduced to `SIDE` pixels."""
+  factor = SIDE / max(height, width)
+  return max(1, int(width * factor)), max(1, int(height * factor))
+
+
 def silhouette_scene(crops: Sequence[Crop], world_to_camera: np.ndarray, views: int) -> Scene:
-  """Reduced silhouettes of one moment as a scene without colour.
+  """Builds a scene of the reduced silhouettes of one moment, without colour.
 
   Args:
-    crops: of V cameras at most `views`.
-    world_to_camera: (V, 4, 4) of these.
-    views: rows of the result; missing ones are padding.
+    crops: of V cameras, at most `views`.
+    world_to_camera: (V, 4, 4), the poses of these cameras.
+    views: number of views of the result, of which those after the first V are padding.
   """
   alphas = np.zeros((views, SIDE, SIDE), np.float32)
   intrinsics = np.ones((views, 4), np.float32)
@@ -38,8 +58,7 @@ def silhouette_scene(crops: Sequence[Crop], world_to_camera: np.ndarray, views: 
   frames = np.tile(np.array([0, 0, SIDE, SIDE], np.float32), (views, 1))
   for i, crop in enumerate(crops):
     height, width = crop.rgba.shape[:2]
-    factor = SIDE / max(height, width)
-    w, h = max(1, int(width * factor)), max(1, int(height * factor))
+    w, h = reduced_size(width, height)
     alphas[i, :h, :w] = _reduce(crop.rgba[..., 3], w, h) / 255.0
     intrinsics[i] = crop.intrinsics * np.array([w / width, h / height] * 2)
     frames[i, 2:] = w, h
@@ -59,21 +78,8 @@ def _reduce(alpha: np.ndarray, width: int, height: int) -> np.ndarray:
   return cv2.resize(alpha.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class SolidAgreement:
-  """How well the common solid explains each silhouette.
-
-  Attributes:
-    iou: (V,) of the solid's silhouette with the given one; 0 where there is no common solid.
-    alphas: (V, SIDE, SIDE) silhouettes of the solid in the reduced views.
-  """
-
-  iou: np.ndarray
-  alphas: np.ndarray
-
-
 def measure_agreement(scene: Scene) -> SolidAgreement:
-  """Carves the solid of a small scene and looks at it from its cameras."""
+  """Carves the common solid of a silhouette scene and compares it with each silhouette."""
   count = int(scene.view_mask.sum())
   try:
     hull = build_hull(scene, _CONFIG)
@@ -87,9 +93,9 @@ def measure_agreement(scene: Scene) -> SolidAgreement:
 
 
 def solid_extent(scene: Scene) -> tuple[np.ndarray, float]:
-  """Centroid (3,) and radius of the common solid, world units.
+  """Computes centroid (3,) and radius of the common solid, world units.
 
   Raises:
-    ValueError: there is none.
+    ValueError: there is no common solid.
   """
   return hull_extent(scene, _CONFIG)

@@ -1,4 +1,4 @@
-"""Crop windows: one size for a batch, each placed around the animal inside the photograph."""
+"""Crop windows: one size for a whole preparation, placed around the animal in each photograph."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from jaxsplat_mouse.capture.lens import CropRegion, Pinhole
 from jaxsplat_mouse.capture.rig import Rig
 
 _MULTIPLE = 16
-_PAD = 4  # pixels beside the margin, for what resampling spreads
-# Times the 90th percentile of sides, above which a silhouette is not believed, where there are
-# enough of them to tell.
+_PAD = 4  # pixels beside the margin, for the reach of the resampling
+# A silhouette longer than this many times the 90th percentile counts as wrong, provided that there
+# are enough silhouettes to judge.
 _OUTLIER, _ENOUGH = 2.0, 12
-_POINTS = 9  # on each side of a raw box
+_POINTS = 9  # on each side of a box in the raw image
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CropWindow:
-  """The size of all crops of a batch.
+  """The size of all crops of a preparation.
 
   Attributes:
-    side: pixels of a crop; less where a photograph is smaller.
+    side: pixels of a crop; fewer where a photograph is smaller.
     scale: crop pixels per pixel at native resolution, at most 1.
-    limit: side in native pixels from which a silhouette counts as wrong.
+    limit: side in native pixels above which a silhouette counts as wrong.
   """
 
   side: int
@@ -34,7 +34,7 @@ class CropWindow:
   limit: float
 
   def holds(self, box: np.ndarray, margin: float = 0.0) -> bool:
-    """Whether a silhouette's box (4,), native pixels, fits with its margin."""
+    """Returns whether a silhouette's box (4,), native pixels, fits with its margin."""
     longest = float(max(box[2] - box[0], box[3] - box[1]))
     return longest * (1 + 2 * margin) <= self.side / self.scale
 
@@ -42,7 +42,18 @@ class CropWindow:
 def pinhole_box(
   rig: Rig, view: int, pinhole: Pinhole, box: tuple[int, int, int, int]
 ) -> np.ndarray:
-  """x0 y0 x1 y1 (4,) in the pinhole's image of a raw rectangle, one pixel wider; NaN if unknown."""
+  """Maps a rectangle of a raw image into the pinhole's image.
+
+  Args:
+    rig: the cameras.
+    view: number of the camera.
+    pinhole: the ideal camera that replaces it.
+    box: x0 y0 x1 y1 in raw pixels.
+
+  Returns:
+    x0 y0 x1 y1 (4,) of the rectangle's image with one pixel on each side, pinhole pixels; NaN where
+    the lens model has no inverse.
+  """
   x0, y0, x1, y1 = box
   x, y = np.linspace(x0, x1, _POINTS), np.linspace(y0, y1, _POINTS)
   border = [(a, b) for a in x for b in (y0, y1)] + [(a, b) for a in (x0, x1) for b in y]
@@ -51,12 +62,15 @@ def pinhole_box(
 
 
 def choose_window(boxes: np.ndarray, margin: float, size: int) -> CropWindow:
-  """The window that holds every believable silhouette.
+  """Chooses the window that holds every plausible silhouette.
 
   Args:
-    boxes: (N, 4) of all silhouettes in native pixels, NaN where there is none; one at least is.
-    margin: on each side, share of the longer side.
+    boxes: (N, 4) of all silhouettes in native pixels, NaN for none; at least one is finite.
+    margin: on each side, as a share of the longer side.
     size: largest side of a crop, pixels; 0 for no limit.
+
+  Returns:
+    A window whose side is a multiple of 16, or `size` where that is smaller.
   """
   sides = np.maximum(boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1])
   sides = sides[np.isfinite(sides)]
@@ -70,9 +84,14 @@ def choose_window(boxes: np.ndarray, margin: float, size: int) -> CropWindow:
 
 
 def place_window(window: CropWindow, pinhole: Pinhole, box: np.ndarray) -> CropRegion:
-  """The crop around one silhouette's box (4,): moved, or cut, to stay inside the photograph.
+  """Places a window around one silhouette, moved or shortened to stay inside the photograph.
 
-  Nothing of a crop is unknown, so a silhouette that meets the crop's edge leaves the photograph.
+  Every pixel of a crop is known, so a silhouette that meets the crop's edge leaves the photograph.
+
+  Args:
+    window: the size.
+    pinhole: the ideal camera that replaces the silhouette's.
+    box: x0 y0 x1 y1 (4,) of the silhouette in pinhole pixels.
   """
   starts, sides = [], []
   for axis in (0, 1):

@@ -1,4 +1,4 @@
-"""One moment: raw pictures of all cameras become crops, and crops a scene folder."""
+"""One moment: raw pictures of all cameras become crops, and crops become a scene folder."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from jaxsplat_mouse.errors import InputError
 from jaxsplat_mouse.io import atomic, images
 
 T = TypeVar("T")
-# Around a silhouette that is cut by itself: what is out of frame is unknown, and solids grow there.
+# Size of a tight crop in silhouettes: a hull may extend into what is out of frame, so leave room.
 _ROOM = 1.4
 _SPREAD = 3  # pixels beside a silhouette that a cubic lookup may still colour
 
@@ -34,29 +34,38 @@ class Crop:
 
   Attributes:
     view: number of the camera.
-    frame: number of its picture in its stream.
+    frame: number of the picture in the camera's stream.
     rgba: (h, w, 4) uint8, straight alpha.
-    cut: where it was cut.
-    intrinsics: (4,) fx fy cx cy in its own pixels.
+    region: the part of the pinhole's image that the crop shows.
+    intrinsics: (4,) fx fy cx cy in the crop's pixels.
   """
 
   view: int
   frame: int
   rgba: np.ndarray
-  cut: CropRegion
+  region: CropRegion
   intrinsics: np.ndarray
 
 
 class Cropper:
-  """Cuts the pictures of one recording; cameras side by side in threads."""
+  """Crops the pictures of one recording, each camera in a thread of its own.
+
+  Use it as a context manager: it ends its threads at the end of the block.
+  """
 
   def __init__(self, capture: Capture, frame_reader: FrameReader, pinholes: dict[int, Pinhole]):
-    """Takes the cameras that can be read, by number, as `pinholes`."""
+    """Takes the readable cameras.
+
+    Args:
+      capture: the recording.
+      frame_reader: reads its pictures.
+      pinholes: the ideal cameras that replace the readable ones, by number of the camera.
+    """
     self.capture, self.frame_reader, self.pinholes = capture, frame_reader, pinholes
     self._pool = ThreadPoolExecutor(max(1, len(pinholes)))
 
   def __enter__(self) -> Cropper:
-    """Itself; leaving ends the threads."""
+    """Returns itself."""
     return self
 
   def __exit__(
@@ -71,50 +80,58 @@ class Cropper:
   def map_cameras(
     self, frames: np.ndarray, work: Callable[[int, int], T]
   ) -> tuple[dict[int, T], dict[int, str]]:
-    """Calls work(view, frame) for every camera; results, and why there is none, by camera.
+    """Calls `work(view, frame)` for every readable camera.
 
     Args:
       frames: (V,) frame of each camera.
       work: may raise `InputError`.
+
+    Returns:
+      The results by camera, and the messages of the cameras that raised an error.
     """
 
-    def one(view: int) -> T | InputError:
+    def attempt(view: int) -> T | InputError:
       try:
         return work(view, int(frames[view]))
       except InputError as error:
         return error
 
-    found = dict(zip(self.pinholes, self._pool.map(one, self.pinholes), strict=True))
+    found = dict(zip(self.pinholes, self._pool.map(attempt, self.pinholes), strict=True))
     problems = {v: str(r) for v, r in found.items() if isinstance(r, InputError)}
     return {v: r for v, r in found.items() if not isinstance(r, InputError)}, problems
 
   def measure_box(self, view: int, frame: int) -> np.ndarray:
-    """Silhouette's box (4,) in the pinhole, from the mask alone.
+    """Measures a silhouette's box x0 y0 x1 y1 (4,) in pinhole pixels; reads the mask alone.
 
     Raises:
-      InputError: no mask, or an empty one.
+      InputError: there is no mask, or it is empty.
     """
-    return self._box(view, frame, self.frame_reader.read_coverage(view, frame))
+    return self._pinhole_box(view, frame, self.frame_reader.read_coverage(view, frame))
 
-  def _box(self, view: int, frame: int, coverage: np.ndarray) -> np.ndarray:
+  def _pinhole_box(self, view: int, frame: int, coverage: np.ndarray) -> np.ndarray:
     box = silhouette_box(coverage)
-    place = f"{self.capture.rig.names[view]} frame {frame}"
+    field = f"{self.capture.rig.names[view]} frame {frame}"
     if box is None:
-      raise InputError(self.capture.path, place, "empty silhouette")
+      raise InputError(self.capture.path, field, "empty silhouette")
     found = pinhole_box(self.capture.rig, view, self.pinholes[view], box)
     if not np.isfinite(found).all():
       problem = "the silhouette reaches where the lens model has no inverse"
-      raise InputError(self.capture.path, place, problem)
+      raise InputError(self.capture.path, field, problem)
     return found
 
   def crop(self, view: int, frame: int, window: CropWindow | None) -> Crop:
-    """The crop of one camera; without a window, one that just holds the silhouette.
+    """Crops the picture of one camera.
+
+    Args:
+      view: number of the camera.
+      frame: number of the picture in its stream.
+      window: the size of the crop; None for one that just holds the silhouette.
 
     Raises:
-      InputError: a picture that cannot be read, or a silhouette that is empty or too large.
+      InputError: the picture cannot be read, or the silhouette is empty or too large.
     """
     raw = self.frame_reader.read_frame(view, frame)
-    box = self._box(view, frame, raw.coverage)
+    box = self._pinhole_box(view, frame, raw.coverage)
     longest = max(box[2] - box[0], box[3] - box[1])
     if window is None:
       window = CropWindow(side=int(longest * _ROOM) + 8, scale=1.0, limit=np.inf)
@@ -124,48 +141,50 @@ class Cropper:
         "as in the other frames: the mask holds more than the animal"
       )
       raise InputError(self.capture.path, f"{self.capture.rig.names[view]} frame {frame}", problem)
-    cut = place_window(window, self.pinholes[view], box)
+    region = place_window(window, self.pinholes[view], box)
     return Crop(
       view=view,
       frame=frame,
-      rgba=self._resample(view, raw, cut, box),
-      cut=cut,
-      intrinsics=cut.intrinsics(self.pinholes[view]),
+      rgba=self._resample(view, raw, region, box),
+      region=region,
+      intrinsics=region.intrinsics(self.pinholes[view]),
     )
 
-  def _resample(self, view: int, raw: RawFrame, cut: CropRegion, box: np.ndarray) -> np.ndarray:
-    """RGBA of a crop; only around the silhouette's box (4,) is there anything to look up."""
-    corner = np.array([cut.left, cut.top] * 2)
-    near = (box - corner) * cut.scale + np.array([-_SPREAD, -_SPREAD, _SPREAD, _SPREAD])
-    limits = (cut.width, cut.height) * 2
+  def _resample(self, view: int, raw: RawFrame, region: CropRegion, box: np.ndarray) -> np.ndarray:
+    """Returns the RGBA of a crop; looks up only the pixels around the silhouette's box (4,)."""
+    corner = np.array([region.left, region.top] * 2)
+    near = (box - corner) * region.scale + np.array([-_SPREAD, -_SPREAD, _SPREAD, _SPREAD])
+    limits = (region.width, region.height) * 2
     x0, y0, x1, y1 = (int(np.clip(round(v), 0, m)) for v, m in zip(near, limits, strict=True))
-    points = lens.lookup_points(self.capture.rig, view, self.pinholes[view], cut, (x0, y0, x1, y1))
+    pinhole = self.pinholes[view]
+    points = lens.lookup_points(self.capture.rig, view, pinhole, region, (x0, y0, x1, y1))
     a, b, c, d = lens.raw_pixel_box(points, raw.coverage.shape[::-1])
     photo, coverage = raw.photo[b:d, a:c], raw.coverage[b:d, a:c]
-    color = foreground_color(photo, coverage) if raw.mixed else photo * np.float32(1 / 255)
+    color = foreground_color(photo, coverage) if raw.has_background else photo * np.float32(1 / 255)
     alpha = coverage * np.float32(1 / 255)
-    rgba = np.zeros((cut.height, cut.width, 4), np.uint8)
+    rgba = np.zeros((region.height, region.width, 4), np.uint8)
     shape = (y1 - y0, x1 - x0)
     rgba[y0:y1, x0:x1] = lens.resample_rgba(color, alpha, points - np.array([a, b]), shape)
     return rgba
 
   def read_photo(self, crop: Crop) -> np.ndarray:
-    """The photograph of a crop, (h, w, 3) uint8, with its background.
+    """Reads the photograph of a crop once more, (h, w, 3) uint8, with its background.
 
     Raises:
       InputError: it cannot be read.
     """
     raw = self.frame_reader.read_frame(crop.view, crop.frame)
-    points = lens.lookup_points(self.capture.rig, crop.view, self.pinholes[crop.view], crop.cut)
+    pinhole = self.pinholes[crop.view]
+    points = lens.lookup_points(self.capture.rig, crop.view, pinhole, crop.region)
     image = raw.photo / np.float32(255)
-    if not raw.mixed:  # straight colour, on white as the photograph was
+    if not raw.has_background:
       alpha = raw.coverage[..., None] / np.float32(255)
       image = image * alpha + 1 - alpha
-    found = lens.resample(image, points, (crop.cut.height, crop.cut.width))
+    found = lens.resample(image, points, (crop.region.height, crop.region.width))
     return (np.clip(found, 0, 1) * 255 + 0.5).astype(np.uint8)
 
   def encode_pngs(self, crops: Iterable[Crop]) -> list[bytes]:
-    """PNG bytes of each crop."""
+    """Encodes crops as PNG, side by side."""
     return list(self._pool.map(lambda crop: images.encode_png(crop.rgba), crops))
 
 
@@ -176,28 +195,27 @@ def write_scene_folder(
   pngs: list[bytes],
   extra: dict[str, Any],
 ) -> None:
-  """Writes a scene folder, which appears whole or not at all; one that is there is replaced.
+  """Writes a scene folder, which appears whole or not at all; an existing one is replaced.
 
   The cameras keep the capture's world and unit.
+
+  Args:
+    folder: the scene folder.
+    capture: the recording.
+    crops: one for each camera of the scene.
+    pngs: the encoded pictures of `crops`.
+    extra: further top-level fields of the camera file.
 
   Raises:
     OSError: the disk is full or not writable.
   """
   names = [f"images/cam_{crop.view:03d}.png" for crop in crops]
-  cameras = [
-    Cameras(
-      world_to_camera=capture.rig.world_to_camera[crop.view],
-      intrinsics=crop.intrinsics,
-      width=crop.rgba.shape[1],
-      height=crop.rgba.shape[0],
-    )
-    for crop in crops
-  ]
-  more = [
+  cameras = [_crop_camera(capture, crop) for crop in crops]
+  origins = [
     {
       "camera": capture.rig.names[crop.view],
       "frame": crop.frame,
-      "cut": dataclasses.asdict(crop.cut),
+      "cut": dataclasses.asdict(crop.region),
     }
     for crop in crops
   ]
@@ -206,5 +224,14 @@ def write_scene_folder(
     for name, png in zip(names, pngs, strict=True):
       (temporary / name).write_bytes(png)
     camera_file.write_scene_cameras(
-      temporary, cameras, names, scene_id=folder.name, extra=extra, frame_extra=more
+      temporary, cameras, names, scene_id=folder.name, extra=extra, frame_extra=origins
     )
+
+
+def _crop_camera(capture: Capture, crop: Crop) -> Cameras:
+  return Cameras(
+    world_to_camera=capture.rig.world_to_camera[crop.view],
+    intrinsics=crop.intrinsics,
+    width=crop.rgba.shape[1],
+    height=crop.rgba.shape[0],
+  )

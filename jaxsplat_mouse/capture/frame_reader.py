@@ -1,4 +1,4 @@
-"""Photographs and silhouettes of all cameras by moment, whatever they are stored as."""
+"""Reads photographs and silhouettes of all cameras by frame, from videos or image files."""
 
 from __future__ import annotations
 
@@ -14,32 +14,42 @@ from jaxsplat_mouse.capture.raw_capture import Capture, Stream
 from jaxsplat_mouse.errors import InputError
 from jaxsplat_mouse.io import images
 
-_MAX_BORDER = 0.5  # share of a picture's border from which a mask is background, not animal
+_MAX_BORDER = 0.5  # a mask that covers more of the picture's border is taken for background
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RawFrame:
-  """One camera's raw picture.
+  """One picture of one camera, still distorted.
 
   Attributes:
     photo: (H, W, 3) uint8, straight colour.
-    coverage: (H, W) uint8, the animal's.
-    mixed: the background shows through at the outline, as the mask came apart from the photograph.
+    coverage: (H, W) uint8, the animal's silhouette.
+    has_background: whether `photo` shows the background, as it does with a separate mask; its
+      outline pixels then mix animal and background.
   """
 
   photo: np.ndarray
   coverage: np.ndarray
-  mixed: bool
+  has_background: bool
 
 
 class FrameReader:
-  """Readers of all cameras, opened when first asked; each may be used by one thread at a time."""
+  """Reads the pictures of all cameras; each camera may be used by one thread at a time.
+
+  Use it as a context manager: it opens files on first use and closes them at the end of the block.
+  """
 
   def __init__(self, capture: Capture, specks: float = SPECK_SHARE, grow: int = 0):
-    """Opens nothing yet; for `specks` see `matte.clean_mask`, for `grow` `matte.grow_mask`.
+    """Takes the recording without opening its files.
+
+    Args:
+      capture: the recording.
+      specks: see `mattes.clean_mask`.
+      grow: pixels, see `mattes.grow_mask`.
 
     Raises:
-      InputError: pictures that carry their own alpha shall grow.
+      InputError: silhouettes shall be widened, but the pictures carry their own alpha and have no
+        colour outside of it.
     """
     if grow > 0 and capture.masks is None:
       problem = f"{grow}: the pictures have no colour outside of their own silhouettes"
@@ -49,7 +59,7 @@ class FrameReader:
     self._sizes: dict[int, tuple[int, int]] = {}
 
   def __enter__(self) -> FrameReader:
-    """Itself; leaving closes the files."""
+    """Returns itself."""
     return self
 
   def __exit__(
@@ -64,10 +74,10 @@ class FrameReader:
     self._readers.clear()
 
   def require_packages(self) -> None:
-    """Nothing where everything is installed that this capture takes.
+    """Checks that the packages which this capture needs are installed.
 
     Raises:
-      InputError: OpenCV or PyAV is not.
+      InputError: OpenCV or PyAV is missing.
     """
     try:
       import cv2  # noqa: F401
@@ -79,7 +89,7 @@ class FrameReader:
       video.require_pyav(self._capture.path)
 
   def image_size(self, view: int, number: int = 0) -> tuple[int, int]:
-    """Width and height of a camera's photographs: the calibration's, or those of frame `number`.
+    """Width and height of a camera's photographs, from the calibration or from frame `number`.
 
     Raises:
       InputError: the frame cannot be read.
@@ -95,16 +105,16 @@ class FrameReader:
     """Opens a camera's files.
 
     Raises:
-      InputError: one of them is missing or no video.
+      InputError: one of them is missing or not a video.
     """
     for kind in ("pictures", "masks") if self._capture.masks else ("pictures",):
       self._reader(kind, view)
 
   def read_coverage(self, view: int, number: int) -> np.ndarray:
-    """The silhouette (H, W) uint8 in a camera's frame; the photograph is left alone where it can.
+    """Reads a silhouette (H, W) uint8, without the photograph where there is a separate mask.
 
     Raises:
-      InputError: it cannot be read, or is not of the calibration's size.
+      InputError: the picture cannot be read, or its size is not the calibration's.
     """
     if self._capture.masks is None:
       return self.read_frame(view, number).coverage
@@ -112,31 +122,32 @@ class FrameReader:
     self._check_size("masks", view, number, levels)
     found = clean_mask(levels, self._specks)
     self._check_mask(view, number, levels, found)
-    return self._grown("masks", view, number, found)
+    return self._move_outline("masks", view, number, found)
 
   def read_frame(self, view: int, number: int) -> RawFrame:
-    """Photograph and silhouette in a camera's frame.
+    """Reads a photograph and its silhouette.
 
     Raises:
-      InputError: as `coverage`.
+      InputError: as `read_coverage`.
     """
     photo = self._read("pictures", view, number)
     self._check_size("pictures", view, number, photo)
     if self._capture.masks is not None:
-      return RawFrame(photo=photo[..., :3], coverage=self.read_coverage(view, number), mixed=True)
+      coverage = self.read_coverage(view, number)
+      return RawFrame(photo=photo[..., :3], coverage=coverage, has_background=True)
     if photo.shape[2] == 3:
       self._check_white(view, number, photo)
       photo = images.rgba_from_white(photo)
-    coverage = self._grown("pictures", view, number, photo[..., 3])
-    return RawFrame(photo=photo[..., :3], coverage=coverage, mixed=False)
+    coverage = self._move_outline("pictures", view, number, photo[..., 3])
+    return RawFrame(photo=photo[..., :3], coverage=coverage, has_background=False)
 
-  def _grown(self, kind: str, view: int, number: int, coverage: np.ndarray) -> np.ndarray:
-    """The silhouette with its outline where the user wants it; refused where nothing is left."""
+  def _move_outline(self, kind: str, view: int, number: int, coverage: np.ndarray) -> np.ndarray:
+    """Applies `grow` to a silhouette; refuses one of which nothing is left."""
     grown = grow_mask(coverage, self._grow)
     if self._grow < 0 and coverage.any() and not grown.any():
       field = f"{self._capture.rig.names[view]} frame {number}"
       problem = f"--grow={self._grow} leaves nothing of the silhouette; expected fewer pixels"
-      raise InputError(self._place(kind, view, number), field, problem)
+      raise InputError(self._picture_file(kind, view, number), field, problem)
     return grown
 
   def _read(self, kind: str, view: int, number: int) -> np.ndarray:
@@ -155,32 +166,33 @@ class FrameReader:
     return streams[view]
 
   def _check_size(self, kind: str, view: int, number: int, image: np.ndarray) -> None:
-    """Refuses pictures that are not of the size that the intrinsics are for."""
+    """Refuses a picture whose size is not the one that the intrinsics are for."""
     size = self.image_size(view, number)
     if image.shape[1::-1] != size:
       field = f"{self._capture.rig.names[view]} frame {number}"
       problem = f"{image.shape[1]} x {image.shape[0]} pixels; expected {size[0]} x {size[1]}"
       problem += ", the size that the intrinsics are for"
-      raise InputError(self._place(kind, view, number), field, problem)
+      raise InputError(self._picture_file(kind, view, number), field, problem)
 
   def _check_mask(self, view: int, number: int, levels: np.ndarray, coverage: np.ndarray) -> None:
-    """Refuses masks that show no animal, or everything but it."""
+    """Refuses a mask that shows no animal, or everything but the animal."""
     field = f"{self._capture.rig.names[view]} mask frame {number}"
     if not coverage.any():
       problem = f"empty silhouette: the brightest level is {levels.max(initial=0)}"
       problem += f"; expected an animal at {SOLID} to 255"
     elif border_share(coverage) > _MAX_BORDER:
-      problem = "the mask holds the picture's border; expected the animal white on black"
+      problem = "the mask covers the picture's border; expected the animal white on black"
     else:
       return
-    raise InputError(self._place("masks", view, number), field, problem)
+    raise InputError(self._picture_file("masks", view, number), field, problem)
 
-  def _place(self, kind: str, view: int, number: int) -> pathlib.Path:
-    """The file that a picture is in."""
+  def _picture_file(self, kind: str, view: int, number: int) -> pathlib.Path:
+    """The file that holds a picture."""
     stream = self._stream(kind, view)
     return stream.video or (stream.images[number] if stream.images else self._capture.path)
 
   def _check_white(self, view: int, number: int, photo: np.ndarray) -> None:
+    """Refuses a photograph from which no silhouette can be taken."""
     if images.white_border_share(photo) < 0.5:
       field = f"{self._capture.rig.names[view]} frame {number}"
       problem = "no mask, no alpha and no white background; give masks with --masks=DIR"

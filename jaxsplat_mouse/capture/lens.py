@@ -1,8 +1,8 @@
-"""From photographs behind a lens to crops of a clean pinhole: no distortion, no skew.
+"""Resamples photographs into crops of an ideal pinhole, without distortion and skew.
 
 A crop's pixels are looked up in the raw photograph directly, so each is interpolated once, however
-far the crop was moved, undistorted and reduced. `rig.distort` is the lens model; OpenCV only
-interpolates, since its own undistortion leaves the skew out.
+far the crop is moved, undistorted and reduced. `rig.distort` is the lens model; OpenCV only
+interpolates, since its own undistortion ignores the skew.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ _SUPPORT = 3  # pixels that a cubic lookup reads on either side, and one for rou
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Pinhole:
-  """A camera without distortion and skew at the place of a real one.
+  """A camera without distortion and skew, with the pose of a real one.
 
   Attributes:
     intrinsics: (4,) fx fy cx cy in pixels, centres at +0.5.
-    seen: x0 y0 x1 y1, the largest rectangle of whole pixels that the raw photograph fills.
+    seen: x0 y0 x1 y1, the largest rectangle of whole pixels that the raw photograph covers.
   """
 
   intrinsics: np.ndarray
@@ -34,13 +34,13 @@ class Pinhole:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CropRegion:
-  """A crop of a pinhole's image.
+  """A part of a pinhole's image, resampled to a scale.
 
   Attributes:
     left: first column, pinhole pixels.
     top: first row, pinhole pixels.
-    width: of the crop, its own pixels.
-    height: of the crop, its own pixels.
+    width: of the crop, in its own pixels.
+    height: of the crop, in its own pixels.
     scale: crop pixels per pinhole pixel, at most 1.
   """
 
@@ -51,23 +51,22 @@ class CropRegion:
   scale: float = 1.0
 
   def intrinsics(self, pinhole: Pinhole) -> np.ndarray:
-    """(4,) fx fy cx cy in pixels of the crop."""
+    """Returns fx fy cx cy (4,) in pixels of the crop."""
     fx, fy, cx, cy = pinhole.intrinsics
     return self.scale * np.array([fx, fy, cx - self.left, cy - self.top])
 
 
 def undistort(points: np.ndarray, distortion: np.ndarray) -> np.ndarray:
-  """Pinhole coordinates whose image behind a lens is given: the inverse of `rig.distort`.
+  """Inverts `rig.distort` with Newton's method, which starts from the given points.
 
-  Newton's method from the given points; beyond where a fitted polynomial turns back on itself there
-  is no inverse.
+  There is no inverse beyond the radius where the fitted polynomial turns back on itself.
 
   Args:
-    points: (..., 2) normalised coordinates behind the lens.
+    points: (..., 2) distorted normalised coordinates.
     distortion: (5,) k1 k2 p1 p2 k3.
 
   Returns:
-    (..., 2) normalised pinhole coordinates, float64; NaN where there are none.
+    (..., 2) normalised pinhole coordinates, float64; NaN where there is no inverse.
   """
   wanted = np.asarray(points, np.float64)
   found = wanted.copy()
@@ -98,19 +97,19 @@ def _jacobian(points: np.ndarray, distortion: np.ndarray) -> np.ndarray:
 
 
 def make_pinhole(rig: Rig, view: int, size: tuple[int, int]) -> Pinhole:
-  """The pinhole that takes a camera's place.
+  """Builds the pinhole that replaces a camera.
 
-  A camera that is a pinhole already keeps its matrix, so that crops copy its pixels. Others get one
-  focal length, the largest magnification that the lens has anywhere in the photograph: no detail of
-  the raw pixels is lost.
+  A camera without distortion and skew keeps its matrix, so that crops copy its pixels. Any other
+  gets one focal length, the largest magnification of the lens anywhere in the photograph, so that
+  no detail of the raw pixels is lost.
 
   Args:
     rig: the cameras.
-    view: which of them.
+    view: number of the camera.
     size: width and height of its raw photographs.
 
   Raises:
-    ValueError: the lens model has no inverse over most of the photograph, so it cannot be one.
+    ValueError: the lens model has no inverse over most of the photograph.
   """
   matrix, distortion = rig.matrices[view], rig.distortion[view]
   width, height = size
@@ -134,28 +133,38 @@ def make_pinhole(rig: Rig, view: int, size: tuple[int, int]) -> Pinhole:
 
 
 def to_normalized(rig: Rig, view: int, pixels: np.ndarray) -> np.ndarray:
-  """Normalised pinhole coordinates (..., 2) of raw pixels (..., 2); NaN where there are none."""
+  """Maps raw pixels (..., 2) to normalised pinhole coordinates (..., 2); NaN for no inverse."""
   matrix = rig.matrices[view]
   bent = (np.asarray(pixels, np.float64) - matrix[:2, 2]) @ np.linalg.inv(matrix[:2, :2]).T
   return undistort(bent, rig.distortion[view])
 
 
 def to_pinhole(rig: Rig, view: int, pinhole: Pinhole, pixels: np.ndarray) -> np.ndarray:
-  """Pixels (..., 2) of the pinhole where raw pixels (..., 2) come to lie; NaN where nowhere."""
+  """Maps raw pixels to pixels of the pinhole's image.
+
+  Args:
+    rig: the cameras.
+    view: number of the camera.
+    pinhole: the ideal camera that replaces it.
+    pixels: (..., 2) raw pixels, centres at +0.5.
+
+  Returns:
+    (..., 2) pinhole pixels; NaN where the lens model has no inverse.
+  """
   return to_normalized(rig, view, pixels) * pinhole.intrinsics[:2] + pinhole.intrinsics[2:]
 
 
 def _seen(
   rig: Rig, view: int, intrinsics: np.ndarray, size: tuple[int, int]
 ) -> tuple[int, int, int, int]:
-  """The rectangle between the innermost points of the photograph's undistorted sides."""
-  place = Pinhole(intrinsics=intrinsics, seen=(0, 0, 0, 0))
+  """Returns the rectangle between the innermost points of the photograph's undistorted sides."""
+  pinhole = Pinhole(intrinsics=intrinsics, seen=(0, 0, 0, 0))
   width, height = size
   x, y = np.linspace(0, width, _BORDER_POINTS), np.linspace(0, height, _BORDER_POINTS)
 
   def side(xs: np.ndarray | float, ys: np.ndarray | float, axis: int) -> np.ndarray:
     points = np.stack(np.broadcast_arrays(xs, ys), -1)
-    return to_pinhole(rig, view, place, points)[..., axis]
+    return to_pinhole(rig, view, pinhole, points)[..., axis]
 
   left, right = np.nanmax(side(0.0, y, 0)), np.nanmin(side(width, y, 0))
   top, bottom = np.nanmax(side(x, 0.0, 1)), np.nanmin(side(x, height, 1))
@@ -166,35 +175,35 @@ def lookup_points(
   rig: Rig,
   view: int,
   pinhole: Pinhole,
-  cut: CropRegion,
-  region: tuple[int, int, int, int] | None = None,
+  region: CropRegion,
+  box: tuple[int, int, int, int] | None = None,
 ) -> np.ndarray:
-  """Where the pixels of a crop are found in the raw photograph.
+  """Computes where the pixels of a crop lie in the raw photograph.
 
-  A reduced crop gets n x n points a pixel, n = ceil(1 / scale), whose mean is the pixel.
+  A pixel of a reduced crop is the mean over n x n points, n = ceil(1 / scale).
 
   Args:
     rig: the cameras.
-    view: which of them.
-    pinhole: what takes its place.
-    cut: the crop.
-    region: x0 y0 x1 y1 of the pixels of the crop that are asked for; by default all.
+    view: number of the camera.
+    pinhole: the ideal camera that replaces it.
+    region: the crop.
+    box: x0 y0 x1 y1 of the crop's pixels that are needed; by default all.
 
   Returns:
     (n (y1 - y0), n (x1 - x0), 2) float64 raw pixels, centres at +0.5.
   """
-  n = int(np.ceil(1.0 / cut.scale - 1e-9))
+  n = int(np.ceil(1.0 / region.scale - 1e-9))
   fx, fy, cx, cy = pinhole.intrinsics
-  x0, y0, x1, y1 = region or (0, 0, cut.width, cut.height)
-  x = ((np.arange(n * x0, n * x1) + 0.5) / (n * cut.scale) + cut.left - cx) / fx
-  y = ((np.arange(n * y0, n * y1) + 0.5) / (n * cut.scale) + cut.top - cy) / fy
+  x0, y0, x1, y1 = box or (0, 0, region.width, region.height)
+  x = ((np.arange(n * x0, n * x1) + 0.5) / (n * region.scale) + region.left - cx) / fx
+  y = ((np.arange(n * y0, n * y1) + 0.5) / (n * region.scale) + region.top - cy) / fy
   points = distort(np.stack(np.meshgrid(x, y), -1), rig.distortion[view])
   matrix = rig.matrices[view]
   return points @ matrix[:2, :2].T + matrix[:2, 2]
 
 
 def raw_pixel_box(points: np.ndarray, size: tuple[int, int]) -> tuple[int, int, int, int]:
-  """x0 y0 x1 y1 of the raw pixels that looking up `points` (..., 2) reads, inside width, height."""
+  """x0 y0 x1 y1 of the raw pixels that a lookup at `points` (..., 2) reads, inside the image."""
   low = np.floor(points.min((0, 1)) - _SUPPORT).astype(int)
   high = np.ceil(points.max((0, 1)) + _SUPPORT).astype(int)
   x0, y0 = (int(np.clip(v, 0, side - 1)) for v, side in zip(low, size, strict=True))
@@ -203,15 +212,15 @@ def raw_pixel_box(points: np.ndarray, size: tuple[int, int]) -> tuple[int, int, 
 
 
 def resample(image: np.ndarray, points: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-  """Looks up a raw image bicubically (a = -0.75, OpenCV's); 0 beyond its border.
+  """Interpolates a raw image bicubically (a = -0.75, as OpenCV does); 0 beyond its border.
 
   Args:
     image: (H, W) or (H, W, C <= 4) float32.
-    points: (n h, n w, 2) from `lookup`.
+    points: (n h, n w, 2) from `lookup_points`.
     shape: (h, w) of the result.
 
   Returns:
-    (h, w) or (h, w, C) float32; values may overshoot by a few percent, as cubic ones do.
+    (h, w) or (h, w, C) float32; values may overshoot by a few percent.
   """
   import cv2
 
@@ -227,14 +236,14 @@ def resample(image: np.ndarray, points: np.ndarray, shape: tuple[int, int]) -> n
 def resample_rgba(
   color: np.ndarray, alpha: np.ndarray, points: np.ndarray, shape: tuple[int, int]
 ) -> np.ndarray:
-  """Looks up a photograph and its silhouette together, colours weighted by coverage.
+  """Interpolates a photograph and its silhouette together, colours weighted by coverage.
 
-  What lies outside the silhouette has no weight, so no background comes into the edge.
+  Pixels outside the silhouette have no weight, so no background enters the outline.
 
   Args:
     color: (H, W, 3) straight colour in [0, 1].
     alpha: (H, W) coverage in [0, 1].
-    points: (n h, n w, 2) from `lookup`.
+    points: (n h, n w, 2) from `lookup_points`.
     shape: (h, w) of the result.
 
   Returns:

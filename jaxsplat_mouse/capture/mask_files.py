@@ -1,4 +1,4 @@
-"""A folder of masks that somebody made beside a capture."""
+"""Finds masks that lie in a folder of their own, apart from the recording."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ _IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 
 
 def find_masks(folder: pathlib.Path, names: Sequence[str]) -> tuple[Stream, ...]:
-  """The mask stream of every camera: NAME.mp4, the one video in NAME/, or the images in NAME/.
+  """Returns the mask stream of each camera: NAME.mp4, the one video in NAME/, or images in NAME/.
 
   Images are taken in the order of the numbers in their names.
 
   Raises:
-    InputError: no such folder, or a camera without masks or with several videos.
+    InputError: there is no such folder, or a camera has no masks or several videos.
   """
   if not folder.is_dir():
     raise InputError(folder, "--masks", "no such folder; expected masks by camera")
-  return tuple(_stream(folder, name) for name in names)
+  return tuple(_find_stream(folder, name) for name in names)
 
 
-def _stream(folder: pathlib.Path, name: str) -> Stream:
+def _find_stream(folder: pathlib.Path, name: str) -> Stream:
   videos = [p for s in VIDEO_SUFFIXES if (p := folder / f"{name}{s}").is_file()]
   inner = sorted((folder / name).iterdir()) if (folder / name).is_dir() else []
   videos += [p for p in inner if p.suffix.lower() in VIDEO_SUFFIXES]
@@ -41,6 +41,6 @@ def _stream(folder: pathlib.Path, name: str) -> Stream:
 
 
 def natural_sort_key(path: pathlib.Path) -> list[tuple[int, str]]:
-  """Sorts `frame_2` before `frame_10`."""
+  """Returns a key that sorts `frame_2` before `frame_10`."""
   parts = re.split(r"(\d+)", path.name)
   return [(int(p), "") if p.isdigit() else (-1, p) for p in parts]

@@ -1,4 +1,4 @@
-"""What the command was asked to do, checked; and which frames of which camera that means."""
+"""Options of one preparation, their command-line syntax, and the moments and frames they select."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from jaxsplat_mouse.errors import InputError
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PrepareOptions:
-  """One recording to prepare.
+  """Options of the preparation of one recording.
 
   Attributes:
-    format: one of `readers.FORMATS`.
+    format: one of `registry.FORMATS`.
     input: the folder or file of the capture.
-    output: the folder that gets the scenes.
+    output: the folder that the scenes are written to.
     frames: START:STOP:STEP of moments, or one number; empty for all.
-    offsets: frames to add, by camera.
-    size: largest side of a crop, pixels; 0 for no limit.
-    margin: of a crop around the silhouette, share of its side.
-    masks: a folder of masks instead of the capture's own.
-    specks: share of the animal's area below which parts and holes of a mask are repaired.
-    grow: pixels by which silhouettes are widened, narrowed where negative.
-    without: names of cameras that have no say.
-    redo: prepare scenes again that are there.
+    offsets: number of frames to add, by camera.
+    size: largest side of a crop in pixels; 0 for no limit.
+    margin: free border of a crop around the silhouette, as a share of the silhouette's side.
+    masks: a folder of masks that replace the capture's own; None for the capture's own.
+    specks: parts and holes of a mask below this share of the animal's area are repaired.
+    grow: pixels by which silhouettes are widened, or narrowed if negative.
+    without: names of cameras that are left out.
+    redo: whether existing scenes are prepared again.
   """
 
   format: str
@@ -49,7 +49,7 @@ class PrepareOptions:
   redo: bool = False
 
   def fixed(self) -> dict[str, Any]:
-    """What may not change between runs into one output folder, for JSON."""
+    """Returns the options, as JSON, that all runs into one output folder must share."""
     return {
       "format": self.format,
       "input": str(self.input.resolve()),
@@ -64,10 +64,10 @@ class PrepareOptions:
 
 
 def parse_offsets(text: str) -> dict[str, int]:
-  """`Camera1:3,Camera4:-1` as a dictionary.
+  """Parses frame offsets by camera, such as `Camera1:3,Camera4:-1`.
 
   Raises:
-    InputError: it reads otherwise, or names a camera twice.
+    InputError: the text has another form, or names a camera twice.
   """
   offsets: dict[str, int] = {}
   for part in filter(None, (p.strip() for p in text.split(","))):
@@ -81,10 +81,10 @@ def parse_offsets(text: str) -> dict[str, int]:
 
 
 def select_moments(text: str, count: int) -> np.ndarray:
-  """Indices of the moments that `START:STOP:STEP` stands for, as Python slices.
+  """Returns the indices of moments that START:STOP:STEP selects, with the rules of Python slices.
 
   Raises:
-    InputError: it reads otherwise, or selects none of `count` moments.
+    InputError: the text has another form, or selects none of `count` moments.
   """
   parts = text.split(":") if text else [""]
   if len(parts) > 3 or not all(re.fullmatch(r"\d*", p.strip()) for p in parts):
@@ -103,7 +103,7 @@ def select_moments(text: str, count: int) -> np.ndarray:
 
 
 def shift_frames(capture: Capture, offsets: dict[str, int]) -> np.ndarray:
-  """(F, V) frame numbers with each camera's offset added; -1 where there is none.
+  """Returns frame numbers (F, V) with the offset of each camera added; -1 for no frame.
 
   Raises:
     InputError: an offset names no camera of the recording.
@@ -118,10 +118,15 @@ def shift_frames(capture: Capture, offsets: dict[str, int]) -> np.ndarray:
 
 
 def check_camera_names(flag: str, given: Iterable[str], names: Sequence[str]) -> None:
-  """Nothing where all of `given` are cameras' `names`.
+  """Checks that a flag names cameras of the recording only.
+
+  Args:
+    flag: the flag, for messages.
+    given: the names that it was given.
+    names: the cameras of the recording.
 
   Raises:
-    InputError: one is not; it is told with the nearest name.
+    InputError: a name is none of them; the message suggests the nearest one.
   """
   for name in given:
     if name not in names:

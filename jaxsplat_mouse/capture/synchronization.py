@@ -1,4 +1,4 @@
-"""Moments of recordings whose cameras ran in step: frame i of every camera is the same instant."""
+"""Moments of synchronized recordings: frame i of every camera shows the same instant."""
 
 from __future__ import annotations
 
@@ -15,9 +15,18 @@ from jaxsplat_mouse.errors import InputError
 def match_frames(
   path: pathlib.Path, pictures: Sequence[Stream], names: Sequence[str]
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Moments (F,) 0, 1, 2 ... of the longest stream, and frames (F, V), -1 behind a shorter's end.
+  """Numbers the moments of cameras that ran in step.
 
-  A stream that is missing or broken counts as one without frames: it costs its camera alone.
+  A missing or broken stream counts as one without frames, so that it costs only its own camera.
+
+  Args:
+    path: the recording, for messages.
+    pictures: V streams.
+    names: V names of cameras.
+
+  Returns:
+    Moments (F,) int64, 0, 1, 2 ... up to the end of the longest stream, and frames (F, V) int64, -1
+    after the end of a shorter stream.
 
   Raises:
     InputError: no stream has frames.
@@ -30,8 +39,7 @@ def match_frames(
       counts.append(0)
       problems.append(error)
   if not any(counts):
-    raise (
-      problems[0] if problems else InputError(path, "", "videos without frames; expected moments")
-    )
+    empty = InputError(path, "", "videos without frames; expected moments")
+    raise problems[0] if problems else empty
   moments = np.arange(max(counts), dtype=np.int64)
   return moments, np.where(moments[:, None] < np.array(counts), moments[:, None], -1)

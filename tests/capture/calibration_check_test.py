@@ -131,7 +131,7 @@ def test_epipolar_lines_pass_through_the_point(capture: Capture) -> None:
     seen = rig.world_to_camera[view, :3, :3] @ point + rig.world_to_camera[view, :3, 3]
     pixels.append(k[:2] * seen[:2] / seen[2] + k[2:])
     rgba = np.zeros((80, 90, 4), np.uint8)
-    crops.append(Crop(view=view, frame=0, rgba=rgba, cut=cut, intrinsics=k))
+    crops.append(Crop(view=view, frame=0, rgba=rgba, region=cut, intrinsics=k))
   line = check_sheet.epipolar_line(rig, crops[0], crops[1], pixels[1])
   assert line is not None
   along = (line[1] - line[0]) / np.linalg.norm(line[1] - line[0])

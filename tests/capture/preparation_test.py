@@ -212,7 +212,10 @@ def rewrite_masks(capture: Capture, change: Callable[[np.ndarray], np.ndarray]) 
 @pytest.mark.parametrize(
   ("change", "problem"),
   [
-    (lambda levels: 255 - levels, "holds the picture's border; expected the animal white on black"),
+    (
+      lambda levels: 255 - levels,
+      "covers the picture's border; expected the animal white on black",
+    ),
     (lambda levels: levels // 8, "the brightest level is 31; expected an animal at 128 to 255"),
   ],
 )
