@@ -31,7 +31,6 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 
@@ -39,12 +38,9 @@ from benchmarks import mice, quality
 from jaxsplat_mouse import metrics
 from jaxsplat_mouse.cameras import Cameras
 from jaxsplat_mouse.dataset.writer import to_rgba8
-from jaxsplat_mouse.fit.start import from_hull
+from jaxsplat_mouse.fit.start import start_on_hull
 from jaxsplat_mouse.gaussians import Gaussians
-from jaxsplat_mouse.run.renders import select
 from jaxsplat_mouse.runtime import devices
-from jaxsplat_mouse.scene import crop_shape, crop_views
-from jaxsplat_mouse.visual_hull.build import carve_hull, check_hull
 
 if TYPE_CHECKING:  # PyTorch and gsplat may be missing, which `missing` then says
   from benchmarks import gsplat_fit
@@ -86,24 +82,19 @@ def describe() -> dict[str, Any]:
 
 
 def starting_points(
-  trial: quality.Trial, seeds: Sequence[int], recipe: quality.Recipe, shape: tuple[int, int]
+  trial: quality.Trial, seeds: Sequence[int], recipe: quality.Recipe
 ) -> list[Gaussians]:
-  """The Gaussians (N,) that our fit of a trial starts from, for each seed.
+  """Returns the Gaussians (N,) that our fit of a trial starts from, for each seed.
 
   Args:
     trial: one scene.
     seeds: of the draws on the hull.
     recipe: ours.
-    shape: crops that the hull is carved from, as `quality.fit_trials` does.
 
   Raises:
     ValueError: the silhouettes have no hull.
   """
-  scene = jax.tree.map(jnp.asarray, crop_views(trial.scene, shape))
-  hull = carve_hull(scene, recipe.hull)
-  check_hull(hull)
-  starts = [from_hull(hull, recipe.fit, jax.random.key(jnp.uint32(seed))) for seed in seeds]
-  return [jax.tree.map(np.asarray, start) for start in starts]
+  return [start_on_hull(trial.scene, recipe.fit, recipe.hull, seed)[1] for seed in seeds]
 
 
 def render_rgba(
@@ -119,7 +110,7 @@ def render_rgba(
 
   images = []
   for start in range(0, len(cameras), _VIEWS_AT_ONCE):
-    part = select(cameras, slice(start, start + _VIEWS_AT_ONCE))
+    part = jax.tree.map(np.asarray, cameras)[start : start + _VIEWS_AT_ONCE]
     with torch.no_grad():
       poses, intrinsics = gsplat_fit.camera_tensors(part, where)
       rgb, alpha = rasterizer(parameters, poses, intrinsics, part.width, part.height)
@@ -169,10 +160,9 @@ def run(
   from benchmarks import gsplat_fit
 
   rasterizer = rasterizer or gsplat_fit.rasterize
-  shape = crop_shape([trial.scene for trial in trials])
   for trial in trials:
     views = gsplat_fit.make_views(trial.scene, where)
-    for seed, start in zip(seeds, starting_points(trial, seeds, ours, shape), strict=True):
+    for seed, start in zip(seeds, starting_points(trial, seeds, ours), strict=True):
       parameters = gsplat_fit.make_parameters(start, where)
       started = time.monotonic()
       gsplat_fit.fit(parameters, views, seed, recipe, rasterizer)

@@ -2,9 +2,9 @@
 
     python -m benchmarks.quality                                  2dgs, every scene, one seed
     python -m benchmarks.quality --config=3dgs --seeds=0,1,2 --entries=16     room for all scenes
-    python -m benchmarks.quality --config=2dgs,3dgs,seed_2dgs     recipes of configs/ side by side
+    python -m benchmarks.quality --config=2dgs,3dgs,plain_2dgs    recipes side by side
     python -m benchmarks.quality --variant='sh1 fit.sh_degree=1' \
-        --variant='loose hull.min_views=3 fit.hull_inside=0.3'    changes to the first recipe
+        --variant='loose hull.min_views=3 fit.dropout=0.1'    changes to the first recipe
     python -m benchmarks.quality --size=tiny --scenes=walk_black  a look on a CPU
     python -m benchmarks.quality --folder=DATA/spot,DATA/head     scene folders with input/, target/
 
@@ -27,22 +27,22 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 
-from benchmarks import mice
+from benchmarks import mice, plain_recipe
 from jaxsplat_mouse import canonical, metrics
 from jaxsplat_mouse.cameras import Cameras
 from jaxsplat_mouse.dataset import sources
-from jaxsplat_mouse.fit.config import FitConfig, chunks
-from jaxsplat_mouse.fit.loop import init_state, run_chunk, unstack
+from jaxsplat_mouse.fit.config import FitConfig
+from jaxsplat_mouse.fit.driver import initial_batch
 from jaxsplat_mouse.fit.objective import filter_width
-from jaxsplat_mouse.fit.start import start_batch
 from jaxsplat_mouse.gaussians import Gaussians
+from jaxsplat_mouse.run.fit_progress import make_driver
+from jaxsplat_mouse.run.fit_store import unstack
 from jaxsplat_mouse.run.renders import drop_invisible, render_groups
-from jaxsplat_mouse.run.settings import Settings
+from jaxsplat_mouse.run.scene_input import start_fit
+from jaxsplat_mouse.run.settings import CheckpointSettings, Settings
 from jaxsplat_mouse.runtime import devices
 from jaxsplat_mouse.scene import Scene, Similarity, crop_shape, crop_views, stack_scenes
 from jaxsplat_mouse.visual_hull.hull import HullConfig
@@ -63,14 +63,15 @@ SIZES: dict[str, tuple[int, int, dict[str, Any]]] = {
       "fit.num_gaussians": 128,
       "fit.iterations": 10,
       "fit.relocate_every": 5,
-      "fit.hull_size": 32,
       "fit.resolutions": (1,),
       "fit.stages": (),
       "fit.geometry_from": 0.0,
     },
   ),
 }
-_GROWTH, _CHUNK = 1.5, 250
+_PLAIN = "plain_"
+_SHRINKS_PLAIN = ("num_gaussians", "iterations", "tile_entries")
+_CHECKPOINTS = CheckpointSettings(steps=0, seconds=0.0)
 _SCORED_AT_ONCE = 8
 
 
@@ -100,10 +101,16 @@ class Recipe:
   name: str
   fit: FitConfig
   hull: HullConfig
+  plain: bool = False  # the baseline's own loop, see `plain_recipe`
 
 
 def make_recipe(name: str, config: str, changes: dict[str, Any]) -> Recipe:
-  """`configs/CONFIG.py` with some keys (`fit.sh_degree`) changed."""
+  """`configs/CONFIG.py`, or `plain_2dgs` and `plain_3dgs`, with some keys (`fit.x`) changed."""
+  if config.startswith(_PLAIN):
+    fit = plain_recipe.plain_config(config.removeprefix(_PLAIN))
+    wanted = {k.removeprefix("fit."): v for k, v in changes.items() if k.startswith("fit.")}
+    known = {k: v for k, v in wanted.items() if k in _SHRINKS_PLAIN}
+    return Recipe(name=name, fit=dataclasses.replace(fit, **known), hull=HullConfig(), plain=True)
   values = importlib.import_module(f"configs.{config}").get_config()
   with values.unlocked():
     for key, value in changes.items():
@@ -173,36 +180,38 @@ def fit_trials(
   recipe: Recipe,
   begin: Callable[[int, Gaussians], Gaussians] | None = None,
 ) -> tuple[list[Gaussians], float]:
-  """The visible splats of every trial, fitted as one batch, and the seconds that took.
+  """Fits every trial, as one batch, with the driver of runs.
 
   Args:
     trials: the scenes.
     seeds: one each.
     recipe: how.
     begin: given a trial's number and its Gaussians (N,) on the hull, those to start from.
+
+  Returns:
+    the visible splats of every trial, and the seconds that the fits took.
   """
-  shape = crop_shape([trial.scene for trial in trials])
-  stack = stack_scenes([crop_views(trial.scene, shape) for trial in trials])
-  batch, config = jax.tree.map(jnp.asarray, stack), recipe.fit
-  number = jnp.asarray(seeds, jnp.uint32)
-  batch, gaussians = start_batch(batch, number, config, recipe.hull)
-  if begin:
-    started = [begin(i, unstack(gaussians, i)) for i in range(len(trials))]
-    gaussians = jax.tree.map(lambda *leaves: jnp.stack(leaves), *started)
-  init = lambda g, seed: init_state(g, seed, batch.view_mask.shape[1], config)
-  state = jax.vmap(init)(gaussians, number)
+  if recipe.plain:
+    shape = crop_shape([trial.scene for trial in trials])
+    crops = stack_scenes([crop_views(trial.scene, shape) for trial in trials])
+    clock = time.monotonic()
+    batch = plain_recipe.fit_plain(crops, seeds, recipe.fit)
+    every = np.ones(recipe.fit.num_gaussians, bool)
+    fits = [drop_invisible(unstack(batch, i), every) for i in range(len(trials))]
+    return fits, time.monotonic() - clock
+  started = [
+    start_fit(trial.scene, recipe.fit, recipe.hull, seed)
+    for trial, seed in zip(trials, seeds, strict=True)
+  ]
+  gaussians = [begin(i, g) if begin else g for i, (_, g) in enumerate(started)]
+  shape = crop_shape([scene for scene, _ in started])
+  crops = [crop_views(scene, shape) for scene, _ in started]
+  scenes, state = initial_batch(crops, gaussians, seeds, recipe.fit)
   clock = time.monotonic()
-  for part in chunks(config, _CHUNK):
-    while True:
-      new, _ = run_chunk(state, batch, config, *part.program)
-      if int(np.max(new.overflow)) == 0:
-        break
-      config = dataclasses.replace(config, tile_entries=config.tile_entries * _GROWTH)
-    state = new
-  jax.block_until_ready(state)
+  done = make_driver(recipe.fit, _CHECKPOINTS).fit(scenes, state)
   seconds = time.monotonic() - clock
-  done = [unstack((state.result, state.alive), i) for i in range(len(trials))]
-  return [drop_invisible(*one) for one in done], seconds
+  found = (done.state.result, done.state.alive)
+  return [drop_invisible(*unstack(found, i)) for i in range(len(trials))], seconds
 
 
 def score(trial: Trial, gaussians: Gaussians, recipe: Recipe) -> dict[str, float]:

@@ -19,7 +19,7 @@ import numpy as np
 
 from benchmarks import quality, walking
 from benchmarks.workload import report
-from jaxsplat_mouse.fit.warm_start import start_warm, warm_config
+from jaxsplat_mouse.fit.warm_start import carry_over, continuation_config
 from jaxsplat_mouse.gaussians import Gaussians
 from jaxsplat_mouse.runtime import devices
 
@@ -37,11 +37,11 @@ def run(
   trials = walking.trials(frames, size, views, cache)
   first, second = trials[: len(seeds)], trials[len(seeds) :]
   before, _ = quality.fit_trials(first, seeds, recipe)
-  short = dataclasses.replace(recipe, fit=warm_config(recipe.fit))
+  short = dataclasses.replace(recipe, fit=continuation_config(recipe.fit))
 
   def begin(index: int, fresh: Gaussians) -> Gaussians:
     ratio = second[index].similarity.scale / first[index].similarity.scale
-    return start_warm(before[index], fresh, ratio)
+    return carry_over(before[index], fresh, ratio)
 
   rows = []
   for name, how, start in (("cold", recipe, None), ("short", short, None), ("warm", short, begin)):

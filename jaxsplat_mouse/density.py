@@ -37,7 +37,6 @@ def _binomial_terms() -> np.ndarray:
 
 
 _TERMS = _binomial_terms()
-_ROWS_AT_ONCE = 256  # of the table of distances between splats
 
 
 def split_opacity(opacity: jax.Array, copies: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -143,35 +142,3 @@ def limit_shape(
   ordered = jnp.sort(logs, -1)
   logs = jnp.minimum(logs, ordered[..., -2:-1] + np.log(max_anisotropy))
   return dataclasses.replace(gaussians, log_scales=logs)
-
-
-def stray(gaussians: Gaussians, alive: jax.Array, factor: float = 6.0) -> jax.Array:
-  """Splats (N,) bool that stand apart from all others: specks in the air.
-
-  A splat is one where even its second neighbour is farther than `factor` times what is usual, and
-  farther than both reach: pairs are specks too, and a thin tail, whose splats touch, is none.
-
-  Args:
-    gaussians: (N,).
-    alive: (N,) bool; others are no neighbours, and not judged.
-    factor: over the median distance to the second neighbour.
-  """
-  means, count = jnp.asarray(gaussians.means), gaussians.means.shape[0]
-  size, alive = gs.scales(gaussians).max(-1), jnp.asarray(alive)
-  rows = -(-count // _ROWS_AT_ONCE) * _ROWS_AT_ONCE
-  order = jnp.minimum(jnp.arange(rows), count - 1).reshape(-1, _ROWS_AT_ONCE)
-
-  def neighbours(index: jax.Array) -> tuple[jax.Array, jax.Array]:
-    squared = sum((means[index, i, None] - means[None, :, i]) ** 2 for i in range(3))
-    other = alive[None, :] & (index[:, None] != jnp.arange(count)[None, :])
-    squared = jnp.where(other, squared, jnp.inf)
-    first = jnp.argmin(squared, -1)
-    squared = squared.at[jnp.arange(len(index)), first].set(jnp.inf)
-    second = jnp.argmin(squared, -1)
-    return jnp.sqrt(squared[jnp.arange(len(index)), second]), size[second]
-
-  distance, reach = jax.tree.map(
-    lambda leaf: leaf.reshape(-1)[:count], jax.lax.map(neighbours, order)
-  )
-  usual = jnp.nanmedian(jnp.where(alive & jnp.isfinite(distance), distance, jnp.nan))
-  return alive & (distance > factor * usual) & (distance > 2.0 * (size + reach))

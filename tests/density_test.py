@@ -118,18 +118,3 @@ def test_rates_are_per_field_and_reset_clears_rows():
   assert float(optimizer.position_rate(rates, jnp.int32(100), 100)) == pytest.approx(1e-3)
   cleared = optimizer.reset_rows(state, jnp.arange(4) == 1)
   assert not np.asarray(cleared.mu.quats)[1].any() and np.asarray(cleared.mu.quats)[0].all()
-
-
-@pytest.mark.parametrize("flat", [False, True])
-def test_specks_stand_apart_and_a_tail_does_not(flat):
-  body = random_gaussians(flat, 400, size=0.04, sh_coefficients=1)
-  means = np.array(body.means)
-  # A tail of touching splats that leads away from the rest, and a lone pair.
-  means[:40] = [[0.0, 0.0, 1.0]] + np.linspace(0, 1.2, 40)[:, None] * [[0.0, 0.0, 1.0]]
-  means[40:42] = [[3.0, 3.0, 3.0], [3.02, 3.0, 3.0]]
-  gaussians = dataclasses.replace(body, means=jnp.asarray(means))
-  found = np.asarray(density.stray(gaussians, jnp.ones(400, bool)))
-  assert found[40:42].all()
-  assert not found[:40].any()
-  assert found.mean() < 0.05
-  assert not np.asarray(density.stray(gaussians, jnp.arange(400) != 40))[40]

@@ -48,6 +48,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
   ("main", "render", "evaluate", "validate", "prepare", "mesh", "manifest", "view"),
 )
 FIT = LAYERS.index(("fit",))
+RUN = LAYERS.index(("run",))
 
 # From `fit` down everything is a function of arrays: no flags, no files, no logging, no display.
 IMPURE = {"absl", "logging", "pathlib", "PIL", "plyfile", "rich", "shutil", "tempfile"}
@@ -163,8 +164,8 @@ def outside_problem(module: str, imported: Import) -> str | None:
     return None
   if imported.outside == "orbax" and module != "runtime.checkpoints":
     return "imports orbax: runtime/checkpoints.py alone does"
-  if imported.outside == "ml_collections" and own < PIPELINE:
-    return "imports ml_collections: pipeline.py alone reads a ConfigDict"
+  if imported.outside == "ml_collections" and own < RUN:
+    return "imports ml_collections: run/ and commands/ alone read a ConfigDict"
   if imported.outside in IMPURE and own <= FIT:
     return f"imports {imported.outside}: from fit down there are no flags, files or logging"
   return None

@@ -18,7 +18,6 @@ from PIL import Image
 from jaxsplat_mouse import gaussians as gs
 from jaxsplat_mouse.cameras import Cameras, generate_camera_poses, look_at
 from jaxsplat_mouse.scene import Scene, Similarity, crop_views, pad_views, transform_scene
-from jaxsplat_mouse.visual_hull.allowed import allowed_points
 from jaxsplat_mouse.visual_hull.build import build_hull, carve_hull
 from jaxsplat_mouse.visual_hull.hull import HullConfig, interpolate
 from jaxsplat_mouse.visual_hull.hull_alpha import hull_alpha
@@ -538,17 +537,3 @@ def test_unseen_silhouettes_of_sample_scenes(shared_dir, name: str, least: float
   print(f"{name}: IoU mean {np.mean(scores):.4f}, worst {np.min(scores):.4f}")
   assert np.mean(scores) >= least
   assert (np.asarray(hull.repaired) == 0).all()
-
-
-def test_points_are_allowed_where_silhouettes_and_frames_agree() -> None:
-  scene = mouse_scene()
-  inside = axis_points(MOUSE[0])
-  assert np.asarray(allowed_points(scene, inside)).all()
-  beside = inside + np.array([0.0, 0.0, 0.6])
-  assert not np.asarray(allowed_points(scene, beside)).any()
-  assert not np.asarray(allowed_points(scene, inside + 50.0)).any()  # in no frame
-  alphas = np.array(scene.alphas)
-  alphas[0] = 0.0
-  wrong = dataclasses.replace(scene, alphas=alphas)
-  assert np.asarray(allowed_points(wrong, inside)).all()  # one view may be wrong
-  assert not np.asarray(allowed_points(wrong, inside, dissent=0)).any()

@@ -60,15 +60,13 @@ class FitConfig:
       geometry is rendered.
     opacity_weight: weight of the mean opacity; it makes faint splats vanish.
     scale_weight: weight of the mean standard deviation.
+    opacity_decay: factor on every opacity, per step. On photographs whose cameras and masks are not
+      exact, .999 removes haze; on exact ones 1, which changes nothing, is better.
     dropout: probability that a step leaves a splat out, so that no splat relies on another.
     noise: strength of the exploration noise, times the current position rate.
     relocate_every: steps between relocations of dead Gaussians; 0 never relocates.
     average_from: fraction of the iterations after which the splats are averaged over the steps; the
       mean is the result. 1 returns the last step's splats.
-    min_scale: smallest standard deviation of a disc along its axes, and of an ellipsoid along its
-      two larger ones, in pixels at the scene's origin. The screen's low-pass shows a splat however
-      small it is, so nothing else keeps splats from shrinking to dots that cover nothing between
-      the views.
     low_pass: variance of the screen-space filter, in squared pixels of the photographs at the
       scene's origin: pixels of the stage during a fit, full-resolution ones for everything that is
       rendered of it (`objective.filter_width`). A wider filter shows splats edge-on that the
@@ -77,6 +75,8 @@ class FitConfig:
     random_background: draw a background colour per view and step; white otherwise.
     resolutions: downsampling of the views, one stage each, coarse to fine.
     stages: fractions of the iterations at which the second and later stages begin.
+    mask_tolerance: half the width, in full-resolution pixels, of a band along the outline of every
+      silhouette that has no losses: for masks that are that much too wide or too narrow.
     pose_rate: learning rate of every camera's rotation (radians) and position; 0 trusts them.
     views_per_step: views drawn at random for each step; 0 takes all.
     warm_start: frames of a recording start from the fit of the frame before.
@@ -102,16 +102,17 @@ class FitConfig:
   geometry_from: float = 0.5
   opacity_weight: float = OF_MODEL
   scale_weight: float = 0.5
+  opacity_decay: float = 1.0
   dropout: float = 0.05
   noise: float = 2.5e5
   relocate_every: int = 50
   average_from: float = 0.85
-  min_scale: float = 0.7
   low_pass: float = 0.2
   max_scale: float = 0.3
   random_background: bool = True
   resolutions: tuple[int, ...] = (2, 1)
   stages: tuple[float, ...] = (0.5,)
+  mask_tolerance: int = 0
   pose_rate: float = 0.0
   views_per_step: int = 2
   warm_start: bool = False

@@ -27,6 +27,10 @@ from jaxsplat_mouse.scene import Scene
 _MIN_OPACITY = 0.005  # a Gaussian at or below it is dead and is relocated (Kheradmand et al. 2024)
 _RELOCATE_UNTIL = 0.85  # fraction of the iterations: the last relocations need steps to settle
 _MAX_ANISOTROPY = 10.0  # of the two largest axes: needles flip between views
+# Smallest standard deviation of a disc's axes and of an ellipsoid's two larger ones, pixels at the
+# scene's origin. The screen-space filter shows a splat however small it is: with a filter as wide
+# as the papers', the scale pressure shrinks splats to dots that cover nothing between the views.
+_MIN_SCALE = 0.7
 _RELOCATION_SEED = 0x5EED  # keeps the numbers of relocations apart from those of steps
 _NOVEL_VIEW = 5  # folded into a step's key for the view that no camera took
 
@@ -104,11 +108,13 @@ def step(
   gaussians, opt_state = optimizer.update(
     state.gaussians, gradient, state.opt_state, config.rates, state.step, config.iterations
   )
+  if config.opacity_decay < 1.0:
+    gaussians = density.decay_opacity(gaussians, config.opacity_decay)
   if config.noise > 0:
     rate = optimizer.position_rate(config.rates, state.step, config.iterations)
     gaussians = density.explore(gaussians, _step_keys(state)[2], config.noise * rate)
   gaussians = density.limit_shape(
-    gaussians, config.min_scale * problem.footprint, config.max_scale, _MAX_ANISOTROPY
+    gaussians, _MIN_SCALE * problem.footprint, config.max_scale, _MAX_ANISOTROPY
   )
   poses = state.poses
   if poses is not None:

@@ -14,7 +14,7 @@ import pytest
 
 from jaxsplat_mouse import cameras, metrics
 from jaxsplat_mouse.fit.config import FitConfig
-from jaxsplat_mouse.fit.loop import Fit, fit_scene
+from jaxsplat_mouse.fit.driver import Fit, fit_scene
 from jaxsplat_mouse.procedural_mouse.disturb import apply_exposure
 from jaxsplat_mouse.procedural_mouse.scenes import make_scene
 from jaxsplat_mouse.run.renders import render_rgba

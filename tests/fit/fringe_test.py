@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jaxsplat_mouse import cameras, scene
 from jaxsplat_mouse.dataset.writer import to_rgba8
 from jaxsplat_mouse.fit.config import FitConfig
-from jaxsplat_mouse.fit.loop import init_state, run_chunk, unstack
-from jaxsplat_mouse.fit.start import start_batch
+from jaxsplat_mouse.fit.driver import fit_scene
 from jaxsplat_mouse.procedural_mouse.mouse import make_mouse, render_truth
 from jaxsplat_mouse.procedural_mouse.scenes import input_cameras, scene_of
 from jaxsplat_mouse.rendering import render_views
@@ -28,13 +25,9 @@ def test_fur_has_no_rim(coat):
   see = lambda rig: render_truth(mouse, rig, samples=1, fur=0.03)
   rig = input_cameras(image_size=72)
   one = scene.crop_views(scene_of(see(rig), rig), (64, 64))
-  batch = jax.tree.map(jnp.asarray, scene.stack_scenes([one]))
-  seeds = jnp.zeros(1, jnp.uint32)
-  batch, gaussians = start_batch(batch, seeds, _CONFIG)
-  state = jax.vmap(lambda g, s: init_state(g, s, 6, _CONFIG))(gaussians, seeds)
-  state, _ = run_chunk(state, batch, _CONFIG, 1, _CONFIG.iterations, True)
+  fitted = fit_scene(one, _CONFIG)
   new = cameras.generate_camera_poses(3, image_size=64)
-  output = render_views(unstack(state.gaussians, 0), new, geometry=False)
+  output = render_views(fitted.gaussians, new, geometry=False, filter_width=fitted.filter_width)
   rgba = to_rgba8(np.asarray(output.rgb), np.asarray(output.alpha)) / 255.0
   soft = (rgba[..., 3] > 0.1) & (rgba[..., 3] < 0.8)
   inside = rgba[..., 3] > 0.95

@@ -10,11 +10,14 @@ import numpy as np
 import pytest
 
 from jaxsplat_mouse import cameras, scene
-from jaxsplat_mouse.fit.config import FitConfig, chunks, stages
-from jaxsplat_mouse.fit.loop import _average, fit_scenes, init_state, run_chunk
+from jaxsplat_mouse.fit.config import FitConfig
+from jaxsplat_mouse.fit.driver import fit_scenes
+from jaxsplat_mouse.fit.loop import _average, init_state, run_chunk
 from jaxsplat_mouse.fit.objective import filter_width, problem_at
-from jaxsplat_mouse.fit.start import initialize_batch, random_gaussians
+from jaxsplat_mouse.fit.schedule import chunks, stages
 from jaxsplat_mouse.procedural_mouse.scenes import make_scene
+from tests.fit_fixtures import crops, hull_batch
+from tests.splat_fixtures import random_gaussians
 
 _CONFIG = FitConfig(
   model="3dgs",
@@ -32,15 +35,18 @@ def _mouse(seed: int, views: int = 4) -> scene.Scene:
 
 
 @pytest.fixture(scope="module")
-def batch():
-  scenes = [scene.crop_views(_mouse(seed), (48, 48)) for seed in (0, 1)]
-  return jax.tree.map(jnp.asarray, scene.stack_scenes(scenes))
+def started():
+  return hull_batch(crops([_mouse(0), _mouse(1)], 48), [0, 1], _CONFIG)
 
 
 @pytest.fixture(scope="module")
-def start(batch):
-  seeds = jnp.arange(2, dtype=jnp.uint32)
-  return jax.vmap(init_state)(initialize_batch(batch, seeds, _CONFIG), seeds)
+def batch(started):
+  return started[0]
+
+
+@pytest.fixture(scope="module")
+def start(started):
+  return started[1]
 
 
 def _run(state, batch, longest):
@@ -103,7 +109,6 @@ def test_configuration_errors_name_the_key():
     {"stages": ()},
     {"sh_degree": 4},
     {"low_pass": 0.0},
-    {"initialization": "sphere"},
   ):
     with pytest.raises(ValueError, match=f"fit.{next(iter(bad))}"):
       FitConfig(**bad)
@@ -150,7 +155,7 @@ def test_geometry_begins_where_it_is_asked_to(model, geometry_from, expected):
   )
   found = [(s.first, s.last, s.resolution, s.geometry) for s in stages(config)]
   assert found == expected
-  plain = dataclasses.replace(config, depth_weight=0.0, normal_weight=0.0)
+  plain = dataclasses.replace(config, depth_weight=0.0, normal_weight=0.0, novel_weight=0.0)
   assert not any(stage.geometry for stage in stages(plain))
 
 
@@ -170,8 +175,8 @@ def test_fit_scenes_finds_room_by_itself():
 
 def test_the_result_is_the_mean_of_the_last_steps():
   config = dataclasses.replace(_CONFIG, iterations=10, average_from=0.6)
-  path = [random_gaussians(_CONFIG, jax.random.key(i)) for i in range(11)]
-  state = init_state(path[0], config=config)
+  path = [random_gaussians(False, 30, i) for i in range(11)]
+  state = init_state(path[0], 0, 4, config)
   for step in range(10):
     average = _average(state, path[step + 1], config)
     state = dataclasses.replace(state, step=state.step + 1, average=average)
@@ -179,5 +184,5 @@ def test_the_result_is_the_mean_of_the_last_steps():
       np.testing.assert_array_equal(state.result.means, path[step + 1].means)
   mean = np.mean([g.means for g in path[7:]], 0)
   np.testing.assert_allclose(state.result.means, mean, atol=1e-6)
-  off = init_state(path[0], config=dataclasses.replace(config, average_from=1.0))
+  off = init_state(path[0], 0, 4, dataclasses.replace(config, average_from=1.0))
   assert off.average is None and off.result is path[0]

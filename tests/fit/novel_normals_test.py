@@ -1,4 +1,4 @@
-"""The wish for one surface in views that nobody took."""
+"""Normal consistency in views that no camera took."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from jaxsplat_mouse import cameras, rendering
 from jaxsplat_mouse.fit import novel_normals
 from jaxsplat_mouse.fit.config import FitConfig
 from jaxsplat_mouse.fit.loop import init_state, step
-from jaxsplat_mouse.fit.novel_normals import novel_loss
+from jaxsplat_mouse.fit.novel_normals import novel_normal_loss
 from jaxsplat_mouse.fit.objective import problem_at
-from jaxsplat_mouse.fit.start import start_scene
+from jaxsplat_mouse.fit.start import start_on_hull
 from jaxsplat_mouse.procedural_mouse.scenes import make_scene
 from jaxsplat_mouse.visual_hull.hull import HullConfig
 
@@ -32,7 +32,6 @@ _CONFIG = FitConfig(
   depth_weight=0.0,
   normal_weight=0.0,
   novel_weight=0.5,
-  novel_size=48,
 )
 _ALIVE = jnp.ones(_COUNT, bool)
 _WIDTH = jnp.float32(0.02)
@@ -43,13 +42,18 @@ def started():
   """A scene, and the Gaussians that lie on its hull as its surface does."""
   mouse = make_scene(0, cameras.generate_camera_poses(4, image_size=48))
   hull = HullConfig(resolution=64, num_points=_COUNT)
-  return start_scene(jax.tree.map(jnp.asarray, mouse), _CONFIG, jax.random.key(0), hull)
+  return jax.tree.map(jnp.asarray, start_on_hull(mouse, _CONFIG, hull))
+
+
+@pytest.fixture(autouse=True)
+def _small_views(monkeypatch):
+  monkeypatch.setattr(novel_normals, "_SIZE", 48)
 
 
 @jax.jit
 def _total(gaussians):
   keys = jax.random.split(jax.random.key(1), 4)
-  losses = [novel_loss(gaussians, _ALIVE, _WIDTH, key, _CONFIG)[0] for key in keys]
+  losses = [novel_normal_loss(gaussians, _ALIVE, _WIDTH, key, _CONFIG)[0] for key in keys]
   return jnp.stack(losses).mean()
 
 
@@ -80,7 +84,7 @@ def test_it_is_one_view_of_the_outputs_orbit(started, monkeypatch):
     return rendering.render(shown, camera, **options)
 
   monkeypatch.setattr(novel_normals, "render", watched)
-  novel_loss(started[1], _ALIVE, _WIDTH, jax.random.key(3), _CONFIG)
+  novel_normal_loss(started[1], _ALIVE, _WIDTH, jax.random.key(3), _CONFIG)
   ((camera, options),) = seen
   assert (camera.width, camera.height) == (48, 48)
   orbit = cameras.generate_camera_poses(32, image_size=48)
@@ -89,17 +93,17 @@ def test_it_is_one_view_of_the_outputs_orbit(started, monkeypatch):
   assert float(options["filter_width"]) == float(_WIDTH)
 
 
-def test_intersections_without_room_are_told(started):
+def test_intersections_without_room_are_counted(started):
   tight = dataclasses.replace(_CONFIG, tile_entries=0.2)
   key = jax.random.key(4)
-  assert int(novel_loss(started[1], _ALIVE, _WIDTH, key, tight)[1]) > 0
-  assert int(novel_loss(started[1], _ALIVE, _WIDTH, key, _CONFIG)[1]) == 0
+  assert int(novel_normal_loss(started[1], _ALIVE, _WIDTH, key, tight)[1]) > 0
+  assert int(novel_normal_loss(started[1], _ALIVE, _WIDTH, key, _CONFIG)[1]) == 0
 
 
 def test_without_a_weight_nothing_is_rendered(started, monkeypatch):
   monkeypatch.delattr(novel_normals, "render")
   plain = dataclasses.replace(_CONFIG, novel_weight=0.0)
-  total, overflow = novel_loss(started[1], _ALIVE, _WIDTH, jax.random.key(5), plain)
+  total, overflow = novel_normal_loss(started[1], _ALIVE, _WIDTH, jax.random.key(5), plain)
   assert float(total) == 0.0
   assert int(overflow) == 0
 

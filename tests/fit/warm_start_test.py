@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jaxsplat_mouse import cameras, scene
 from jaxsplat_mouse.fit.config import FitConfig
-from jaxsplat_mouse.fit.loop import init_state, run_chunk, unstack
-from jaxsplat_mouse.fit.start import start_batch
-from jaxsplat_mouse.fit.warm_start import start_warm, warm_config
+from jaxsplat_mouse.fit.driver import FitDriver, initial_batch
+from jaxsplat_mouse.fit.start import start_on_hull
+from jaxsplat_mouse.fit.warm_start import carry_over, continuation_config
 from jaxsplat_mouse.procedural_mouse.mouse import Mouse, make_mouse, render_truth, walking
 from jaxsplat_mouse.procedural_mouse.scenes import input_cameras, scene_of
+from tests.fit_fixtures import one_of
 from tests.splat_fixtures import random_gaussians
 
 _CONFIG = FitConfig(
@@ -25,7 +24,7 @@ _CONFIG = FitConfig(
 
 def test_the_previous_frame_is_kept_and_scaled():
   previous, fresh = random_gaussians(True, 50, seed=1), random_gaussians(True, 80, seed=2)
-  start = start_warm(previous, fresh, ratio=2.0, shift=np.array([1.0, 0.0, 0.0]))
+  start = carry_over(previous, fresh, ratio=2.0, shift=np.array([1.0, 0.0, 0.0]))
   assert start.means.shape == (80, 3)
   moved = 2.0 * np.asarray(previous.means) + [1.0, 0.0, 0.0]
   np.testing.assert_allclose(start.means[:50], moved, rtol=1e-5)
@@ -35,7 +34,7 @@ def test_the_previous_frame_is_kept_and_scaled():
 
 def test_some_splats_are_always_new_and_faint_ones_give_way():
   previous, fresh = random_gaussians(False, 100, seed=1), random_gaussians(False, 100, seed=2)
-  start = start_warm(previous, fresh)
+  start = carry_over(previous, fresh)
   kept = np.isin(np.asarray(previous.means)[:, 0], start.means[:, 0])
   assert kept.sum() == 80
   opacity = np.asarray(previous.logit_opacities)
@@ -43,9 +42,9 @@ def test_some_splats_are_always_new_and_faint_ones_give_way():
 
 
 def test_a_warm_fit_is_shorter_and_fine_from_the_start():
-  config = warm_config(FitConfig(iterations=1500))
+  config = continuation_config(FitConfig(iterations=1500))
   assert (config.iterations, config.resolutions, config.stages) == (500, (1,), ())
-  assert warm_config(config).iterations == 200  # whole relocation periods
+  assert continuation_config(config).iterations == 200  # whole relocation periods
 
 
 def _ring_scene(mouse: Mouse) -> scene.Scene:
@@ -54,15 +53,11 @@ def _ring_scene(mouse: Mouse) -> scene.Scene:
 
 
 def _fit(one: scene.Scene, config: FitConfig, previous=None):
-  batch = jax.tree.map(jnp.asarray, scene.stack_scenes([scene.crop_views(one, (64, 64))]))
-  seeds = jnp.zeros(1, jnp.uint32)
-  batch, gaussians = start_batch(batch, seeds, config)
+  one, gaussians = start_on_hull(scene.crop_views(one, (64, 64)), config)
   if previous is not None:
-    start = start_warm(previous, unstack(gaussians, 0))
-    gaussians = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], start)
-  state = jax.vmap(lambda g, s: init_state(g, s, 6, config))(gaussians, seeds)
-  state, _ = run_chunk(state, batch, config, 1, config.iterations, True)
-  return unstack(state.gaussians, 0)
+    gaussians = carry_over(previous, gaussians)
+  done = FitDriver(config).fit(*initial_batch([one], [gaussians], [0], config))
+  return one_of(done.state.gaussians, 0)
 
 
 def _error(gaussians, mouse: Mouse) -> float:
@@ -83,7 +78,7 @@ def test_a_walking_mouse_takes_a_third_of_the_steps():
   previous = _fit(_ring_scene(first), config)
   now = _ring_scene(second)
   whole = _error(_fit(now, config), second)
-  short = warm_config(config)
+  short = continuation_config(config)
   assert short.iterations == config.iterations // 3
   assert _error(_fit(now, short, previous), second) < 1.1 * whole
   assert _error(_fit(now, short), second) > _error(_fit(now, short, previous), second)

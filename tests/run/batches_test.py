@@ -10,9 +10,10 @@ import pytest
 
 from jaxsplat_mouse.cameras import generate_camera_poses
 from jaxsplat_mouse.dataset.sources import Source
+from jaxsplat_mouse.fit.config import FitConfig
 from jaxsplat_mouse.gaussians import Gaussians3D
 from jaxsplat_mouse.run import batches
-from jaxsplat_mouse.run.scene_input import Prepared
+from jaxsplat_mouse.run.scene_input import SceneInput
 from jaxsplat_mouse.run.workdir import Workdir
 from jaxsplat_mouse.scene import Scene, Similarity
 
@@ -24,7 +25,7 @@ def workdir(tmp_path: pathlib.Path) -> Workdir:
   return place
 
 
-def prepared(name: str, height: int, width: int, views: int = 3) -> Prepared:
+def prepared(name: str, height: int, width: int, views: int = 3) -> SceneInput:
   """A scene whose silhouettes are rectangles."""
   alphas = np.zeros((views, 512, 512), np.float32)
   top, left = 256 - height // 2, 256 - width // 2
@@ -37,7 +38,7 @@ def prepared(name: str, height: int, width: int, views: int = 3) -> Prepared:
     view_mask=np.ones(views, bool),
   )
   zeros = lambda *shape: np.zeros(shape, np.float32)
-  return Prepared(
+  return SceneInput(
     source=Source(name=name, recording="r"),
     digest=f"digest of {name}",
     scene=scene,
@@ -56,38 +57,38 @@ def prepared(name: str, height: int, width: int, views: int = 3) -> Prepared:
 
 
 def test_scenes_are_cut_into_batches_in_their_order(workdir: Workdir) -> None:
-  plans = batches.new(workdir, list("abcde"), 2)
+  plans = batches.new_plans(workdir, list("abcde"), 2)
   assert [plan.names for plan in plans] == [("a", "b"), ("c", "d"), ("e",)]
   assert len({plan.folder for plan in plans}) == 3
 
 
 def test_a_batch_is_taken_up_as_it_was_begun(workdir: Workdir) -> None:
-  (plan,) = batches.new(workdir, ["a", "b"], 2)
+  (plan,) = batches.new_plans(workdir, ["a", "b"], 2)
   members = [prepared("a", 100, 100), prepared("b", 100, 100)]
-  batches.begin(plan, members, (160, 128))
-  (found,) = batches.begun(workdir, ["a", "b", "c"])
+  batches.record_plan(plan, members, (160, 128))
+  (found,) = batches.unfinished_plans(workdir, ["a", "b", "c"])
   assert (found.names, found.shape, found.folder) == (("a", "b"), (160, 128), plan.folder)
   assert batches.is_unchanged(found, members)
   assert not batches.is_unchanged(found, members[:1])
   changed = dataclasses.replace(members[1], digest="another")
   assert not batches.is_unchanged(found, [members[0], changed])
-  batches.end(found)
-  assert batches.begun(workdir, ["a", "b", "c"]) == []
+  batches.remove_plan(found)
+  assert batches.unfinished_plans(workdir, ["a", "b", "c"]) == []
 
 
 def test_what_cannot_be_taken_up_is_deleted(workdir: Workdir) -> None:
-  (plan,) = batches.new(workdir, ["a", "gone"], 2)
-  batches.begin(plan, [prepared("a", 99, 99), prepared("gone", 99, 99)], (128, 128))
+  (plan,) = batches.new_plans(workdir, ["a", "gone"], 2)
+  batches.record_plan(plan, [prepared("a", 99, 99), prepared("gone", 99, 99)], (128, 128))
   broken = workdir.checkpoints / "broken"
   broken.mkdir()
   (broken / "batch.json").write_text("{")
-  assert batches.begun(workdir, ["a"]) == []
+  assert batches.unfinished_plans(workdir, ["a"]) == []
   assert not plan.folder.exists() and not broken.exists()
 
 
 def test_shapes_are_used_again_where_they_will_do(workdir: Workdir) -> None:
   choose = lambda height, width: batches.choose_shape(
-    workdir, [prepared("a", height, width).scene], alone=False
+    workdir, *batches.needed_shapes([prepared("a", height, width).scene]), only_batch=False
   )
   first = choose(150, 200)
   assert first == (192, 256)
@@ -99,14 +100,18 @@ def test_shapes_are_used_again_where_they_will_do(workdir: Workdir) -> None:
 
 
 def test_a_single_batch_is_cropped_tightly(workdir: Workdir) -> None:
-  assert batches.choose_shape(workdir, [prepared("a", 150, 200).scene], alone=True) == (192, 256)
+  choose = lambda place, scene: batches.choose_shape(
+    place, *batches.needed_shapes([scene]), only_batch=True
+  )
+  assert choose(workdir, prepared("a", 150, 200).scene) == (192, 256)
   other = Workdir(workdir.path.parent / "other")
   other.make()
-  assert batches.choose_shape(other, [prepared("a", 110, 130).scene], alone=True) == (128, 160)
+  assert choose(other, prepared("a", 110, 130).scene) == (128, 160)
 
 
 def test_stacked_scenes_have_one_shape(workdir: Workdir) -> None:
-  batch = batches.stack([prepared("a", 50, 60), prepared("bc", 40, 90, views=4)], (96, 128))
-  assert batch.scenes.alphas.shape == (2, 4, 96, 128)
-  assert np.asarray(batch.scenes.view_mask).sum(1).tolist() == [3, 4]
-  assert batch.seeds.tolist() == [1, 2] and batch.gaussians.means.shape == (2, 5, 3)
+  members = [prepared("a", 50, 60), prepared("bc", 40, 90, views=4)]
+  scenes, state = batches.stack_batch(members, FitConfig(model="3dgs"), (96, 128))
+  assert scenes.alphas.shape == (2, 4, 96, 128)
+  assert np.asarray(scenes.view_mask).sum(1).tolist() == [3, 4]
+  assert state.seed.tolist() == [1, 2] and state.gaussians.means.shape == (2, 5, 3)

@@ -3,30 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import logging
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jaxsplat_mouse import cameras
 from jaxsplat_mouse.fit.config import FitConfig
-from jaxsplat_mouse.fit.loop import init_state, run_chunk
-from jaxsplat_mouse.fit.start import random_gaussians
+from jaxsplat_mouse.fit.driver import BatchFit
+from jaxsplat_mouse.fit.loop import FitState, run_chunk
 from jaxsplat_mouse.procedural_mouse.scenes import make_scene
-from jaxsplat_mouse.run import batches, fitting
+from jaxsplat_mouse.run import batches, fit_progress
+from jaxsplat_mouse.run.fit_progress import RunCallbacks, make_driver
 from jaxsplat_mouse.run.settings import CheckpointSettings
+from jaxsplat_mouse.runtime.background_compiler import BackgroundCompiler
 from jaxsplat_mouse.runtime.signals import StopRequest
-from jaxsplat_mouse.scene import crop_shape, crop_views, stack_scenes
+from jaxsplat_mouse.scene import Scene, crop_shape, crop_views
+from tests.fit_fixtures import random_batch
 
 # Its own number of splats, so that no other test has compiled the same programs before.
 _CONFIG = FitConfig(
   model="3dgs",
   num_gaussians=137,
   iterations=10,
-  initialization="random",
   relocate_every=5,
   resolutions=(1,),
   stages=(),
@@ -39,23 +39,24 @@ def _mouse(seed: int, views: int = 4, elevation: float = 20.0, fov: float = 50.0
   return make_scene(seed, ring)
 
 
-def _batch(*scenes) -> fitting.Batch:
+def _batch(*scenes) -> tuple[Scene, FitState]:
   shape = crop_shape(scenes, multiple=32)
-  seeds = np.arange(len(scenes), dtype=np.uint32)
-  one = lambda seed: random_gaussians(_CONFIG, jax.random.key(seed))
-  return fitting.Batch(
-    scenes=stack_scenes([crop_views(scene, shape) for scene in scenes]),
-    gaussians=jax.tree.map(np.asarray, jax.vmap(one)(jnp.asarray(seeds))),
-    seeds=seeds,
-  )
+  batch = random_batch([crop_views(scene, shape) for scene in scenes], _CONFIG)
+  return jax.tree.map(np.asarray, batch)
 
 
-def _fitter(config: FitConfig = _CONFIG) -> fitting.Fitter:
-  return fitting.Fitter(config, CheckpointSettings(steps=5, seconds=1e9), StopRequest())
-
-
-def _fit(fitter: fitting.Fitter, batch: fitting.Batch) -> fitting.Fitted:
-  return fitter.fit(batch, None, lambda iteration, metrics: None)
+def _fit(batch: tuple[Scene, FitState], config: FitConfig = _CONFIG) -> BatchFit:
+  driver = make_driver(config, CheckpointSettings(steps=5, seconds=1e9))
+  with BackgroundCompiler() as compiler:
+    callbacks = RunCallbacks(
+      names=["a", "b"],
+      iterations=config.iterations,
+      checkpoints=None,
+      seconds_between=1e9,
+      stop=StopRequest(),
+      compiler=compiler,
+    )
+    return driver.fit(*batch, callbacks)
 
 
 def _compiled(records) -> list[str]:
@@ -64,32 +65,31 @@ def _compiled(records) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def batch() -> fitting.Batch:
+def batch() -> tuple[Scene, FitState]:
   return _batch(_mouse(0), _mouse(1))
 
 
 def test_batches_of_other_scenes_compile_nothing(batch, caplog):
   """Other animals, cameras and view counts (padded) in crops of one shape: the same program."""
   other = _batch(_mouse(2, elevation=35.0, fov=55.0), _mouse(3, views=3))
-  assert np.shape(other.scenes.images) == np.shape(batch.scenes.images)
-  assert not np.array_equal(other.scenes.view_mask, batch.scenes.view_mask)
-  fitter = _fitter()
+  assert np.shape(other[0].images) == np.shape(batch[0].images)
+  assert not np.array_equal(other[0].view_mask, batch[0].view_mask)
   with jax.log_compiles(True), caplog.at_level(logging.WARNING):
-    first = _fit(fitter, batch)
+    first = _fit(batch)
     before = _compiled(caplog.records)
     caplog.clear()
-    second = _fit(fitter, other)
+    second = _fit(other)
   assert before.count("jit(run_chunk)") == 1
   assert _compiled(caplog.records) == []
   assert not first.failures and not second.failures
-  assert first.losses != second.losses
+  assert not np.array_equal(first.losses, second.losses)
 
 
 def test_later_programs_are_compiled_beside_the_first(batch, caplog):
   """Both stages once each: what the threads compile is what the calls use."""
   config = dataclasses.replace(_CONFIG, resolutions=(2, 1), stages=(0.5,))
   with jax.log_compiles(True), caplog.at_level(logging.WARNING):
-    _fit(_fitter(config), batch)
+    _fit(batch, config)
   # Logging is switched on for this thread alone: the second stage was compiled in another.
   assert _compiled(caplog.records).count("jit(run_chunk)") == 1
 
@@ -106,10 +106,8 @@ def test_crops_come_in_few_sizes():
 
 def test_a_chunk_calls_nothing_on_the_host(batch):
   """No callback, no infeed: neither a print nor a readback hides in the compiled loop."""
-  state = jax.vmap(functools.partial(init_state, num_views=4, config=_CONFIG))(
-    batch.gaussians, batch.seeds
-  )
-  text = run_chunk.lower(state, batch.scenes, _CONFIG, 1, 5, False).as_text()
+  scenes, state = batch
+  text = run_chunk.lower(state, scenes, _CONFIG, 1, 5, False).as_text()
   assert not _host_calls(text)
 
   def chatty(state):
@@ -121,14 +119,14 @@ def test_a_chunk_calls_nothing_on_the_host(batch):
 
 def test_an_upload_within_a_chunk_is_refused(batch, monkeypatch):
   """The transfer guard is on: what a chunk needs lies on the device before it begins."""
-  run = fitting.run_chunk
+  run = fit_progress.chunk_program
 
   def uploading(state, *args):
     return run(dataclasses.replace(state, step=state.step + np.zeros(2, np.int32)), *args)
 
-  monkeypatch.setattr(fitting, "run_chunk", uploading)
+  monkeypatch.setattr(fit_progress, "chunk_program", uploading)
   with pytest.raises(jax.errors.JaxRuntimeError, match="Disallowed host-to-device"):
-    _fit(_fitter(), batch)
+    _fit(batch)
 
 
 def _host_calls(text: str) -> list[str]:

@@ -16,7 +16,7 @@ import pytest
 
 from jaxsplat_mouse.dataset import scene_records
 from jaxsplat_mouse.errors import InputError
-from jaxsplat_mouse.run import job, outputs
+from jaxsplat_mouse.run import job, worker
 from jaxsplat_mouse.validation import dataset_checks, rules
 from tests.run.broken_disk import NO_SPACE, READ_ONLY, broken
 from tests.run_fixtures import results, tiny_config
@@ -97,7 +97,7 @@ def test_a_folder_that_is_deleted_midway(
   monkeypatch: pytest.MonkeyPatch,
 ) -> None:
   """The scene that was written is gone, and told; the other one is there."""
-  render, seen = outputs.render_fit, []
+  render, seen = worker.SceneRenders, []
 
   def delete_first(saved: Any, *args: Any) -> Any:
     seen.append(saved.name)
@@ -107,7 +107,7 @@ def test_a_folder_that_is_deleted_midway(
       (fitted / what).resolve().rename(fitted.parent / "deleted")
     return render(saved, *args)
 
-  monkeypatch.setattr(outputs, "render_fit", delete_first)
+  monkeypatch.setattr(worker, "SceneRenders", delete_first)
   config = tiny_config(str(mice))
   assert job.run(config, fitted) == 3
   assert_whole(fitted)
@@ -115,7 +115,7 @@ def test_a_folder_that_is_deleted_midway(
   assert found[seen[0]].status == "failed" and "gone" in found[seen[0]].error
   assert found[seen[1]].status == "done"
   assert (fitted / "dataset" / "train.txt").read_text().endswith(f"/{seen[1]}\n")
-  monkeypatch.setattr(outputs, "render_fit", render)
+  monkeypatch.setattr(worker, "SceneRenders", render)
   if what == "dataset":
     assert_mended(config, fitted, undisturbed)
 

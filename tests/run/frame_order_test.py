@@ -10,7 +10,7 @@ import pytest
 
 from jaxsplat_mouse.dataset.sources import Source
 from jaxsplat_mouse.run import fit_store, frame_order, job
-from jaxsplat_mouse.run.scene_input import Prepared
+from jaxsplat_mouse.run.scene_input import SceneInput
 from jaxsplat_mouse.run.settings import Settings
 from jaxsplat_mouse.run.workdir import Workdir
 from jaxsplat_mouse.scene import Similarity
@@ -32,28 +32,28 @@ def test_frames_follow_each_other_within_their_recording(sources):
 
 def _settings(warm: bool = True) -> Settings:
   config = tiny_config()
-  config.fit.warm_start = frame_order
+  config.fit.warm_start = warm
   return Settings.from_config(config)
 
 
 def test_a_batch_holds_one_frame_of_each_recording(sources, tmp_path: pathlib.Path):
-  plans = frame_order.new_plans(Workdir(tmp_path), _settings(), sources, list(sources), 4)
+  plans = frame_order.ordered_plans(Workdir(tmp_path), _settings(), sources, list(sources), 4)
   assert [plan.names for plan in plans] == [("a0", "b0"), ("a1", "b1"), ("a2",)]
 
 
 def test_without_warm_starts_the_order_is_that_of_the_scenes(sources, tmp_path):
-  plans = frame_order.new_plans(Workdir(tmp_path), _settings(False), sources, list(sources), 4)
+  plans = frame_order.ordered_plans(Workdir(tmp_path), _settings(False), sources, list(sources), 4)
   assert [plan.names for plan in plans] == [("a0", "b0", "a1", "b1"), ("a2",)]
 
 
 def test_what_is_done_leaves_the_order_alone_and_large_rounds_are_cut(sources, tmp_path):
   wanted = ["a1", "b0", "a2", "b1"]
-  plans = frame_order.new_plans(Workdir(tmp_path), _settings(), sources, wanted, 1)
+  plans = frame_order.ordered_plans(Workdir(tmp_path), _settings(), sources, wanted, 1)
   assert [plan.names for plan in plans] == [("b0",), ("a1",), ("b1",), ("a2",)]
 
 
-def _prepared(source: Source, scale: float, seed: int) -> Prepared:
-  return Prepared(
+def _prepared(source: Source, scale: float, seed: int) -> SceneInput:
+  return SceneInput(
     source=source,
     digest="",
     scene=None,
@@ -81,12 +81,12 @@ def test_splats_come_from_the_fit_before_in_the_new_scale(sources, tmp_path):
     ),
   )
   one, other = _prepared(sources["a1"], 3.0, 2), _prepared(sources["b1"], 3.0, 3)
-  (warmed,), all_warm = frame_order.start(workdir, settings, sources, [one])
+  (warmed,), all_warm = frame_order.start_from_previous(workdir, settings, sources, [one])
   np.testing.assert_allclose(warmed.gaussians.means[:25], 1.5 * np.asarray(old.means), rtol=1e-5)
   assert len(warmed.gaussians.means) == 40
   assert all_warm
   # Without a fit before it a frame starts from its hull, and its batch takes the whole time.
-  (_, cold), all_warm = frame_order.start(workdir, settings, sources, [one, other])
+  (_, cold), all_warm = frame_order.start_from_previous(workdir, settings, sources, [one, other])
   assert cold.gaussians is other.gaussians
   assert not all_warm
 

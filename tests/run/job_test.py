@@ -21,8 +21,7 @@ from jaxsplat_mouse.errors import ConfigError, InputError
 from jaxsplat_mouse.fit.config import FitConfig
 from jaxsplat_mouse.fit.loop import FitState
 from jaxsplat_mouse.io import ply
-from jaxsplat_mouse.run import fitting, job, outputs, worker
-from jaxsplat_mouse.run import scene_input as prepare_module
+from jaxsplat_mouse.run import job, worker
 from jaxsplat_mouse.run.workdir import Workdir
 from jaxsplat_mouse.runtime import devices
 from jaxsplat_mouse.scene import Similarity
@@ -35,7 +34,7 @@ def refuse_to_fit(monkeypatch: Monkeypatch) -> None:
   def fit_nothing(*args: object) -> None:
     raise AssertionError("a finished scene was fitted again")
 
-  monkeypatch.setattr(fitting.Fitter, "fit", fit_nothing)
+  monkeypatch.setattr(FitDriver, "fit", fit_nothing)
 
 
 def records(workdir: pathlib.Path) -> dict[str, scene_records.SceneRecord]:
@@ -135,7 +134,7 @@ def test_stopped_in_a_fit_it_goes_on_bit_for_bit(
   """The signal comes during a chunk; its end is saved, and no step is done twice or left out."""
   config = tiny_config(str(mice))
   config.checkpoint.seconds = 1e6
-  run_chunk, done = fitting.run_chunk, []
+  run_chunk, done = fit_progress.chunk_program, []
 
   def interrupted(state: FitState, *args: Any) -> Any:
     done.append(int(jax.device_get(state.step)[0]))
@@ -143,7 +142,7 @@ def test_stopped_in_a_fit_it_goes_on_bit_for_bit(
       os.kill(os.getpid(), number)
     return run_chunk(state, *args)
 
-  monkeypatch.setattr(fitting, "run_chunk", interrupted)
+  monkeypatch.setattr(fit_progress, "chunk_program", interrupted)
   assert job.run(config, tmp_path / "w") == status
   assert "goes on from here" in capsys.readouterr().out
   assert not results(tmp_path / "w")
@@ -159,16 +158,16 @@ def test_stopped_between_two_scenes_of_a_batch(
   tmp_path: pathlib.Path,
   monkeypatch: Monkeypatch,
 ) -> None:
-  render = outputs.render_fit
+  render = worker.SceneRenders
 
   def interrupted(*args: Any) -> Any:
     os.kill(os.getpid(), signal.SIGTERM)
     return render(*args)
 
-  monkeypatch.setattr(outputs, "render_fit", interrupted)
+  monkeypatch.setattr(worker, "SceneRenders", interrupted)
   assert job.run(tiny_config(str(mice)), tmp_path / "w") == 143
   assert sorted(records(tmp_path / "w")) == ["mouse_0"]
-  monkeypatch.setattr(outputs, "render_fit", render)
+  monkeypatch.setattr(worker, "SceneRenders", render)
   refuse_to_fit(monkeypatch)
   assert job.run(tiny_config(str(mice)), tmp_path / "w") == 0
   assert results(tmp_path / "w") == undisturbed
@@ -216,7 +215,7 @@ def test_nan_in_one_scene_of_a_batch_stays_there(
   tmp_path: pathlib.Path,
   monkeypatch: Monkeypatch,
 ) -> None:
-  prepare = prepare_module.prepare
+  prepare = worker.prepare_scene
 
   def poisoned(loaded: Any, *args: Any) -> Any:
     one = prepare(loaded, *args)
@@ -225,7 +224,7 @@ def test_nan_in_one_scene_of_a_batch_stays_there(
     colors = np.full_like(one.gaussians.sh, np.nan)
     return dataclasses.replace(one, gaussians=dataclasses.replace(one.gaussians, sh=colors))
 
-  monkeypatch.setattr(worker, "prepare", poisoned)
+  monkeypatch.setattr(worker, "prepare_scene", poisoned)
   assert job.run(tiny_config(str(mice)), tmp_path / "w") == 3
   found = records(tmp_path / "w")
   assert found["mouse_0"].status == "failed" and "nan" in found["mouse_0"].error
@@ -242,7 +241,7 @@ def test_out_of_memory_halves_the_batch_and_keeps_the_work(
   tmp_path: pathlib.Path,
   monkeypatch: Monkeypatch,
 ) -> None:
-  run_chunk, calls = fitting.run_chunk, []
+  run_chunk, calls = fit_progress.chunk_program, []
 
   def short_of_memory(state: FitState, *args: Any) -> Any:
     calls.append((int(jax.device_get(state.step)[0]), len(state.step)))
@@ -250,7 +249,7 @@ def test_out_of_memory_halves_the_batch_and_keeps_the_work(
       raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes.")
     return run_chunk(state, *args)
 
-  monkeypatch.setattr(fitting, "run_chunk", short_of_memory)
+  monkeypatch.setattr(fit_progress, "chunk_program", short_of_memory)
   assert job.run(tiny_config(str(mice)), tmp_path / "w") == 0
   assert calls == [(0, 2), (5, 2), (10, 2), (10, 1), (10, 1), (15, 1), (15, 1)]
   for name in ("mouse_0", "mouse_1"):
@@ -263,7 +262,7 @@ def test_out_of_memory_with_one_scene_is_told(
   def short_of_memory(*args: Any) -> Any:
     raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes.")
 
-  monkeypatch.setattr(fitting, "run_chunk", short_of_memory)
+  monkeypatch.setattr(fit_progress, "chunk_program", short_of_memory)
   assert job.run(tiny_config(str(mice)), tmp_path / "w") == 3
   assert all("fit.num_gaussians" in r.error for r in records(tmp_path / "w").values())
 
@@ -274,7 +273,7 @@ def test_splats_without_room_are_fitted_again_with_more(
   tmp_path: pathlib.Path,
   monkeypatch: Monkeypatch,
 ) -> None:
-  run_chunk, room = fitting.run_chunk, []
+  run_chunk, room = fit_progress.chunk_program, []
 
   def crowded(state: FitState, scenes: Any, config: FitConfig, *args: Any) -> Any:
     state, metrics = run_chunk(state, scenes, config, *args)
@@ -283,7 +282,7 @@ def test_splats_without_room_are_fitted_again_with_more(
       state = dataclasses.replace(state, overflow=state.step)  # nothing may be uploaded here
     return state, metrics
 
-  monkeypatch.setattr(fitting, "run_chunk", crowded)
+  monkeypatch.setattr(fit_progress, "chunk_program", crowded)
   assert job.run(tiny_config(str(mice)), tmp_path / "w") == 0
   start = FitConfig().tile_entries
   assert room[0] == start < 10 <= room[-1]
@@ -340,7 +339,7 @@ def test_a_changed_gate_costs_neither_fit_nor_render(
   ious = {name: r.metrics["input_iou"] for name, r in records(workdir).items()}
   worse, better = sorted(ious, key=lambda name: ious[name] or 0.0)
   refuse_to_fit(monkeypatch)
-  monkeypatch.setattr(outputs, "render_fit", refuse_to_fit)
+  monkeypatch.setattr(worker, "SceneRenders", refuse_to_fit)
   config = tiny_config(str(mice))
   config.dataset.gate.min_input_iou = ious[better]
   assert job.run(config, workdir) == 0

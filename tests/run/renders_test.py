@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import logging
+
 import jax
 import numpy as np
 import pytest
@@ -19,7 +22,7 @@ def splats(flat: bool = False):
 
 @pytest.mark.parametrize("flat", [False, True])
 def test_padding_and_parts_change_nothing(flat: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-  monkeypatch.setattr(renders, "_PIXELS_AT_ONCE", {"cpu": 2 * 24 * 24})
+  monkeypatch.setattr(renders, "_PIXELS_AT_ONCE", {"cpu": 2 * 64 * 64})
   cameras = generate_camera_poses(5, image_size=24)
   rgba = renders.render_rgba(splats(flat), cameras)
   whole = render_views(splats(flat), cameras)
@@ -48,8 +51,8 @@ def test_a_count_of_the_bucket_is_kept() -> None:
 def test_groups_come_back_in_the_order_of_the_views() -> None:
   small, large = generate_camera_poses(3, image_size=16), generate_camera_poses(3, image_size=24)
   groups = [
-    (np.array([0, 2]), renders.select(small, np.array([0, 2]))),
-    (np.array([1]), renders.select(large, np.array([1]))),
+    (np.array([0, 2]), small[np.array([0, 2])]),
+    (np.array([1]), large[np.array([1])]),
   ]
   images = renders.render_groups(splats(), groups)
   assert [image.shape[0] for image in images] == [16, 24, 16]
@@ -61,3 +64,21 @@ def test_room_grows_until_nothing_is_dropped(monkeypatch: pytest.MonkeyPatch) ->
   expected = renders.render_rgba(splats(), cameras)
   monkeypatch.setattr(renders, "default_capacity", lambda count: 64)
   np.testing.assert_array_equal(renders.render_rgba(splats(), cameras), expected)
+
+
+def test_many_image_sizes_share_a_program(caplog: pytest.LogCaptureFixture) -> None:
+  """Thirty sizes between 65 and 94 pixels: one program, and the pixels of exact sizes."""
+  ring = generate_camera_poses(30, image_size=128)
+  sizes = range(65, 95)
+  groups = []
+  for i, size in enumerate(sizes):
+    camera = dataclasses.replace(ring[np.array([i])], width=size, height=size + 1)
+    groups.append((np.array([i]), camera))
+  with jax.log_compiles(True), caplog.at_level(logging.WARNING):
+    images = renders.render_groups(splats(), groups)
+  compiled = [r.getMessage() for r in caplog.records if r.getMessage().startswith("Compiling")]
+  assert sum("_render_views" in line for line in compiled) <= 1
+  assert [image.shape[:2] for image in images] == [(size + 1, size) for size in sizes]
+  whole = render_views(splats(), groups[7][1])
+  exact = to_rgba8(np.asarray(whole.rgb), np.asarray(whole.alpha))[0]
+  assert np.abs(images[7].astype(int) - exact).max() <= 1

@@ -20,30 +20,30 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 TWO_DEVICES = """
 import pathlib, sys
 import jax
+from jaxsplat_mouse.fit import driver
 from jaxsplat_mouse.run import job
-from jaxsplat_mouse.run import fitting
 from tests.run_fixtures import results, tiny_config
 
 mice, workdir = sys.argv[1], pathlib.Path(sys.argv[2])
 devices = jax.local_devices()
 placed = []
-place = fitting._Loop._place
+place = driver._BatchLoop._place
 
 def watch(self, state):
-  groups = place(self, state)
-  placed.append({d for g in groups for d in g.state.step.devices()})
-  return groups
+  shards = place(self, state)
+  placed.append({d for _, one in shards for d in one.step.devices()})
+  return shards
 
-fitting._Loop._place = watch
+driver._BatchLoop._place = watch
 assert job.run(tiny_config(mice), workdir / "two") == 0
 jax.local_devices = lambda **kinds: devices[:1]
-start = fitting.Fitter.__init__
+start = driver.FitDriver.__init__
 
-def short_of_memory(self, *args):
-  start(self, *args)
-  self._at_once = 1
+def short_of_memory(self, *args, **kinds):
+  start(self, *args, **kinds)
+  self._scenes_at_once = 1
 
-fitting.Fitter.__init__ = short_of_memory
+driver.FitDriver.__init__ = short_of_memory
 assert job.run(tiny_config(mice), workdir / "one") == 0
 assert placed == [set(devices), set(devices[:1])], placed
 assert results(workdir / "two") == results(workdir / "one")
