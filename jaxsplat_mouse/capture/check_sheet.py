@@ -1,4 +1,4 @@
-"""`check.png` and `check.html`: one look at them tells whether a calibration is right."""
+"""Writes `check.png` and `check.html`, on which a person sees whether a calibration is right."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from jaxsplat_mouse.capture.calibration_check import GOOD, CalibrationReport, CheckedMoment
+from jaxsplat_mouse.capture.common_solid import reduced_size
 from jaxsplat_mouse.capture.crops import Crop, Cropper
 from jaxsplat_mouse.capture.rig import Rig
 from jaxsplat_mouse.io import atomic
@@ -19,7 +20,7 @@ from jaxsplat_mouse.report.contact_sheet import SheetRow, draw_sheet
 
 PNG, HTML = "check.png", "check.html"
 _CELL = 210  # pixels of a view on the sheet
-_DRAWN = 2 * _CELL  # pixels at which lines are drawn, so that the sheet's are smooth
+_DRAWN = 2 * _CELL  # pixels of a view while lines are drawn; reducing it makes them smooth
 _OUTLINE = (0, 200, 90)
 _BOTH, _MASK_ONLY, _SOLID_ONLY = (206, 210, 218), (214, 40, 57), (36, 92, 214)
 # One colour a camera, distinct for most eyes (Okabe and Ito 2008).
@@ -46,19 +47,19 @@ _STYLE = """
 def write_check_sheet(
   folder: pathlib.Path, title: str, cropper: Cropper, report: CalibrationReport
 ) -> pathlib.Path:
-  """Writes the sheet as a picture and as a page that holds everything itself.
+  """Writes the sheet as a picture and as a self-contained page.
 
   Args:
-    folder: where they go.
+    folder: where they are written.
     title: the recording's name.
     cropper: reads the photographs once more.
-    report: what was found.
+    report: the result of the check, with at least one moment.
 
   Returns:
     The path of the page.
 
   Raises:
-    InputError: a photograph cannot be read any more.
+    InputError: a photograph can no longer be read.
     OSError: the disk is full or not writable.
   """
   views = sorted({crop.view for sample in report.samples for crop in sample.crops})
@@ -81,7 +82,7 @@ def _verdict(report: CalibrationReport) -> str:
 
 
 def _sample_rows(cropper: Cropper, sample: CheckedMoment, views: Sequence[int]) -> list[SheetRow]:
-  """Three rows of one moment; a camera without a picture leaves a blank."""
+  """Draws three rows for one moment; a camera without a picture gets blank cells."""
   moment = int(cropper.capture.moments[sample.index])
   crops = {crop.view: (i, crop) for i, crop in enumerate(sample.crops)}
   middles = {crop.view: (crop, _middle(crop)) for crop in sample.crops}
@@ -92,48 +93,53 @@ def _sample_rows(cropper: Cropper, sample: CheckedMoment, views: Sequence[int]) 
     if view not in crops:
       cells = [blank] * 3
     else:
-      place, crop = crops[view]
-      photo = _shrunk(cropper.read_photo(crop))
+      position, crop = crops[view]
+      photo = _shrink(cropper.read_photo(crop))
       cells = [
-        _outlined(photo, crop),
-        _compared(crop, sample.agreement.alphas[place]),
-        _with_lines(photo, cropper.capture.rig, crop, middles),
+        _outline_mask(photo, crop),
+        _compare_mask(crop, sample.agreement.alphas[position]),
+        _draw_epipolar_lines(photo, cropper.capture.rig, crop, middles),
       ]
     for row, cell in zip(rows.values(), cells, strict=True):
       row.append(cell)
   return [SheetRow(label, cells) for label, cells in rows.items()]
 
 
-def _shrunk(image: np.ndarray) -> np.ndarray:
-  """An image (h, w, 3) at the size at which lines are drawn."""
+def _drawn_size(image: np.ndarray) -> tuple[int, int]:
+  """Width and height at which an image (h, w, ...) is drawn."""
   height, width = image.shape[:2]
   factor = _DRAWN / max(height, width)
-  size = (max(1, round(width * factor)), max(1, round(height * factor)))
+  return max(1, round(width * factor)), max(1, round(height * factor))
+
+
+def _shrink(image: np.ndarray) -> np.ndarray:
+  """Resizes an image (h, w, 3) to its drawn size."""
+  size = _drawn_size(image)
   return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))
 
 
-def _mask(alpha: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-  """Solid part of an alpha, uint8 (h, w), at a width and height."""
+def _solid_pixels(alpha: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+  """Resizes an alpha (h, w) uint8 to a width and height; returns where it is solid."""
   return np.asarray(Image.fromarray(alpha).resize(size, Image.Resampling.BOX)) > 127
 
 
-def _outlined(photo: np.ndarray, crop: Crop) -> np.ndarray:
+def _outline_mask(photo: np.ndarray, crop: Crop) -> np.ndarray:
+  """Draws the outline of a crop's mask on its photograph."""
   import cv2
 
-  solid = _mask(crop.rgba[..., 3], photo.shape[1::-1]).astype(np.uint8)
+  solid = _solid_pixels(crop.rgba[..., 3], photo.shape[1::-1]).astype(np.uint8)
   wide = cv2.dilate(solid, np.ones((5, 5), np.uint8))
   return np.where(((wide > 0) & (solid == 0))[..., None], np.array(_OUTLINE, np.uint8), photo)
 
 
-def _compared(crop: Crop, alpha: np.ndarray) -> np.ndarray:
-  """Mask and solid on white: where they agree, and who has more."""
+def _compare_mask(crop: Crop, alpha: np.ndarray) -> np.ndarray:
+  """Draws on white where a crop's mask and the solid's reduced silhouette agree and differ."""
   height, width = crop.rgba.shape[:2]
-  factor = alpha.shape[0] / max(height, width)
-  w, h = max(1, int(width * factor)), max(1, int(height * factor))
+  w, h = reduced_size(width, height)
   solid = (np.clip(alpha[:h, :w], 0, 1) * 255).astype(np.uint8)
-  size = (round(width * _DRAWN / max(height, width)), round(height * _DRAWN / max(height, width)))
+  size = _drawn_size(crop.rgba)
   solid = np.asarray(Image.fromarray(solid).resize(size, Image.Resampling.BICUBIC)) > 127
-  mask = _mask(crop.rgba[..., 3], size)
+  mask = _solid_pixels(crop.rgba[..., 3], size)
   picture = np.full((*mask.shape, 3), 255, np.uint8)
   picture[mask & solid], picture[mask & ~solid] = _BOTH, _MASK_ONLY
   picture[solid & ~mask] = _SOLID_ONLY
@@ -141,28 +147,28 @@ def _compared(crop: Crop, alpha: np.ndarray) -> np.ndarray:
 
 
 def _middle(crop: Crop) -> np.ndarray:
-  """Centre (2,) of a silhouette in its own pixels."""
+  """Centre (2,) of a crop's silhouette in the crop's pixels."""
   rows, columns = np.nonzero(crop.rgba[..., 3] > 127)
   return np.array([columns.mean() + 0.5, rows.mean() + 0.5]) if len(rows) else np.zeros(2)
 
 
 def epipolar_line(rig: Rig, one: Crop, other: Crop, point: np.ndarray) -> np.ndarray | None:
-  """Where a point of another camera's crop may be in a crop.
+  """Computes the line of a crop on which a point of another camera's crop may lie.
 
   Args:
     rig: the cameras.
-    one: the crop that is drawn on.
-    other: the crop that `point` (2,) belongs to.
-    point: pixels.
+    one: the crop that the line is drawn on.
+    other: the crop that `point` belongs to.
+    point: (2,) in pixels of `other`.
 
   Returns:
-    (2, 2) two points of the line in pixels of `one`, nearer and farther along the other's ray
-    before both cameras; None where there are none.
+    (2, 2) two points of the line in pixels of `one`, the nearer first along the other camera's ray;
+    None where the ray does not pass in front of the camera.
   """
   fx, fy, cx, cy = other.intrinsics
   direction = np.array([(point[0] - cx) / fx, (point[1] - cy) / fy, 1.0])
   here, there = rig.world_to_camera[one.view], rig.world_to_camera[other.view]
-  # The other's ray in this camera: start + depth * step.
+  # The ray of the other camera, in the axes of this one, is start + depth * step.
   step = here[:3, :3] @ there[:3, :3].T @ direction
   start = here[:3, 3] - here[:3, :3] @ there[:3, :3].T @ there[:3, 3]
   depths = np.geomspace(1e-3, 1e3, 400) * max(float(np.linalg.norm(start)), 1e-9)
@@ -175,10 +181,10 @@ def epipolar_line(rig: Rig, one: Crop, other: Crop, point: np.ndarray) -> np.nda
   return np.stack([fx * ends[:, 0] / ends[:, 2] + cx, fy * ends[:, 1] / ends[:, 2] + cy], -1)
 
 
-def _with_lines(
+def _draw_epipolar_lines(
   photo: np.ndarray, rig: Rig, crop: Crop, middles: dict[int, tuple[Crop, np.ndarray]]
 ) -> np.ndarray:
-  """The photograph, paler, with the other cameras' lines and the own dot."""
+  """Draws the lines of the other cameras, and the own middle, on a paler photograph."""
   image = Image.fromarray((photo * 0.55 + 255 * 0.45).astype(np.uint8))
   draw = ImageDraw.Draw(image)
   factor = photo.shape[1] / crop.rgba.shape[1]
@@ -195,7 +201,7 @@ def _with_lines(
 
 
 def _page(title: str, report: CalibrationReport, views: Sequence[int], png: bytes) -> str:
-  """The whole page; the picture is in it."""
+  """Returns the HTML page, which contains the picture."""
   picture = base64.b64encode(png).decode()
   name = html.escape(title)
   legend = "".join(f"<dt>{term}</dt><dd>{text}</dd>" for term, text in _LEGEND)

@@ -1,8 +1,18 @@
-"""The whole job: calibration checked, silhouettes measured, every moment cut and written.
+"""Prepares a recording: the order of the work, from its files to scene folders.
+
+`prepare_recording` is the table of contents:
+
+    1. select the moments                                   prepare_options
+    2. make the output folder, find what earlier runs did   recording_file
+    3. open the cameras, leave out unreadable ones          readable_cameras
+    4. check the calibration, draw the check sheet          calibration_check, check_sheet
+    5. choose the crop window from all silhouettes          crop_windows
+    6. crop every moment and write its scene folder         crops
+    7. write recording.json, summarize                      recording_file
 
 All cameras go through their videos in step, one moment at a time, so memory does not depend on the
-length of a recording. A first pass reads the masks alone: the largest silhouette sets the one
-window of the batch, exactly, for about a tenth of the time that cutting takes.
+length of a recording. Step 5 reads the masks alone: the largest silhouette sets the size of all
+crops, for about a tenth of the time that cropping takes.
 """
 
 from __future__ import annotations
@@ -10,109 +20,117 @@ from __future__ import annotations
 import collections
 import dataclasses
 import time
-from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 from rich.console import Console
 
-from jaxsplat_mouse.capture import calibration_check, common_solid, lens, recording_file
+from jaxsplat_mouse.capture import calibration_check, common_solid, recording_file
 from jaxsplat_mouse.capture.check_sheet import write_check_sheet
 from jaxsplat_mouse.capture.crop_windows import CropWindow, choose_window
 from jaxsplat_mouse.capture.crops import Crop, Cropper, write_scene_folder
 from jaxsplat_mouse.capture.frame_reader import FrameReader
-from jaxsplat_mouse.capture.prepare_options import (
-  PrepareOptions,
-  check_camera_names,
-  select_moments,
-  shift_frames,
-)
+from jaxsplat_mouse.capture.prepare_options import PrepareOptions, select_moments, shift_frames
 from jaxsplat_mouse.capture.raw_capture import Capture
+from jaxsplat_mouse.capture.readable_cameras import (
+  find_readable_cameras,
+  min_cameras,
+  require_enough_cameras,
+)
 from jaxsplat_mouse.capture.recording_file import DONE, FAILED, MomentRecord
 from jaxsplat_mouse.errors import InputError
 from jaxsplat_mouse.io import atomic
 from jaxsplat_mouse.runtime.progress import Progress
 from jaxsplat_mouse.runtime.signals import Stopped, StopRequest
 
-_ENOUGH = 4  # cameras that a scene takes, where the rig has as many; three otherwise
 _SAVE_SECONDS = 30.0
 _OK, _NOTHING, _SOME_FAILED = 0, 1, 3
 
 
 def prepare_recording(
-  settings: PrepareOptions, capture: Capture, console: Console | None = None
+  options: PrepareOptions, capture: Capture, console: Console | None = None
 ) -> int:
-  """Prepares the chosen moments of a recording; the exit status.
+  """Prepares the chosen moments of a recording.
+
+  Args:
+    options: what to prepare, and how.
+    capture: the recording, as its format reader returns it.
+    console: where progress is printed; standard output by default.
+
+  Returns:
+    The exit status: 0 for all moments, 1 for none, 3 for some.
 
   Raises:
     InputError: nothing can be prepared: too few cameras, a calibration that contradicts the
-      silhouettes, other settings than in the output folder.
+      silhouettes, or other options than those of the output folder.
   """
-  indices = select_moments(settings.frames, len(capture.moments))
-  frames = shift_frames(capture, settings.offsets)
-  _make_folder(settings)
-  before = None if settings.redo else recording_file.read_recording(settings)
-  scenes = recording_file.scene_names(settings, capture, indices.tolist())
-  names = dict(zip(indices.tolist(), scenes, strict=True))
-  found = _found(settings, names, before)
-  pending = [i for i in names if i not in found]
+  indices, frames = _select(options, capture)
+  _make_output_folder(options)
+  earlier = None if options.redo else recording_file.read_recording(options)
+  scenes = recording_file.scene_names(options, capture, indices)
+  names = dict(zip(indices, scenes, strict=True))
+  finished = _find_finished(options, names, earlier)
+  pending = [index for index in names if index not in finished]
   with (
     Progress("scenes", len(names), len(names) - len(pending), console) as progress,
-    FrameReader(capture, settings.specks, settings.grow) as frame_reader,
+    FrameReader(capture, options.specks, options.grow) as frame_reader,
     StopRequest() as stop,
-    open_cameras(capture, frame_reader, frames[indices], progress, settings.without) as cropper,
+    _open_cropper(options, capture, frame_reader, frames[indices], progress) as cropper,
   ):
-    job = _Preparation(settings, capture, cropper, frames, names, progress, stop, found)
+    work = _Preparation(options, cropper, frames, names, progress, stop, finished)
+    if earlier is not None:
+      work.resume(earlier)
     try:
-      return job.run(pending, before)
+      if pending:
+        work.check_calibration(pending)
+        if earlier is None:
+          work.choose_window(pending)
+        work.save()
+        work.crop_moments(pending)
+      work.save()
+      return work.summarize(pending)
     except Stopped as error:
       progress.line(f"stopped by {error.name}; the same command goes on")
       return error.exit_status
 
 
 def check_recording(
-  settings: PrepareOptions, capture: Capture, console: Console | None = None
+  options: PrepareOptions, capture: Capture, console: Console | None = None
 ) -> int:
-  """Writes the contact sheet of a calibration and nothing else; the exit status.
+  """Checks the calibration of a recording and writes the check sheet, but no scenes.
+
+  Args:
+    options: what to check.
+    capture: the recording, as its format reader returns it.
+    console: where the result is printed; standard output by default.
+
+  Returns:
+    The exit status, 0.
 
   Raises:
-    InputError: as `run`; where silhouettes could be compared, the sheet is there all the same.
+    InputError: as `prepare_recording`; the sheet is written if silhouettes could be compared.
   """
-  indices = select_moments(settings.frames, len(capture.moments))
-  frames = shift_frames(capture, settings.offsets)
-  _make_folder(settings)
+  indices, frames = _select(options, capture)
+  _make_output_folder(options)
   with (
     Progress("scenes", 1, 0, console) as progress,
-    FrameReader(capture, settings.specks, settings.grow) as frame_reader,
-    open_cameras(capture, frame_reader, frames[indices], progress, settings.without) as cropper,
+    FrameReader(capture, options.specks, options.grow) as frame_reader,
+    _open_cropper(options, capture, frame_reader, frames[indices], progress) as cropper,
   ):
-    _examine(settings, cropper, frames, indices.tolist(), progress)
+    _check_calibration(options, cropper, frames, indices, progress)
   return _OK
 
 
-def _examine(
-  settings: PrepareOptions,
-  cropper: Cropper,
-  frames: np.ndarray,
-  indices: list[int],
-  progress: Progress,
-) -> calibration_check.CalibrationReport:
-  """Looks at the calibration, tells and draws what it found, and refuses a wrong one."""
-  progress.stage("checking the calibration")
-  report = calibration_check.check_calibration(cropper, frames, indices)
-  for line in report.lines():
-    progress.line(line)
-  if report.samples:
-    title = recording_file.recording_name(settings.input)
-    progress.line(f"check    {write_check_sheet(settings.output, title, cropper, report)}")
-  calibration_check.refuse_wrong_calibration(cropper.capture, report)
-  return report
+def _select(options: PrepareOptions, capture: Capture) -> tuple[list[int], np.ndarray]:
+  """Returns the indices of the chosen moments, and the frames (F, V) of all moments."""
+  indices = select_moments(options.frames, len(capture.moments))
+  return indices.tolist(), shift_frames(capture, options.offsets)
 
 
-def _make_folder(settings: PrepareOptions) -> None:
-  output = settings.output
-  if output.resolve() == settings.input.resolve():
+def _make_output_folder(options: PrepareOptions) -> None:
+  output = options.output
+  if output.resolve() == options.input.resolve():
     raise InputError(output, "--output", "is the recording itself; expected a folder of its own")
   if output.exists() and not output.is_dir():
     raise InputError(output, "--output", "is a file; expected a folder")
@@ -123,77 +141,75 @@ def _make_folder(settings: PrepareOptions) -> None:
     raise InputError(output, "", f"cannot be written ({error.strerror})") from None
 
 
-def _found(
-  settings: PrepareOptions, names: dict[int, str], before: dict[str, Any] | None
+def _find_finished(
+  options: PrepareOptions, names: dict[int, str], earlier: dict[str, Any] | None
 ) -> dict[int, MomentRecord]:
-  """Moments that earlier runs dealt with: those of their file, and scenes that came after it."""
-  if before is None:
+  """Returns records by index: those of whole scene folders, and of moments that are not chosen."""
+  if earlier is None:
     return {}
-  listed = {m["index"]: MomentRecord.from_json(m) for m in before["moments"]}
+  listed = {m["index"]: MomentRecord.from_json(m) for m in earlier["moments"]}
   found = {i: m for i, m in listed.items() if i not in names}
+  prepared = recording_file.preparation_hash(earlier)
   for index, name in names.items():
-    moment = recording_file.read_finished_moment(
-      settings.output / name, recording_file.preparation_hash(before)
-    )
+    moment = recording_file.read_finished_moment(options.output / name, prepared)
     if moment is not None:
       found[index] = moment
   return found
 
 
-def open_cameras(
+def _open_cropper(
+  options: PrepareOptions,
   capture: Capture,
   frame_reader: FrameReader,
   frames: np.ndarray,
   progress: Progress,
-  without: Sequence[str] = (),
 ) -> Cropper:
-  """The cameras that can be read at all; the others are told and left out.
-
-  Args:
-    capture: the recording.
-    frame_reader: its pictures.
-    frames: (F, V) of the chosen moments.
-    progress: where to tell.
-    without: names of cameras that are left out unasked.
-
-  Raises:
-    InputError: fewer than a scene takes, `without` names no camera, or a package is missing.
-  """
-  frame_reader.require_packages()
-  check_camera_names("--without", without, capture.rig.names)
-  pinholes, problems = {}, []
-  for view, name in enumerate(capture.rig.names):
-    own = frames[:, view]
-    try:
-      if name in without:
-        raise InputError(name, "", "named by --without")
-      frame_reader.open_camera(view)
-      if not (own >= 0).any():
-        raise InputError(capture.path, name, "no frame in any of the chosen moments")
-      size = frame_reader.image_size(view, int(own[own >= 0][0]))
-      pinholes[view] = lens.make_pinhole(capture.rig, view, size)
-    except (InputError, ValueError) as error:
-      problems.append(str(error))
+  """Opens the readable cameras and reports the others."""
+  pinholes, problems = find_readable_cameras(capture, frame_reader, frames, options.without)
   for problem in problems:
     progress.line(f"left out: {problem}")
-  if len(pinholes) < min_cameras(capture):
-    reason = problems[0] if problems else "a calibration with more cameras"
-    problem = f"{len(pinholes)} cameras can be used; expected {min_cameras(capture)} ({reason})"
-    raise InputError(capture.path, "cameras", problem)
+  require_enough_cameras(capture, len(pinholes), problems)
   return Cropper(capture, frame_reader, pinholes)
 
 
-def min_cameras(capture: Capture) -> int:
-  """Cameras that a scene takes."""
-  return max(3, min(_ENOUGH, len(capture.rig)))
+def _check_calibration(
+  options: PrepareOptions,
+  cropper: Cropper,
+  frames: np.ndarray,
+  indices: list[int],
+  progress: Progress,
+) -> calibration_check.CalibrationReport:
+  """Checks the calibration, prints and draws the result, and refuses a wrong calibration."""
+  progress.stage("checking the calibration")
+  report = calibration_check.check_calibration(cropper, frames, indices)
+  for line in report.lines():
+    progress.line(line)
+  if report.samples:
+    title = recording_file.recording_name(options.input)
+    progress.line(f"check    {write_check_sheet(options.output, title, cropper, report)}")
+  calibration_check.refuse_wrong_calibration(cropper.capture, report)
+  return report
 
 
 @dataclasses.dataclass
 class _Preparation:
-  """The state of one run."""
+  """One run of `prepare_recording`; its methods are the steps 4 to 7.
 
-  settings: PrepareOptions
-  capture: Capture
+  Attributes:
+    options: what to prepare, and how.
+    cropper: the readable cameras.
+    frames: (F, V) frame of each camera in each moment of the recording.
+    names: scene names of the chosen moments, by index.
+    progress: where progress is shown.
+    stop: ends the run at the next moment.
+    moments: records of finished moments, by index.
+    window: size of all crops.
+    calibration: the evidence for the calibration, as JSON.
+    missing: why cameras are missing in scenes, by camera.
+    saved: time of the last `save`, seconds.
+  """
+
+  options: PrepareOptions
   cropper: Cropper
   frames: np.ndarray
   names: dict[int, str]
@@ -209,23 +225,18 @@ class _Preparation:
   )
   saved: float = 0.0
 
-  def run(self, pending: list[int], before: dict[str, Any] | None) -> int:
-    """Everything that is still to be done; the exit status."""
-    self.calibration = dict((before or {}).get("calibration", {}))
-    if before is not None:
-      self.window = CropWindow(**before["window"])
-    if pending:
-      report = _examine(self.settings, self.cropper, self.frames, pending, self.progress)
-      self.calibration = report.to_json()
-      if before is None:
-        self.window = self.measure(pending)
-      self.save()
-      self.cut_all(pending)
-    self.save()
-    return self.close(pending)
+  def resume(self, earlier: dict[str, Any]) -> None:
+    """Takes over crop window and calibration from an earlier run's `recording.json`."""
+    self.window = CropWindow(**earlier["window"])
+    self.calibration = dict(earlier.get("calibration", {}))
 
-  def measure(self, pending: list[int]) -> CropWindow:
-    """The window of the batch, from all silhouettes.
+  def check_calibration(self, pending: list[int]) -> None:
+    """Checks the calibration with the moments that are to be prepared."""
+    report = _check_calibration(self.options, self.cropper, self.frames, pending, self.progress)
+    self.calibration = report.to_json()
+
+  def choose_window(self, pending: list[int]) -> None:
+    """Measures all silhouettes and chooses the size of the crops.
 
     Raises:
       InputError: there is no silhouette at all.
@@ -238,14 +249,15 @@ class _Preparation:
       boxes += list(found.values())
       first = first or next(iter(problems.values()), "")
     if not boxes:
-      raise InputError(self.capture.path, "masks", f"no silhouette in any moment ({first})")
-    window = choose_window(np.array(boxes), self.settings.margin, self.settings.size)
+      path = self.cropper.capture.path
+      raise InputError(path, "masks", f"no silhouette in any moment ({first})")
+    window = choose_window(np.array(boxes), self.options.margin, self.options.size)
     reduced = f", reduced to {window.scale:.0%}" if window.scale < 1 else " at native resolution"
     self.progress.line(f"crops of {window.side} x {window.side} px{reduced}")
-    return window
+    self.window = window
 
-  def cut_all(self, pending: list[int]) -> None:
-    """Cuts one moment while the one before it is encoded and written."""
+  def crop_moments(self, pending: list[int]) -> None:
+    """Crops each moment while the one before it is encoded and written."""
     with ThreadPoolExecutor(1) as writer:
       last: tuple[int, Future[MomentRecord]] | None = None
       try:
@@ -253,18 +265,18 @@ class _Preparation:
           self.stop.check()
           self.progress.stage(self.names[index])
           crops, problems = self.cropper.map_cameras(
-            self.frames[index], lambda v, f: self.cropper.crop(v, f, self.window)
+            self.frames[index], lambda view, frame: self.cropper.crop(view, frame, self.window)
           )
           for view, problem in problems.items():
             self.missing[view].append(problem)
-          self.finish(last)
-          last = index, writer.submit(self.write, index, crops, problems)
+          self.await_scene(last)
+          last = index, writer.submit(self.write_scene, index, crops, problems)
       finally:
-        self.finish(last)
+        self.await_scene(last)
         self.save()
 
-  def finish(self, last: tuple[int, Future[MomentRecord]] | None) -> None:
-    """Notes what became of a moment that was handed to the writer."""
+  def await_scene(self, last: tuple[int, Future[MomentRecord]] | None) -> None:
+    """Waits for the writer and keeps the record of its moment."""
     if last is None:
       return
     moment = self.moments[last[0]] = last[1].result()
@@ -274,62 +286,87 @@ class _Preparation:
     if time.monotonic() - self.saved > _SAVE_SECONDS:
       self.save()
 
-  def write(self, index: int, crops: dict[int, Crop], problems: dict[int, str]) -> MomentRecord:
-    """Writes one scene, or says why there is none."""
+  def write_scene(
+    self, index: int, crops: dict[int, Crop], problems: dict[int, str]
+  ) -> MomentRecord:
+    """Writes one scene folder; a moment that makes no scene gets a record that says why.
+
+    Args:
+      index: the moment.
+      crops: by camera.
+      problems: why cameras have no crop, by camera.
+    """
+    capture = self.cropper.capture
     moment = MomentRecord(
       index=index,
-      number=int(self.capture.moments[index]),
+      number=int(capture.moments[index]),
       scene=self.names[index],
       status=DONE,
       views=len(crops),
       problems=tuple(problems.values()),
     )
     try:
-      if len(crops) < min_cameras(self.capture):
-        reason = next(iter(problems.values()))
-        raise ValueError(f"{len(crops)} usable cameras ({reason})")
+      if len(crops) < min_cameras(capture):
+        raise ValueError(f"{len(crops)} usable cameras ({next(iter(problems.values()))})")
       ordered = [crops[view] for view in sorted(crops)]
-      poses = self.capture.rig.world_to_camera[sorted(crops)]
-      scene = common_solid.silhouette_scene(ordered, poses, len(self.capture.rig))
-      centroid, radius = common_solid.solid_extent(scene)
+      centroid, radius = self.measure_extent(ordered)
       moment = dataclasses.replace(moment, centroid=tuple(centroid.tolist()), radius=radius)
-      extra = {
-        "unit": self.capture.rig.unit,
-        "up": self.capture.up,
-        "moment": moment.to_json(),
-        "prepared": recording_file.preparation_hash(
-          recording_file.describe_preparation(self.settings, self.window)
-        ),
-      }
       pngs = self.cropper.encode_pngs(ordered)
-      write_scene_folder(self.settings.output / moment.scene, self.capture, ordered, pngs, extra)
+      folder = self.options.output / moment.scene
+      write_scene_folder(folder, capture, ordered, pngs, self.scene_fields(moment))
     except (ValueError, OSError) as error:
-      return dataclasses.replace(
-        moment, status=FAILED, problems=(*moment.problems, str(error).splitlines()[0])
-      )
+      problem = str(error).splitlines()[0]
+      return dataclasses.replace(moment, status=FAILED, problems=(*moment.problems, problem))
     return moment
 
+  def measure_extent(self, crops: list[Crop]) -> tuple[np.ndarray, float]:
+    """Centroid (3,) and radius of the animal's visual hull, world units.
+
+    Raises:
+      ValueError: the silhouettes have no common solid.
+    """
+    rig = self.cropper.capture.rig
+    poses = rig.world_to_camera[[crop.view for crop in crops]]
+    return common_solid.solid_extent(common_solid.silhouette_scene(crops, poses, len(rig)))
+
+  def scene_fields(self, moment: MomentRecord) -> dict[str, Any]:
+    """Returns the fields that a scene's camera file has beside those of FaceLift."""
+    capture = self.cropper.capture
+    description = recording_file.describe_preparation(self.options, self.window)
+    return {
+      "unit": capture.rig.unit,
+      "up": capture.up,
+      "moment": moment.to_json(),
+      "prepared": recording_file.preparation_hash(description),
+    }
+
   def save(self) -> None:
-    """Writes `recording.json`."""
+    """Writes `recording.json`.
+
+    Raises:
+      InputError: the disk is full or not writable.
+    """
     self.saved = time.monotonic()
+    capture = self.cropper.capture
     try:
       recording_file.write_recording(
-        self.settings, self.capture, self.window, self.moments, self.calibration
+        self.options, capture, self.window, self.moments, self.calibration
       )
     except OSError as error:
       problem = f"cannot be written ({error.strerror or error})"
-      raise InputError(self.settings.output / recording_file.RECORDING_FILE, "", problem) from None
+      path = self.options.output / recording_file.RECORDING_FILE
+      raise InputError(path, "", problem) from None
 
-  def close(self, pending: list[int]) -> int:
-    """Tells what came out; the exit status."""
+  def summarize(self, pending: list[int]) -> int:
+    """Prints the missing cameras and the number of scenes; returns the exit status."""
     for view, problems in sorted(self.missing.items()):
-      name = self.capture.rig.names[view]
+      name = self.cropper.capture.rig.names[view]
       self.progress.line(f"{name}: not in {len(problems)} moments, first: {problems[0]}")
     chosen = [self.moments[i] for i in self.names if i in self.moments]
     done = sum(m.status == DONE for m in chosen)
     kept = len(self.names) - len(pending)
-    there = f" ({kept} were there)" if kept else ""
-    self.progress.line(f"{done} of {len(self.names)} scenes in {self.settings.output}{there}")
+    note = f" ({kept} were there)" if kept else ""
+    self.progress.line(f"{done} of {len(self.names)} scenes in {self.options.output}{note}")
     if done == len(self.names):
       return _OK
     return _SOME_FAILED if done else _NOTHING

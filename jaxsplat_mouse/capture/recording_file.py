@@ -1,7 +1,7 @@
-"""`recording.json`: where a recording came from, how it was cut, and its animal's trajectory.
+"""`recording.json`: a recording's origin, the options it was prepared with, and its moments.
 
-What is known of a moment stands in its scene folder too (`opencv_cameras.json`, beside the frames),
-so a run that was killed loses nothing: the next one reads the scenes that are there.
+The record of a moment is also in its scene folder (`opencv_cameras.json`, beside the frames), so a
+killed run loses nothing: the next run reads the scenes that exist.
 """
 
 from __future__ import annotations
@@ -27,21 +27,22 @@ from jaxsplat_mouse.io import atomic
 
 RECORDING_FILE = "recording.json"
 DONE, FAILED = "done", "failed"
-_LATER = {"specks": SPECK_SHARE, "grow": 0, "without": []}
+# What options that earlier versions did not have amounted to.
+_BEFORE_THEY_EXISTED = {"specks": SPECK_SHARE, "grow": 0, "without": []}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MomentRecord:
-  """What became of one moment.
+  """The result of preparing one moment.
 
   Attributes:
-    index: its row in the recording, what `--frames` counts.
-    number: the recording's own number of it.
-    scene: name of its folder.
+    index: its row in the recording, which `--frames` counts.
+    number: the recording's own number of the moment.
+    scene: name of its scene folder.
     status: `done` or `failed`.
-    centroid: (3,) of the animal's visual hull in the input world; empty where it has none.
-    radius: largest distance of the hull from there, input units.
-    views: cameras in the scene.
+    centroid: (3,) of the animal's visual hull in the input world; empty without a hull.
+    radius: largest distance of the hull from the centroid, input units; None without a hull.
+    views: number of cameras in the scene.
     problems: why cameras, or the whole moment, are missing.
   """
 
@@ -55,38 +56,48 @@ class MomentRecord:
   problems: tuple[str, ...] = ()
 
   def to_json(self) -> dict[str, Any]:
-    """A JSON object that `from_json` reads."""
+    """Returns a JSON object that `from_json` reads."""
     return dataclasses.asdict(self)
 
   @classmethod
   def from_json(cls, value: dict[str, Any]) -> MomentRecord:
-    """Reads what `to_json` gave; raises KeyError, TypeError or ValueError where it is none."""
+    """Reads the object that `to_json` returns.
+
+    Raises:
+      KeyError, TypeError, ValueError: it is no such object.
+    """
     fields = {f.name: value[f.name] for f in dataclasses.fields(cls)}
     fields["centroid"] = tuple(float(x) for x in fields["centroid"])
     return cls(**{**fields, "problems": tuple(fields["problems"])})
 
 
 def recording_name(path: pathlib.Path) -> str:
-  """The input folder's name, fit for folder names."""
+  """Returns the input folder's name without characters that are unusual in folder names."""
   path = path.resolve()
   name = re.sub(r"[^A-Za-z0-9.+=-]", "_", path.name if path.is_dir() else path.parent.name)
   return name[:80].strip("._-") or "recording"
 
 
-def scene_names(settings: PrepareOptions, capture: Capture, indices: Sequence[int]) -> list[str]:
-  """`<recording>_<moment>` for each index, zero-padded so that names sort in time."""
+def scene_names(options: PrepareOptions, capture: Capture, indices: Sequence[int]) -> list[str]:
+  """Names the scenes `<recording>_<moment>`, zero-padded so that names sort in time.
+
+  Args:
+    options: the preparation.
+    capture: the recording.
+    indices: the chosen moments.
+  """
   digits = max(4, len(str(int(np.max(capture.moments)))))
-  name = recording_name(settings.input)
+  name = recording_name(options.input)
   return [f"{name}_{int(capture.moments[i]):0{digits}d}" for i in indices]
 
 
-def read_recording(settings: PrepareOptions) -> dict[str, Any] | None:
-  """The output folder's `recording.json`; None where there is none yet.
+def read_recording(options: PrepareOptions) -> dict[str, Any] | None:
+  """Reads the output folder's `recording.json`; returns None where there is none yet.
 
   Raises:
-    InputError: it is broken, or was made with other settings.
+    InputError: it is broken, or was written with other options.
   """
-  path = settings.output / RECORDING_FILE
+  path = options.output / RECORDING_FILE
   try:
     value = json.loads(path.read_text())
     before = dict(value["settings"])
@@ -97,9 +108,8 @@ def read_recording(settings: PrepareOptions) -> dict[str, Any] | None:
   except (OSError, ValueError, KeyError, TypeError) as error:
     problem = f"cannot be read ({reason(error)}); give another --output"
     raise InputError(path, "", problem) from None
-  for key, now in settings.fixed().items():
-    # Settings that the version of the earlier run did not have were what they are unasked.
-    earlier = before.get(key, _LATER.get(key))
+  for key, now in options.fixed().items():
+    earlier = before.get(key, _BEFORE_THEY_EXISTED.get(key))
     if earlier != now:
       problem = f"{earlier!r} in an earlier run, {now!r} now"
       advice = "expected the same; give another --output, or --redo to prepare all of it again"
@@ -107,19 +117,19 @@ def read_recording(settings: PrepareOptions) -> dict[str, Any] | None:
   return value
 
 
-def describe_preparation(settings: PrepareOptions, window: CropWindow) -> dict[str, Any]:
-  """The part of the file that all scenes share."""
-  return {"settings": settings.fixed(), "window": dataclasses.asdict(window)}
+def describe_preparation(options: PrepareOptions, window: CropWindow) -> dict[str, Any]:
+  """Returns the part of the file that all scenes share."""
+  return {"settings": options.fixed(), "window": dataclasses.asdict(window)}
 
 
 def preparation_hash(value: Mapping[str, Any]) -> str:
-  """A short hash of settings and window, by which a scene is known to be of this preparation."""
+  """Returns a short hash of options and window; a scene that carries it is of this preparation."""
   text = json.dumps([value["settings"], value["window"]], sort_keys=True)
   return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def read_finished_moment(folder: pathlib.Path, prepared: str) -> MomentRecord | None:
-  """The moment of a scene folder that is there, whole and of this preparation; None otherwise."""
+  """Returns the record of a whole scene folder of this preparation; None for any other folder."""
   try:
     parsed = camera_file.parse(folder / camera_file.CAMERAS_FILE)
     moment = MomentRecord.from_json(parsed.extra["moment"])
@@ -130,28 +140,35 @@ def read_finished_moment(folder: pathlib.Path, prepared: str) -> MomentRecord | 
 
 
 def write_recording(
-  settings: PrepareOptions,
+  options: PrepareOptions,
   capture: Capture,
   window: CropWindow,
   moments: Mapping[int, MomentRecord],
   calibration: Mapping[str, Any],
 ) -> None:
-  """Writes the file in one step.
+  """Writes `recording.json` in one step.
+
+  Args:
+    options: the preparation.
+    capture: the recording.
+    window: the size of its crops.
+    moments: the records so far, by index.
+    calibration: the evidence for the calibration, see `CalibrationReport.to_json`.
 
   Raises:
     OSError: the disk is full or not writable.
   """
   radii = [m.radius for m in moments.values() if m.radius]
   value = {
-    "recording": recording_name(settings.input),
+    "recording": recording_name(options.input),
     "unit": capture.rig.unit,
     "up": capture.up,
-    **describe_preparation(settings, window),
+    **describe_preparation(options, window),
     "calibration": dict(calibration),
-    # What data.normalize=recording arrives at: the largest animal gets the default radius.
+    # The scale that data.normalize=recording chooses: the largest animal gets the default radius.
     "suggested_scale": canonical.recording_scale(radii) if radii else None,
     "largest_radius": max(radii, default=None),
     "moments": [moments[i].to_json() for i in sorted(moments)],
   }
   text = json.dumps(value, indent=1, allow_nan=False)
-  atomic.write_bytes(settings.output / RECORDING_FILE, text.encode())
+  atomic.write_bytes(options.output / RECORDING_FILE, text.encode())
