@@ -1,4 +1,4 @@
-"""What every test shares: the CPU by default, a compilation cache, markers for the machine."""
+"""Set-up of all tests: the CPU by default, a compilation cache, markers for the machine."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
 def _set_environment() -> None:
-  """Fixes JAX's environment before anything imports it, for the commands that tests start as well.
+  """Sets JAX's environment before anything imports JAX, also for the commands that tests start.
 
-  Nothing that is set already is touched: JAX_PLATFORMS=cuda,cpu runs the same tests on a GPU.
+  Variables that are set already stay: JAX_PLATFORMS=cuda,cpu runs the same tests on a GPU.
   """
   os.environ.setdefault("JAX_PLATFORMS", "cpu")
   os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".pytest_cache" / "jax"))
   os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
   os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
   if os.environ["JAX_PLATFORMS"] == "cpu":
-    # Most tests compile for longer than they compute. As a user has it: XLA_FLAGS= make test
+    # Most tests compile for longer than they compute. With XLA's defaults: XLA_FLAGS= make test
     flags = ["--xla_backend_optimization_level=1"]
     if importlib.metadata.version("jaxlib").startswith("0.10."):
-      # A later version ends the process at this flag.
+      # Later versions do not know this flag and end the process.
       flags.append("--xla_cpu_use_fusion_emitters=false")
     os.environ.setdefault("XLA_FLAGS", " ".join(flags))
   if "PYTEST_XDIST_WORKER" in os.environ:
-    # XLA's CPU client sizes its thread pool by NPROC; each worker takes its share of the cores, or
-    # they would spend their time waiting for each other.
+    # XLA's CPU client sizes its thread pool by NPROC. Each worker takes its share of the cores;
+    # otherwise the workers would spend their time waiting for each other.
     workers = int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
     os.environ.setdefault("NPROC", str(max(1, (os.cpu_count() or 1) // workers)))
 
@@ -40,7 +40,7 @@ _set_environment()
 
 
 def _missing_gpu() -> str | None:
-  """Why tests marked `gpu` cannot run here, or None where they can."""
+  """Returns why tests marked `gpu` cannot run here, or None where they can."""
   import jax
 
   try:
@@ -51,7 +51,9 @@ def _missing_gpu() -> str | None:
   return None
 
 
-@pytest.hookimpl(trylast=True)  # After `-m` has deselected: no device is started for nothing.
+@pytest.hookimpl(
+  trylast=True
+)  # after `-m` has deselected tests, so that no device is started in vain
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
   marked = [item for item in items if item.get_closest_marker("gpu")]
   reason = _missing_gpu() if marked else None
@@ -60,8 +62,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
       item.add_marker(pytest.mark.skip(reason=reason))
 
 
-# Of the 65,530 memory mappings that Linux gives a process by default. Compiled programs keep
-# theirs, and XLA crashes where it gets no more.
+# Linux gives a process 65,530 memory mappings by default. Compiled programs keep theirs, and XLA
+# crashes where it gets no more.
 _MOST_MAPPINGS = 20_000
 
 
@@ -82,7 +84,7 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-  """Compiles for tests marked `unoptimized` in the least time, however long that then runs."""
+  """Compiles fast and without optimizations for tests marked `unoptimized`."""
   if os.environ["JAX_PLATFORMS"] != "cpu" or not any(item.iter_markers("unoptimized")):
     return (yield)
   import jax
@@ -96,7 +98,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 
 @pytest.fixture(scope="session", autouse=True)
 def _no_kept_programs() -> Generator[None]:
-  """No program from the disk within the tests' own process: some tests change what is traced."""
+  """Loads no program from disk in the tests' own process: some tests change what is traced."""
   from jaxsplat_mouse.runtime import programs
 
   with pytest.MonkeyPatch.context() as patch:
