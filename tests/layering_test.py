@@ -21,7 +21,7 @@ NAME = PACKAGE.name
 
 # First name of a module after the package; a row of several holds modules of equal standing.
 LAYERS: tuple[tuple[str, ...], ...] = (
-  ("errors",),
+  ("errors", "version"),
   ("math",),
   ("spherical_harmonics",),
   ("cameras",),
@@ -44,15 +44,16 @@ LAYERS: tuple[tuple[str, ...], ...] = (
   ("capture",),
   ("run",),
   ("commands",),
-  # `python -m jaxsplat_mouse.NAME`: three lines over the command of that name.
+  # `python -m jaxsplat_mouse.NAME`: a few lines over the command of that name.
   ("main", "render", "evaluate", "validate", "prepare", "mesh", "manifest", "view"),
 )
+ENTRIES = LAYERS[-1]
+ENTRY_LINES = 8
 FIT = LAYERS.index(("fit",))
 RUN = LAYERS.index(("run",))
 
 # From `fit` down everything is a function of arrays: no flags, no files, no logging, no display.
 IMPURE = {"absl", "logging", "pathlib", "PIL", "plyfile", "rich", "shutil", "tempfile"}
-MAIN_LIMIT = 80
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,24 +72,6 @@ def find_modules(package: pathlib.Path) -> dict[str, pathlib.Path]:
     parts = path.relative_to(package).with_suffix("").parts
     modules[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
   return modules
-
-
-def is_main_guard(node: ast.AST) -> bool:
-  """`if __name__ == "__main__":`, where a module that is run stands above every layer."""
-  return (
-    isinstance(node, ast.If)
-    and isinstance(node.test, ast.Compare)
-    and isinstance(node.test.left, ast.Name)
-    and node.test.left.id == "__name__"
-  )
-
-
-def walk(node: ast.AST) -> Iterator[ast.AST]:
-  """Every node, those in functions and under TYPE_CHECKING too, except below the main guard."""
-  yield node
-  for child in ast.iter_child_nodes(node):
-    if not is_main_guard(child):
-      yield from walk(child)
 
 
 def absolute_names(node: ast.AST, package: list[str]) -> list[tuple[str, str]]:
@@ -122,7 +105,7 @@ def find_imports(module: str, modules: dict[str, pathlib.Path]) -> Iterator[Impo
   path = modules[module]
   parts = module.split(".") if module else []
   package = parts if path.name == "__init__.py" else parts[:-1]
-  for node in walk(ast.parse(path.read_text(encoding="utf-8"), filename=str(path))):
+  for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), filename=str(path))):
     for base, name in absolute_names(node, package):
       line = getattr(node, "lineno", 0)
       root, _, inner = base.partition(".")
@@ -130,7 +113,7 @@ def find_imports(module: str, modules: dict[str, pathlib.Path]) -> Iterator[Impo
         yield Import(line=line, target=None, outside=root)
       elif is_module(inner, name, modules):
         yield Import(line=line, target=f"{inner}.{name}".lstrip("."))
-      elif not (inner == "" and name == "__version__"):
+      else:
         yield Import(line=line, target=inner)
 
 
@@ -171,6 +154,19 @@ def outside_problem(module: str, imported: Import) -> str | None:
   return None
 
 
+def shape_problems(module: str, path: pathlib.Path) -> list[str]:
+  """What is wrong with an entry file, or with the __init__ of a folder."""
+  text = path.read_text(encoding="utf-8")
+  lines, body = len(text.splitlines()), ast.parse(text).body
+  if module in ENTRIES and lines > ENTRY_LINES:
+    return [f"{module}: {lines} lines; it runs a command, in {ENTRY_LINES} at most"]
+  if module not in ENTRIES and "__name__ ==" in text:
+    return [f"{module}: runs as a program; files of the top row alone do"]
+  if path.name == "__init__.py" and any(not isinstance(node, ast.Expr) for node in body):
+    return [f"{module}: its __init__ holds code; a docstring is all it may hold"]
+  return []
+
+
 def find_circle(edges: dict[str, set[str]]) -> str | None:
   try:
     graphlib.TopologicalSorter(edges).prepare()
@@ -194,10 +190,7 @@ def find_problems(package: pathlib.Path) -> list[str]:
       for problem in (inside_problem(module, imported), outside_problem(module, imported)):
         if problem:
           problems.append(f"{module}:{imported.line}: {problem}")
-  if "main" in modules:
-    lines = len(modules["main"].read_text(encoding="utf-8").splitlines())
-    if lines >= MAIN_LIMIT:
-      problems.append(f"main: {lines} lines; it holds flags only, under {MAIN_LIMIT}")
+    problems += shape_problems(module, modules[module])
   circle = find_circle(edges)
   return [*problems, circle] if circle else problems
 
@@ -222,18 +215,22 @@ def write_package(folder: pathlib.Path, files: dict[str, str]) -> pathlib.Path:
 
 def test_a_clean_tree_has_no_problems(tmp_path: pathlib.Path) -> None:
   files = {
-    "__init__.py": "from jaxsplat_mouse.fit import Config",
+    "__init__.py": "from jaxsplat_mouse.fit import loop",
     "errors.py": "",
+    "version.py": "",
     "cameras.py": "import jax\nfrom jaxsplat_mouse import errors, math",
     "math.py": "",
-    "rasterize/__init__.py": "from jaxsplat_mouse.rasterize.api import rasterize",
-    "rasterize/api.py": "from . import base\nfrom .base import A\nfrom ..cameras import B",
-    "rasterize/base.py": "from jaxsplat_mouse.rasterize import optional_and_absent",
-    "render.py": 'if __name__ == "__main__":\n  from jaxsplat_mouse import render_cli',
-    "render_cli.py": "from absl import flags\nimport ml_collections",
-    "fit.py": "import jaxsplat_mouse.rasterize as rasterize",
-    "checkpoint.py": "import orbax.checkpoint as ocp\nfrom jaxsplat_mouse import __version__",
-    "main.py": "\n" * 79,
+    "ops/__init__.py": '"""Kernels."""',
+    "ops/rasterize/__init__.py": "",
+    "ops/rasterize/api.py": "from . import base\nfrom .base import A\nfrom ...cameras import B",
+    "ops/rasterize/base.py": "from jaxsplat_mouse.ops.rasterize import optional_and_absent",
+    "fit/__init__.py": "",
+    "fit/loop.py": "import jaxsplat_mouse.ops.rasterize.api as api",
+    "runtime/__init__.py": "",
+    "runtime/checkpoints.py": "import orbax.checkpoint as ocp\nfrom jaxsplat_mouse import version",
+    "commands/__init__.py": "",
+    "commands/render.py": "from absl import flags\nimport ml_collections",
+    "render.py": 'from jaxsplat_mouse.commands import render\nif __name__ == "__main__":\n  render()',
   }
   assert find_problems(write_package(tmp_path, files)) == []
 
@@ -243,38 +240,70 @@ def test_a_clean_tree_has_no_problems(tmp_path: pathlib.Path) -> None:
   [
     ({"math.py": "from jaxsplat_mouse import fit", "fit.py": ""}, "math:1: imports fit"),
     ({"math.py": "import jaxsplat_mouse.fit", "fit.py": ""}, "math:1: imports fit"),
-    ({"math.py": "from jaxsplat_mouse.fit import Config", "fit.py": ""}, "math:1: imports fit"),
-    ({"math.py": "from .fit import Config", "fit.py": ""}, "math:1: imports fit"),
+    ({"math.py": "from jaxsplat_mouse.fit import FitConfig", "fit.py": ""}, "math:1: imports fit"),
+    ({"math.py": "from .fit import FitConfig", "fit.py": ""}, "math:1: imports fit"),
     ({"math.py": "def f():\n  from . import fit", "fit.py": ""}, "math:2: imports fit"),
     (
-      {"math.py": "if TYPE_CHECKING:\n  from jaxsplat_mouse.fit import Config", "fit.py": ""},
+      {"math.py": "if TYPE_CHECKING:\n  from jaxsplat_mouse.fit import FitConfig", "fit.py": ""},
       "math:2: imports fit",
     ),
     (
-      {"rasterize/base.py": "from ..render import render_views", "render.py": ""},
-      "rasterize.base:1: imports render",
+      {"ops/base.py": "from ..rendering import render_views", "rendering.py": ""},
+      "ops.base:1: imports rendering",
     ),
-    (
-      {"rasterize/a.py": "from . import b", "rasterize/b.py": "from . import a"},
-      "import circle: rasterize.",
-    ),
-    (
-      {
-        "rasterize/__init__.py": "from jaxsplat_mouse.rasterize.a import x",
-        "rasterize/a.py": "from jaxsplat_mouse.rasterize import x",
-      },
-      "import circle: rasterize",
-    ),
+    ({"ops/a.py": "from . import b", "ops/b.py": "from . import a"}, "import circle: ops."),
     ({"fit.py": "from jaxsplat_mouse import Scene"}, "fit:1: imports the package itself"),
+    ({"fit.py": "from jaxsplat_mouse import __version__"}, "fit:1: imports the package itself"),
     ({"utils.py": ""}, "utils: is in no layer"),
     ({"fit.py": "from jaxsplat_mouse.utils import x"}, "fit:1: imports utils, which is in no"),
     ({"fit.py": "import orbax.checkpoint"}, "fit:1: imports orbax"),
-    ({"pipeline.py": "from orbax import checkpoint"}, "pipeline:1: imports orbax"),
+    ({"run.py": "from orbax import checkpoint"}, "run:1: imports orbax"),
     ({"fit.py": "from ml_collections import ConfigDict"}, "fit:1: imports ml_collections"),
     ({"losses.py": "import logging"}, "losses:1: imports logging"),
-    ({"main.py": "\n" * 80}, "main: 80 lines"),
+    ({"main.py": "\n" * 9}, "main: 9 lines"),
+    ({"commands/render.py": 'if __name__ == "__main__":\n  main()'}, "commands.render: runs as"),
+    ({"fit/__init__.py": "import jax"}, "fit: its __init__ holds code"),
+    (
+      {"rendering.py": 'if __name__ == "__main__":\n  from . import commands', "commands.py": ""},
+      "rendering:2: imports commands",
+    ),
   ],
 )
 def test_a_breach_is_found(tmp_path: pathlib.Path, files: dict[str, str], expected: str) -> None:
   problems = find_problems(write_package(tmp_path, files))
   assert [p for p in problems if p.startswith(expected)], problems
+
+
+def public_names(package: pathlib.Path) -> dict[str, list[str]]:
+  """Public classes and functions of a package, and the modules that define them."""
+  found: dict[str, list[str]] = {}
+  for module, path in find_modules(package).items():
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+      if isinstance(node, ast.ClassDef | ast.FunctionDef) and not node.name.startswith("_"):
+        found.setdefault(node.name, []).append(module)
+  return found
+
+
+def test_no_two_public_things_share_a_name() -> None:
+  """Implementations of one operation, readers of formats and commands repeat on purpose."""
+  shared = {name: where for name, where in public_names(PACKAGE).items() if len(where) > 1}
+  for name, modules in list(shared.items()):
+    folders = {module.rpartition(".")[0] for module in modules}
+    repeated = {"ops.rasterize", "ops.photometric", "capture.formats", "commands"}
+    if len(folders) == 1 and folders <= repeated:
+      del shared[name]
+  assert shared == {}
+
+
+def test_no_two_modules_share_a_name() -> None:
+  names: dict[str, list[str]] = {}
+  for module, path in find_modules(PACKAGE).items():
+    if path.name != "__init__.py" and module not in ENTRIES and not module.startswith("commands."):
+      names.setdefault(path.stem, []).append(module)
+  operations = ("ops.rasterize.", "ops.photometric.")
+  shared = {
+    name: where
+    for name, where in names.items()
+    if len(where) > 1 and not all(module.startswith(operations) for module in where)
+  }
+  assert shared == {}

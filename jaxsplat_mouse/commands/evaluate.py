@@ -69,7 +69,7 @@ def main(flags: FlagValues) -> int:
   out = out if out.is_terminal else Console(width=120)
   say = lambda text: out.print(text, markup=False, highlight=False, soft_wrap=True)
   workdir = Workdir(folder)
-  done, failures = evaluate(workdir, targets, flags.max_scenes, say)
+  done, failures = evaluate_workdir(workdir, targets, flags.max_scenes, say)
   if done:
     out.print(score_table(done))
     say(f"written to {workdir.path / 'evaluation'}")

@@ -14,7 +14,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from jaxsplat_mouse import __version__
+from jaxsplat_mouse.version import __version__
 from jaxsplat_mouse.dataset.scene_records import SceneRecord
 from jaxsplat_mouse.io import atomic
 from jaxsplat_mouse.report import charts, statistics

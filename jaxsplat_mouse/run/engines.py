@@ -20,7 +20,7 @@ from jaxsplat_mouse.runtime.threads import read_ahead
 
 
 @contextlib.contextmanager
-def start(settings: Settings, workdir: Workdir, stop: StopRequest) -> Iterator[Engine]:
+def open_engine(settings: Settings, workdir: Workdir, stop: StopRequest) -> Iterator[Engine]:
   """The engine that the settings ask for; a cluster is left again at the end.
 
   Raises:
@@ -32,7 +32,7 @@ def start(settings: Settings, workdir: Workdir, stop: StopRequest) -> Iterator[E
     return
   from jaxsplat_mouse.run import ray_cluster
 
-  with ray_cluster.start(settings, workdir, stop) as engine:
+  with ray_cluster.open_cluster(settings, workdir, stop) as engine:
     yield engine
 
 

@@ -25,7 +25,7 @@ from jaxsplat_mouse.report import contact_sheet
 from jaxsplat_mouse.run import batches, fit_store
 from jaxsplat_mouse.run.fit_progress import make_driver
 from jaxsplat_mouse.run.fit_store import SavedFit, unstack
-from jaxsplat_mouse.run.outputs import observed_pixels, own_rgba, render_truth, score_truth
+from jaxsplat_mouse.run.outputs import observed_pixels, own_rgba, render_held_out, score_truth
 from jaxsplat_mouse.run.renders import drop_invisible, render_rgba
 from jaxsplat_mouse.run.scene_input import SceneInput, start_fit
 from jaxsplat_mouse.run.settings import Settings
@@ -58,7 +58,7 @@ class Evaluation:
   views: list[dict[str, Any]]
 
 
-def evaluate(
+def evaluate_workdir(
   workdir: Workdir, targets: pathlib.Path | None, max_refits: int, say: Say
 ) -> tuple[list[Evaluation], dict[str, str]]:
   """Scores every finished scene of a workdir, and writes `evaluation/`.
@@ -138,7 +138,7 @@ def _settings_of(flat: dict[str, Any]) -> Settings:
 
 
 def _held_out(saved: SavedFit, truth: sources.Truth) -> tuple[Evaluation, bytes]:
-  rendered = render_truth(saved, truth)
+  rendered = render_held_out(saved, truth)
   novel, rows = score_truth(truth, rendered)
   seen = metrics.average(row for row, own in zip(rows, truth.seen, strict=True) if own)
   views = [{**row, "seen": bool(own)} for row, own in zip(rows, truth.seen, strict=True)]

@@ -63,7 +63,7 @@ def run(config: ConfigDict, workdir: str | os.PathLike[str], config_file: str = 
   place = Workdir(workdir, str(shard) if shard else "")
   check_list_path(place.dataset)
   place.make()
-  with place.locked(), StopRequest() as stop, engines.start(settings, place, stop) as engine:
+  with place.locked(), StopRequest() as stop, engines.open_engine(settings, place, stop) as engine:
     with place.turn():
       changed = place.record_run(_flatten(config, settings), config_file, engine.describe())
     job = _Job(settings, place, found, stop, engine)

@@ -56,7 +56,7 @@ class SceneRenders:
     self.orbit = OrbitRenders(saved.gaussians, cameras, width, *sampling(cameras))
     self.inputs = InputRenders(saved.gaussians, real_cameras(scene), width)
     self.hull = judge_hull(scene, cameras) if settings.report.quality else None
-    self.truth_rgba = render_truth(saved, self.truth) if self.truth else []
+    self.truth_rgba = render_held_out(saved, self.truth) if self.truth else []
     self.nbytes = self.orbit.nbytes + self.inputs.nbytes + _bytes_of(self.truth_rgba)
     self.seconds = time.monotonic() - started
 
@@ -221,7 +221,7 @@ def score_inputs(maps: Mapping[str, np.ndarray], scene: Scene) -> dict[str, floa
   return {f"input_{name}": value for name, value in metrics.average(rows).items()}
 
 
-def render_truth(saved: SavedFit, truth: Truth) -> list[np.ndarray]:
+def render_held_out(saved: SavedFit, truth: Truth) -> list[np.ndarray]:
   """A fit at the cameras of held-out views, uint8 RGBA."""
   groups = []
   for index, cameras in truth.groups:

@@ -47,7 +47,7 @@ _THREADS = 5  # of a worker: one computes, one reads, one watches, one stops, on
 
 
 @contextlib.contextmanager
-def start(settings: Settings, workdir: Workdir, stop: StopRequest) -> Iterator[Cluster]:
+def open_cluster(settings: Settings, workdir: Workdir, stop: StopRequest) -> Iterator[Cluster]:
   """Connects to the cluster, or starts Ray on this machine where the settings name none.
 
   Args:
@@ -335,9 +335,8 @@ class _Run:
     half = (len(task.names) + 1) // 2
     if task.plan is None:
       return [Task(task.names[:half]), Task(task.names[half:])]
-    batches.remove_plan(
-      task.plan
-    )  # its checkpoint holds all scenes, and would be taken up by a later run
+    # A later run would take up the checkpoint, which is of all scenes, beside those of the halves.
+    batches.remove_plan(task.plan)
     plans = batches.new_plans(self._workdir, task.names, half)
     return [Task(p.names, dataclasses.replace(p, shape=task.plan.shape)) for p in plans]
 

@@ -29,7 +29,7 @@ from typing import IO, Any
 
 from absl import logging
 
-from jaxsplat_mouse import __version__
+from jaxsplat_mouse.version import __version__
 from jaxsplat_mouse.errors import ConfigError, InputError
 from jaxsplat_mouse.io import atomic
 from jaxsplat_mouse.run import settings as settings_lib

@@ -21,6 +21,7 @@ from tests.splat_fixtures import random_gaussians
 
 _CONFIG = FitConfig(
   model="3dgs",
+  novel_weight=0.0,
   num_gaussians=300,
   iterations=40,
   relocate_every=10,

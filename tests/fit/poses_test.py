@@ -21,6 +21,7 @@ _RING = cameras.generate_camera_poses(4, image_size=48)
 _REAL = jnp.array([1.0, 1.0, 1.0, 1.0])
 _BASE = FitConfig(
   model="3dgs",
+  novel_weight=0.0,
   num_gaussians=300,
   iterations=60,
   relocate_every=20,

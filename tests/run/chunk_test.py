@@ -25,6 +25,7 @@ from tests.fit_fixtures import random_batch
 # Its own number of splats, so that no other test has compiled the same programs before.
 _CONFIG = FitConfig(
   model="3dgs",
+  novel_weight=0.0,
   num_gaussians=137,
   iterations=10,
   relocate_every=5,

@@ -19,9 +19,10 @@ import pytest
 from jaxsplat_mouse.dataset import scene_records, writer
 from jaxsplat_mouse.errors import ConfigError, InputError
 from jaxsplat_mouse.fit.config import FitConfig
+from jaxsplat_mouse.fit.driver import FitDriver
 from jaxsplat_mouse.fit.loop import FitState
 from jaxsplat_mouse.io import ply
-from jaxsplat_mouse.run import job, worker
+from jaxsplat_mouse.run import fit_progress, job, worker
 from jaxsplat_mouse.run.workdir import Workdir
 from jaxsplat_mouse.runtime import devices
 from jaxsplat_mouse.scene import Similarity
