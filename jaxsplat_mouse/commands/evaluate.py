@@ -60,7 +60,7 @@ def main(flags: FlagValues) -> int:
     raise InputError(targets, "", "no such folder; expected held-out views")
   from rich.console import Console
 
-  from jaxsplat_mouse.run.evaluation import evaluate
+  from jaxsplat_mouse.run.evaluation import evaluate_workdir
   from jaxsplat_mouse.run.workdir import Workdir
   from jaxsplat_mouse.runtime import devices
 

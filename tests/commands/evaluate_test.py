@@ -77,7 +77,7 @@ def test_held_out_views_are_scored_in_the_scenes_own_world(
   finished: pathlib.Path, shared_dir: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
   """The numbers are those of the data's own scoring tool on `render --frame=input`."""
-  done, failures = evaluation.evaluate(Workdir(finished), None, 1, silent)
+  done, failures = evaluation.evaluate_workdir(Workdir(finished), None, 1, silent)
   assert not failures
   one = done[0]
   assert (one.scene, one.kind) == ("mouse_0", evaluation.HELD_OUT)
@@ -105,7 +105,7 @@ def test_held_out_views_are_scored_in_the_scenes_own_world(
 
 
 def test_leave_one_camera_out_and_the_files(finished: pathlib.Path) -> None:
-  done, failures = evaluation.evaluate(Workdir(finished), None, 0, silent)
+  done, failures = evaluation.evaluate_workdir(Workdir(finished), None, 0, silent)
   assert not failures
   assert [one.kind for one in done] == [evaluation.HELD_OUT, evaluation.LEAVE_ONE_OUT]
   left_out = done[1]
@@ -124,7 +124,7 @@ def test_given_targets_by_name_and_what_is_missing(
   finished: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
   write_truth(tmp_path / "views" / "mouse_1", 1)
-  done, failures = evaluation.evaluate(Workdir(finished), tmp_path / "views", 1, silent)
+  done, failures = evaluation.evaluate_workdir(Workdir(finished), tmp_path / "views", 1, silent)
   assert [one.scene for one in done] == ["mouse_1"]
   assert "no views of this scene" in failures["mouse_0"]
 
@@ -137,13 +137,13 @@ def test_a_source_that_is_gone_is_told(finished: pathlib.Path, tmp_path: pathlib
   path.write_text(json.dumps(read))
   lines: list[str] = []
   write_truth(tmp_path / "views" / "mouse_1", 1)
-  _, failures = evaluation.evaluate(Workdir(tmp_path / "w"), tmp_path / "views", 1, lines.append)
+  _, failures = evaluation.evaluate_workdir(Workdir(tmp_path / "w"), tmp_path / "views", 1, lines.append)
   assert "mouse_0" in failures
 
 
 def test_a_folder_without_a_run_is_told(tmp_path: pathlib.Path) -> None:
   with pytest.raises(InputError, match="expected the --workdir of a run"):
-    evaluation.evaluate(Workdir(tmp_path), None, 1, silent)
+    evaluation.evaluate_workdir(Workdir(tmp_path), None, 1, silent)
 
 
 def evaluate_command(*arguments: str) -> subprocess.CompletedProcess[str]:
