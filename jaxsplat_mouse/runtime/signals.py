@@ -17,7 +17,7 @@ class Stopped(BaseException):
 
   Attributes:
     number: of the signal.
-    name: of the signal, as a person knows it.
+    name: "Ctrl-C" or the name of the signal.
   """
 
   def __init__(self, number: int):
