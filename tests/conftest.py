@@ -51,9 +51,7 @@ def _missing_gpu() -> str | None:
   return None
 
 
-@pytest.hookimpl(
-  trylast=True
-)  # after `-m` has deselected: starts no device in vain
+@pytest.hookimpl(trylast=True)  # after `-m` has deselected: starts no device in vain
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
   marked = [item for item in items if item.get_closest_marker("gpu")]
   reason = _missing_gpu() if marked else None
