@@ -14,7 +14,6 @@ from typing import Any
 
 from markupsafe import Markup
 
-from jaxsplat_mouse.version import __version__
 from jaxsplat_mouse.dataset.scene_records import SceneRecord
 from jaxsplat_mouse.io import atomic
 from jaxsplat_mouse.report import charts, statistics
@@ -31,6 +30,7 @@ from jaxsplat_mouse.report.scene_pictures import THUMBS_FOLDER
 from jaxsplat_mouse.report.template_loader import load_template
 from jaxsplat_mouse.report.turntable import TURNTABLES_FOLDER
 from jaxsplat_mouse.runtime.progress import format_seconds
+from jaxsplat_mouse.version import __version__
 
 _MIN_SCENES = 8  # for a distribution and for samples of it
 # Scenes that stand for all, as shares of the way from the worst to the best.
@@ -125,7 +125,7 @@ def _time_values(
     "throughput_svg": Markup(charts.throughput_svg(throughput)) if throughput else "",
     "throughput_note": note,
     "stages": charts.stage_shares(seconds),
-    "stage_total": f"{sum(seconds.values()):.2f} s",
+    "stage_total": _format_scene_time(seconds),
   }
 
 
@@ -146,7 +146,8 @@ def _tiles(
   seconds: Mapping[str, float],
 ) -> list[_Tile]:
   counts = statistics.count_statuses(records)
-  tiles = [_Tile(f"{counts['done']:,}", "", "scenes in the dataset")]
+  noun = "scene" if counts["done"] == 1 else "scenes"
+  tiles = [_Tile(f"{counts['done']:,}", "", f"{noun} in the dataset")]
   lost = {status: counts[status] for status in ("failed", "rejected") if counts[status]}
   if lost:
     text = ", ".join(f"{count:,} {status}" for status, count in lost.items())
@@ -158,15 +159,19 @@ def _tiles(
   if throughput:
     tiles.append(_Tile(f"{throughput.per_minute:.1f}", "per min", "scenes"))
   if seconds:
-    total = sum(seconds.values())
-    text = f"{total:.2f} s" if total < 10 else format_seconds(total)
-    value, _, unit = text.partition(" ")
+    value, _, unit = _format_scene_time(seconds).partition(" ")
     tiles.append(_Tile(value, unit, "mean time of a scene"))
   size = sum(record.extra.get("bytes", 0) for record in records.values())
   if size:
     value, _, unit = format_bytes(size).partition(" ")
     tiles.append(_Tile(value, unit, "images and cameras"))
   return tiles
+
+
+def _format_scene_time(seconds: Mapping[str, float]) -> str:
+  """The time of all stages, as `1.28 s` or `3:07 min`."""
+  total = sum(seconds.values())
+  return f"{total:.2f} s" if total < 10 else format_seconds(total)
 
 
 def _samples(

@@ -1,4 +1,4 @@
-"""Turntable videos: the views of a scene in the dataset, once around, as an MP4."""
+"""Turntable videos: the views of a scene in the dataset, once around the animal, as an MP4."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def import_video_library() -> ModuleType:
 
 
 def write_turntable(folder: pathlib.Path, name: str, rgba: np.ndarray) -> None:
-  """Writes `turntables/NAME.mp4`; logs a warning where the disk refuses it.
+  """Writes `turntables/NAME.mp4`, cut to the animal; logs a warning where the disk refuses it.
 
   Args:
     folder: of the report.
@@ -45,9 +45,11 @@ def write_turntable(folder: pathlib.Path, name: str, rgba: np.ndarray) -> None:
     ConfigError: PyAV is not installed.
   """
   path = folder / TURNTABLES_FOLDER / f"{name}.mp4"
+  # One box for all views, so that the animal does not jump.
+  x0, y0, x1, y1 = contact_sheet.animal_box([view[..., 3] / 255.0 for view in rgba])
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
-    atomic.write_bytes(path, encode_mp4(rgba))
+    atomic.write_bytes(path, encode_mp4(rgba[:, y0:y1, x0:x1]))
   except OSError as error:
     logging.warning("%s: the turntable was not written (%s)", path, error.strerror)
 
