@@ -80,7 +80,7 @@ def _reduce(alpha: np.ndarray, width: int, height: int) -> np.ndarray:
 
 def measure_agreement(scene: Scene) -> SolidAgreement:
   """Carves the common solid of a silhouette scene and compares it with each silhouette."""
-  count = int(scene.view_mask.sum())
+  count = scene.num_views
   try:
     hull = build_hull(scene, _CONFIG)
   except ValueError:

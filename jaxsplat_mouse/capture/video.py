@@ -1,9 +1,9 @@
-"""Pictures of a camera one after the other: videos by PyAV, or image files.
+"""Reads the pictures of a camera by frame number: from videos, with PyAV, or from image files.
 
-A reader hands out frames by number and holds one picture at a time, so memory does not grow with
-the recording. Frame numbers are exact: they are counted from the start of the file, or, after a
-jump, looked up in a table of the presentation times of all packets. A jump that does not arrive
-where the table says is undone and the file is decoded from its start instead.
+A reader holds one picture at a time, so memory does not grow with the recording. Frame numbers are
+exact: they are counted from the start of the file, or, after a jump, looked up in a table of the
+presentation times of all packets. A jump that does not arrive at the time in the table is undone,
+and the file is decoded from its start instead.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from typing import Any, Protocol
 import numpy as np
 
 from jaxsplat_mouse.capture.raw_capture import Stream
-from jaxsplat_mouse.errors import InputError
+from jaxsplat_mouse.errors import InputError, reason
 from jaxsplat_mouse.io import images
 
-_JUMP = 250  # frames ahead from which a jump to a key frame is tried: a usual distance of those
+_JUMP = 250  # frames ahead from which a jump is tried: a usual distance of key frames
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".m4v", ".webm")
 
 
@@ -27,23 +27,23 @@ class StreamReader(Protocol):
   """Frames of one stream by number."""
 
   def read(self, number: int) -> np.ndarray:
-    """The frame `number`, counted from 0; numbers that grow are cheap."""
+    """Returns frame `number`, counted from 0; fast if numbers rise."""
 
   def close(self) -> None:
-    """Lets go of the file."""
+    """Closes the file."""
 
 
 def open_stream(stream: Stream, camera: str, *, grey: bool = False) -> StreamReader:
-  """A reader of a camera's pictures.
+  """Opens a camera's pictures.
 
   Args:
     stream: the video or the images.
-    camera: its name, for messages.
+    camera: the camera's name, for messages.
     grey: read (H, W) uint8 levels 0 to 255; otherwise (H, W, 3) RGB, or (H, W, 4) RGBA of images
       that have an alpha channel.
 
   Raises:
-    InputError: no such file, or no video in it; or PyAV is not installed.
+    InputError: there is no such file or no video in it, or PyAV is not installed.
   """
   if stream.video is None:
     return ImageReader(stream.images, camera, grey=grey)
@@ -53,19 +53,19 @@ def open_stream(stream: Stream, camera: str, *, grey: bool = False) -> StreamRea
 
 
 def require_pyav(path: pathlib.Path) -> None:
-  """Nothing where videos can be read.
+  """Checks that videos can be read.
 
   Raises:
-    InputError: PyAV is not installed; `path` is named as what takes it.
+    InputError: PyAV is not installed; the message names `path` as what needs it.
   """
   _load_av(path)
 
 
 def count_frames(stream: Stream, camera: str = "") -> int:
-  """Frames of a stream; a video's packets are counted, nothing is decoded.
+  """Counts the frames of a stream; of a video, its packets, without decoding.
 
   Raises:
-    InputError: no such file, or no video in it.
+    InputError: there is no such file or no video in it.
   """
   if stream.video is None:
     return len(stream.images)
@@ -78,17 +78,17 @@ def count_frames(stream: Stream, camera: str = "") -> int:
 
 
 class ImageReader:
-  """Image files in the order of their frames."""
+  """Reads image files in the order of their frames."""
 
   def __init__(self, files: tuple[pathlib.Path, ...], camera: str, *, grey: bool):
     """Takes the files; see `open_stream`."""
     self._files, self._camera, self._grey = files, camera, grey
 
   def read(self, number: int) -> np.ndarray:
-    """One image.
+    """Reads one image.
 
     Raises:
-      InputError: there is no such frame, or its file is no image.
+      InputError: there is no such frame, or its file is not an image.
     """
     field = f"{self._camera} frame {number}"
     if not 0 <= number < len(self._files):
@@ -100,14 +100,20 @@ class ImageReader:
     return image if image.ndim == 2 else image[..., 3] if image.shape[2] == 4 else image[..., 1]
 
   def close(self) -> None:
-    """Nothing is held open."""
+    """Does nothing: no file is held open."""
 
 
 class SplitVideoReader:
-  """Frames of a recording that is cut into several files; one of them is open at a time."""
+  """Reads a recording that is split into several files, of which one is open at a time."""
 
   def __init__(self, parts: Sequence[tuple[int, pathlib.Path]], camera: str, *, grey: bool):
-    """Takes the files, each with the number of its first frame; see `open_stream`."""
+    """Takes the files, each with the number of its first frame; see `open_stream`.
+
+    Args:
+      parts: numbers of first frames, rising, and the files.
+      camera: the camera's name, for messages.
+      grey: read levels instead of colours.
+    """
     self._parts, self._camera, self._grey = parts, camera, grey
     self._starts = np.array([first for first, _ in parts])
     self._at, self._reader = 0, VideoReader(parts[0][1], camera, grey=grey)
@@ -116,7 +122,7 @@ class SplitVideoReader:
     """Decodes up to a frame and returns it.
 
     Raises:
-      InputError: there is no such frame, a part ends before the next begins, or is damaged.
+      InputError: there is no such frame, a part ends before the next begins, or it is damaged.
     """
     at = max(int(np.searchsorted(self._starts, number, "right")) - 1, 0)
     if at != self._at:
@@ -131,14 +137,14 @@ class SplitVideoReader:
 
 
 class VideoReader:
-  """Frames of one video file."""
+  """Reads one video file."""
 
   def __init__(self, path: pathlib.Path, camera: str, *, grey: bool):
     """Opens the file; see `open_stream`."""
     self._av = _load_av(path)
     self._path, self._camera = path, camera
     self._format = "gray" if grey else "rgb24"
-    self._times: np.ndarray | None = None  # of all frames, sorted; empty where they tell nothing
+    self._times: np.ndarray | None = None  # of all frames, sorted; empty where they are unusable
     self._keys = np.zeros(0, np.int64)
     self._count = 0
     self._container: Any = None
@@ -146,7 +152,7 @@ class VideoReader:
     self._open()
 
   def _open(self) -> None:
-    """Begins at the first frame."""
+    """Opens the file at its first frame."""
     self.close()
     if not self._path.is_file():
       raise InputError(self._path, self._camera, "no such video")
@@ -155,7 +161,7 @@ class VideoReader:
       self._stream = self._container.streams.video[0]
       width, height = self._stream.codec_context.width, self._stream.codec_context.height
     except (self._av.FFmpegError, IndexError, AttributeError, OSError) as error:
-      problem = f"not a readable video ({_reason(error)})"
+      problem = f"not a readable video ({reason(error)})"
       raise InputError(self._path, self._camera, problem) from None
     if not 0 < max(width, height) <= images.MAX_SIDE:
       limit = f"expected at most {images.MAX_SIDE} a side"
@@ -164,13 +170,13 @@ class VideoReader:
     self._start()
 
   def _start(self) -> None:
-    """Counts from the frame that the container gives next, at first the first one."""
+    """Starts counting at the next frame of the container."""
     self._frames: Iterator[Any] = self._container.decode(self._stream)
-    self._next = 0  # number of the frame to come
+    self._next = 0  # number of the next frame
     self._before: int | None = None  # time of the frame before it
     rate, base = self._stream.average_rate, self._stream.time_base
     self._step = round(1 / (rate * base)) if rate and base else 0  # time between frames
-    self._waiting: Any = None  # a frame that was met in place of a lost one
+    self._waiting: Any = None  # a frame that was decoded in place of a lost one
     self._damage = ""
 
   def read(self, number: int) -> np.ndarray:
@@ -186,15 +192,15 @@ class VideoReader:
       raise InputError(self._path, field, "the recording has no frame of this camera")
     frame = self._approach(number) or self._decode_to(number)
     if frame is None or frame.is_corrupt:
-      reason = f" ({self._damage})" if self._damage else ""
+      damage = f" ({self._damage})" if self._damage else ""
       if frame is None and number >= self.count():
         raise InputError(self._path, field, f"missing; the video has {self._count} frames")
-      raise InputError(self._path, field, f"damaged in the file{reason}")
+      raise InputError(self._path, field, f"damaged in the file{damage}")
     self._given = number, frame.to_ndarray(format=self._format)
     return self._given[1]
 
   def count(self) -> int:
-    """How many frames the file holds, from its packets."""
+    """Counts the frames of the file by its packets."""
     self._scan()
     return self._count
 
@@ -205,7 +211,7 @@ class VideoReader:
       self._container = None
 
   def _scan(self) -> np.ndarray:
-    """Presentation times of all frames, sorted, from the packets; nothing is decoded."""
+    """Returns the sorted presentation times of all frames, from the packets, without decoding."""
     if self._times is not None:
       return self._times
     times, keys = [], []
@@ -219,16 +225,16 @@ class VideoReader:
             times.append(packet.pts)
             if packet.is_keyframe:
               keys.append(packet.pts)
-    except (self._av.FFmpegError, OSError):  # a cut file ends here; what came before counts
+    except (self._av.FFmpegError, OSError):  # a truncated file ends here; its frames before count
       pass
     table = np.unique(np.array(times, np.int64))
-    # Times that are missing or double tell no frame from another: such a file is only counted.
+    # Missing or repeated times do not identify frames: such a file is only counted.
     self._times = table if len(table) == self._count else np.zeros(0, np.int64)
     self._keys = np.unique(np.array(keys, np.int64)) if len(self._times) else self._keys
     return self._times
 
   def _approach(self, number: int) -> Any:
-    """Gets nearer to a frame that is far ahead or behind; the frame, where that meets it."""
+    """Moves towards a frame that is far ahead or behind; returns the frame if it is reached."""
     waiting, self._waiting = self._waiting, None
     if waiting is not None and self._next == number + 1:
       return waiting
@@ -245,7 +251,13 @@ class VideoReader:
     return self._jump(number, int(key[-1]), int(times[number]))
 
   def _jump(self, number: int, key: int, wanted: int) -> Any:
-    """The frame of a time by way of a key frame; None, back at the start, where that fails."""
+    """Seeks a frame through a key frame; returns None, at the file's start, where that fails.
+
+    Args:
+      number: of the frame.
+      key: presentation time of the key frame before it.
+      wanted: presentation time of the frame.
+    """
     try:
       self._container.seek(key, stream=self._stream)
       self._start()
@@ -261,7 +273,7 @@ class VideoReader:
     return None
 
   def _decode_to(self, number: int) -> Any:
-    """The frame `number` by decoding on; None at the end of the file or where it was lost."""
+    """Decodes up to frame `number`; returns None at the end of the file or if it was lost."""
     while True:
       try:
         for frame in self._frames:
@@ -273,15 +285,15 @@ class VideoReader:
       except self._av.FFmpegError as error:
         if isinstance(error, EOFError):
           return None
-        # Counting ends at a damaged packet; times tell which frames follow it.
-        self._damage, self._before = _reason(error), None
+        # Counting ends at a damaged packet; times identify the frames that follow it.
+        self._damage, self._before = reason(error), None
         if not len(self._scan()):
           self._frames = iter(())
           return None
         self._frames = self._container.decode(self._stream)
 
   def _number_of(self, frame: Any) -> int:
-    """Number of a frame just decoded: counted, while the frames come at even times."""
+    """Numbers a decoded frame: by counting while the frames come at even times, else by time."""
     first = self._next == 0 and not self._damage
     even = None not in (frame.pts, self._before) and frame.pts - self._before == self._step
     self._before = frame.pts
@@ -297,8 +309,3 @@ def _load_av(path: pathlib.Path) -> types.ModuleType:
     problem = "reading videos takes PyAV: pip install 'jaxsplat-mouse[video]'"
     raise InputError(path, "", problem) from None
   return av
-
-
-def _reason(error: Exception) -> str:
-  text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-  return str(text).splitlines()[0]

@@ -1,15 +1,14 @@
-"""COLMAP sparse models, text or binary: a still scene, one camera for each registered image.
+"""COLMAP sparse models, text or binary: a still scene with one camera for each registered image.
 
     FOLDER/sparse/0/cameras.{bin,txt} images.{bin,txt}     or FOLDER/sparse, or FOLDER itself
     FOLDER/images/NAME                                     the photographs
-    FOLDER/masks/NAME.png                                  as COLMAP names masks, or NAME with
-                                                           another suffix (optional)
+    FOLDER/masks/NAME.png                                  or NAME with another suffix (optional)
 
 Poses are OpenCV's world-to-camera, and COLMAP's pixel centres are at +0.5 already: nothing is
-added. The world has no unit; up is what the cameras agree on. Distortion is OpenCV's, of the models
+added. The world has no unit; the cameras define up. Distortion is OpenCV's, of the models
 SIMPLE_PINHOLE, PINHOLE, SIMPLE_RADIAL, RADIAL and OPENCV.
 
-unsupported: every other camera model; rigs and frames of COLMAP 3.12 (images are read one by one).
+Unsupported: every other camera model; rigs and frames of COLMAP 3.12 (images are read one by one).
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from jaxsplat_mouse.capture.rig import Rig
 from jaxsplat_mouse.errors import InputError, reason
 from jaxsplat_mouse.io import checks
 
-# COLMAP's numbers of camera models; those that can be read have the number of their parameters.
+# In the order of COLMAP's model numbers: the name, and the number of parameters; 0 is unsupported.
 MODELS = (
   ("SIMPLE_PINHOLE", 3),
   ("PINHOLE", 4),
@@ -49,6 +48,8 @@ _MASK_SUFFIXES = (".png", ".jpg", ".jpeg")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Camera:
+  """A lens: K (3, 3), distortion (5,) k1 k2 p1 p2 k3, and width and height of its images."""
+
   matrix: np.ndarray
   distortion: np.ndarray
   size: tuple[int, int]
@@ -56,40 +57,29 @@ class _Camera:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Image:
+  """A registered image: its file name, the id of its lens, its world-to-camera pose (4, 4)."""
+
   name: str
   camera: int
   pose: np.ndarray
 
 
 def read_capture(path: str | os.PathLike[str]) -> Capture:
-  """Reads a model and finds its images; images are cameras, in the order of their names.
+  """Reads a model and finds its images, which become the cameras, sorted by name.
 
   Raises:
-    InputError: a file is missing, broken or cut short, a camera model is none that can be read, a
-      value cannot be what it says, or an image or mask is missing, of another size or outside.
+    InputError: a file is missing, broken or cut short, a camera model is unsupported, a value is
+      invalid, or an image or mask is missing, has another size or lies outside of the folder.
   """
   path = pathlib.Path(path)
   model = _find_model(path)
-  suffix = ".bin" if (model / "images.bin").is_file() else ".txt"
-  read_cameras, read_images = (
-    (_binary_cameras, _binary_images) if suffix == ".bin" else (_text_cameras, _text_images)
-  )
-  cameras = read_cameras(model / f"cameras{suffix}")
-  file = model / f"images{suffix}"
-  shots = sorted(read_images(file), key=lambda shot: shot.name)
-  for shot in shots:
-    if shot.camera not in cameras:
-      problem = f"camera {shot.camera} is not in cameras{suffix}; expected one that is"
-      raise InputError(file, shot.name, problem)
-  lenses = [cameras[shot.camera] for shot in shots]
+  file, shots, lenses = _read_model(model)
   files = [
     checks.path_inside(path / "images", shot.name, file, checks.one_line(shot.name))
     for shot in shots
   ]
   for photograph, lens, shot in zip(files, lenses, shots, strict=True):
     checks.same_size(photograph, shot.name, checks.image_size(photograph, shot.name), lens.size)
-  if not shots:
-    raise InputError(file, "", "no image; expected the registered images of a capture")
   rig = Rig(
     names=checks.camera_names([shot.name for shot in shots]),
     matrices=np.stack([lens.matrix for lens in lenses]),
@@ -109,6 +99,7 @@ def read_capture(path: str | os.PathLike[str]) -> Capture:
 
 
 def _find_model(path: pathlib.Path) -> pathlib.Path:
+  """Returns the folder of the sparse model."""
   candidates = [path / "sparse" / "0", path / "sparse", path]
   for folder in candidates:
     for suffix in (".bin", ".txt"):
@@ -118,9 +109,28 @@ def _find_model(path: pathlib.Path) -> pathlib.Path:
   raise InputError(path, "", f"no sparse model; {expected}")
 
 
+def _read_model(folder: pathlib.Path) -> tuple[pathlib.Path, list[_Image], list[_Camera]]:
+  """Reads a sparse model: the file of images, the images sorted by name, and their lenses."""
+  suffix = ".bin" if (folder / "images.bin").is_file() else ".txt"
+  read_cameras, read_images = (
+    (_binary_cameras, _binary_images) if suffix == ".bin" else (_text_cameras, _text_images)
+  )
+  cameras = read_cameras(folder / f"cameras{suffix}")
+  file = folder / f"images{suffix}"
+  shots = sorted(read_images(file), key=lambda shot: shot.name)
+  if not shots:
+    raise InputError(file, "", "no image; expected the registered images of a capture")
+  for shot in shots:
+    if shot.camera not in cameras:
+      problem = f"camera {shot.camera} is not in cameras{suffix}; expected one that is"
+      raise InputError(file, shot.name, problem)
+  return file, shots, [cameras[shot.camera] for shot in shots]
+
+
 def _find_masks(
   folder: pathlib.Path, shots: list[_Image], lenses: list[_Camera]
 ) -> tuple[Stream, ...] | None:
+  """Returns one mask for each image; None if there is no folder of masks."""
   if not folder.is_dir():
     return None
   found = []
@@ -138,7 +148,15 @@ def _find_masks(
 def _camera(
   path: pathlib.Path, field: str, model: str, size: tuple[int, int], values: list[float]
 ) -> _Camera:
-  """A camera from its model's parameters, in COLMAP's order."""
+  """Builds a camera.
+
+  Args:
+    path: the file, for messages.
+    field: the camera in the file, for messages.
+    model: COLMAP's name of the camera model.
+    size: width and height of its images, pixels.
+    values: the model's parameters, in COLMAP's order.
+  """
   if model not in _READABLE:
     problem = f"camera model {checks.one_line(model)}; expected one of {', '.join(_READABLE)}"
     raise InputError(path, field, f"{problem} (undistort the images with COLMAP first)")
@@ -155,7 +173,14 @@ def _camera(
 
 
 def _image(path: pathlib.Path, name: str, values: list[float], camera: int) -> _Image:
-  """An image from qw qx qy qz tx ty tz."""
+  """Builds an image.
+
+  Args:
+    path: the file, for messages.
+    name: of the image file.
+    values: qw qx qy qz tx ty tz.
+    camera: id of its camera.
+  """
   pose = checks.numbers(path, checks.one_line(name), values, (7,))
   length = float(np.linalg.norm(pose[:4]))
   if abs(length - 1.0) > _QUATERNION_TOLERANCE:
@@ -176,7 +201,7 @@ def _image(path: pathlib.Path, name: str, values: list[float], camera: int) -> _
 
 
 def _lines(path: pathlib.Path) -> list[tuple[int, str]]:
-  """Lines that are no comment, with their numbers; empty ones too, as images may lack points."""
+  """Returns numbered lines without comments, but with empty ones: images may lack points."""
   try:
     text = path.read_text(encoding="utf-8")
   except (OSError, UnicodeDecodeError) as error:
@@ -204,7 +229,7 @@ def _text_cameras(path: pathlib.Path) -> dict[int, _Camera]:
 
 
 def _text_images(path: pathlib.Path) -> list[_Image]:
-  """Every other line is an image, the one after it its points."""
+  """Reads images: every other line is an image, the line after it lists its points."""
   lines = _lines(path)
   while lines and not lines[-1][1]:
     lines.pop()
@@ -224,7 +249,7 @@ def _text_images(path: pathlib.Path) -> list[_Image]:
 
 
 class _Bytes:
-  """A file's bytes, taken one value after the other."""
+  """Reads a file's bytes, one value after the other."""
 
   def __init__(self, path: pathlib.Path):
     self._path, self._at = path, 0
@@ -235,20 +260,20 @@ class _Bytes:
       raise InputError(path, "", problem) from None
 
   def take(self, layout: str, what: str) -> tuple:
-    """Values of a `struct` layout, little-endian."""
+    """Reads the values of a little-endian `struct` layout; `what` names them in messages."""
     size = struct.calcsize("<" + layout)
     self.skip(size, what)
     return struct.unpack_from("<" + layout, self._data, self._at - size)
 
   def skip(self, size: int, what: str) -> None:
-    """Goes on by `size` bytes."""
+    """Moves on by `size` bytes."""
     if self._at + size > len(self._data):
       problem = f"cut short: {what} at byte {self._at} takes {size} bytes, {len(self._data)} in all"
       raise InputError(self._path, what, f"{problem}; expected a whole file")
     self._at += size
 
   def text(self, what: str) -> str:
-    """Text up to a zero byte."""
+    """Reads text up to a zero byte."""
     end = self._data.find(b"\0", self._at)
     if end < 0:
       raise InputError(self._path, what, "cut short: a name without end; expected a whole file")

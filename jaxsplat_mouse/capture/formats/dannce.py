@@ -1,13 +1,13 @@
 """DANNCE and Label3D recordings: a `.mat` file, and the videos beside it.
 
     FOLDER/*dannce.mat                 params, sync, camnames, labelData
-    FOLDER/videos/CAMERA/0.mp4         the photographs, frame by frame; a recording in parts goes on
-                                       in files named after their first frame, as 3500.mp4
-    FOLDER/masks/CAMERA/0.mp4          grey silhouettes, frame for frame beside them (optional)
+    FOLDER/videos/CAMERA/0.mp4         the photographs, frame by frame; a recording in parts
+                                       continues in files named after their first frame, as 3500.mp4
+    FOLDER/masks/CAMERA/0.mp4          grey silhouettes of the same frames (optional)
 
 Conventions and units are those of `label3d`. Frames are joined by `data_sampleID`, not by row: a
 moment is a sample number, and cameras that lack it have frame -1. `data_frame` counts from 0. Up is
-+z, or -z where the cameras hang the other way.
++z, or -z if the cameras are upright that way.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import numpy as np
 
 from jaxsplat_mouse.capture.formats import label3d
 from jaxsplat_mouse.capture.raw_capture import Capture
-from jaxsplat_mouse.capture.rig import Labels, Rig
+from jaxsplat_mouse.capture.rig import OPENCV_FIRST_PIXEL, Labels, Rig
 from jaxsplat_mouse.errors import InputError
 from jaxsplat_mouse.io import checks, matlab
 
@@ -30,21 +30,18 @@ _NAMES = ("params", "sync", "camnames", "labelData")
 
 
 def read_capture(path: str | os.PathLike[str]) -> Capture:
-  """Reads a recording: its folder, or the `.mat` file in it.
+  """Reads a recording from its folder, or from the `.mat` file in it.
 
   Raises:
-    InputError: a file is missing or broken, a field is missing or cannot be what it says, no
-      sample number is common to all cameras, or the labels contradict the cameras.
+    InputError: a file is missing or broken, a field is missing or invalid, no sample
+      number is common to all cameras, or the labels contradict the cameras.
   """
   path = pathlib.Path(path)
-  file = find_file(path)
+  file = find_mat_file(path)
   data = matlab.read_matlab(file, _NAMES)
   rig = parse_rig(file, data)
   moments, frames = label3d.join_samples(file, _per_camera(file, data, "sync", len(rig)), rig.names)
-  pictures = tuple(label3d.find_video(file.parent / "videos", camera) for camera in rig.names)
-  masks = None
-  if (file.parent / "masks").is_dir():
-    masks = tuple(label3d.find_video(file.parent / "masks", camera) for camera in rig.names)
+  pictures, masks = label3d.find_videos(file.parent, rig.names)
   return Capture(
     path=path,
     rig=rig,
@@ -57,20 +54,20 @@ def read_capture(path: str | os.PathLike[str]) -> Capture:
 
 
 def read_rig(path: str | os.PathLike[str]) -> Rig:
-  """Reads the cameras and labels alone: of a `.mat` file, or of the one in a folder.
+  """Reads only the cameras and labels, of a `.mat` file or of the one in a folder.
 
   Raises:
-    InputError: as `read_capture`; neither `sync` nor videos are asked for.
+    InputError: as `read_capture`; neither `sync` nor videos are needed.
   """
-  file = find_file(pathlib.Path(path))
+  file = find_mat_file(pathlib.Path(path))
   return parse_rig(file, matlab.read_matlab(file, ("params", "camnames", "labelData")))
 
 
-def find_file(path: pathlib.Path) -> pathlib.Path:
-  """The `*dannce.mat` of a recording.
+def find_mat_file(path: pathlib.Path) -> pathlib.Path:
+  """Finds the `*dannce.mat` of a recording; a path that is a file is returned as it is.
 
   Raises:
-    InputError: there is none, or more than one.
+    InputError: the folder has none, or more than one.
   """
   if not path.is_dir():
     return path
@@ -82,7 +79,7 @@ def find_file(path: pathlib.Path) -> pathlib.Path:
 
 
 def parse_rig(path: pathlib.Path, data: dict[str, Any]) -> Rig:
-  """The cameras of a file's variables; see `read_capture`."""
+  """Parses the cameras and labels of a file's variables; see `read_capture`."""
   names = _names(path, data)
   lenses = [
     label3d.parse_camera(path, f"params{{{i + 1}}}", params)
@@ -100,7 +97,14 @@ def _names(path: pathlib.Path, data: dict[str, Any]) -> list[str]:
 
 
 def _per_camera(path: pathlib.Path, data: dict[str, Any], key: str, count: int) -> list[Any]:
-  """The entries of a cell or struct array that holds one for each camera."""
+  """Returns the entries of a cell or struct array that has one for each camera.
+
+  Args:
+    path: the file, for messages.
+    data: its variables.
+    key: name of the variable.
+    count: number of cameras.
+  """
   value = checks.get_field(path, "", data, key)
   entries = [value] if isinstance(value, dict) else value
   if not isinstance(entries, list) or len(entries) != count:
@@ -110,7 +114,7 @@ def _per_camera(path: pathlib.Path, data: dict[str, Any], key: str, count: int) 
 
 
 def _labels(path: pathlib.Path, data: dict[str, Any], names: Sequence[str]) -> Labels | None:
-  """The labels of samples that every camera has; None where there are none."""
+  """Returns the labels of samples that every camera has; None for no labels."""
   if len(data.get("labelData", ())) == 0:
     return None
   entries = _per_camera(path, data, "labelData", len(names))
@@ -131,13 +135,22 @@ def _labels(path: pathlib.Path, data: dict[str, Any], names: Sequence[str]) -> L
   known = np.isfinite(world).all(-1)
   if not known.any():
     return None
-  return Labels(points=world[known], pixels=seen[:, known] + label3d.HALF_PIXEL)
+  return Labels(points=world[known], pixels=seen[:, known] + OPENCV_FIRST_PIXEL)
 
 
 def _landmarks(
   path: pathlib.Path, field: str, entry: Any, key: str, axes: int, count: int
 ) -> np.ndarray:
-  """Landmarks (N, L, axes), NaN where they were not set."""
+  """Returns landmarks (N, L, axes), NaN where they were not set.
+
+  Args:
+    path: the file, for messages.
+    field: the entry, for messages.
+    entry: one entry of `labelData`.
+    key: `data_3d` or `data_2d`.
+    axes: coordinates of a landmark.
+    count: number of samples.
+  """
   value = checks.get_field(path, field, entry, key)
   if not isinstance(value, np.ndarray) or value.dtype.kind not in "iuf" or value.ndim != 2:
     raise InputError(

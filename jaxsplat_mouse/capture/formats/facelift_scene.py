@@ -1,8 +1,8 @@
-"""A FaceLift scene folder as a capture of one moment.
+"""FaceLift scene folders: captures of one moment.
 
-`main` reads such folders itself; this reader is for what `prepare` adds to them: its check of the
-calibration, and crops. Poses are OpenCV's world-to-camera and pixel centres at +0.5 already, up is
-+z, and the scene has no unit. Where the camera file tells no size, the image's header does.
+`main` reads such folders itself; through this reader `prepare` checks their calibration and crops
+their images. Poses are OpenCV's world-to-camera and pixel centres are at +0.5 already, up is +z,
+and the scene has no unit. A size that the camera file lacks is read from the image's header.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from jaxsplat_mouse.io import checks
 
 
 def read_capture(path: str | os.PathLike[str]) -> Capture:
-  """Reads a scene folder; its images carry their silhouettes.
+  """Reads a scene folder, whose images carry their silhouettes.
 
   Raises:
-    InputError: the camera file is missing, broken or contradictory, or names an image outside.
+    InputError: the camera file is missing, broken or contradictory, or names an image outside of
+      the folder.
   """
   path = pathlib.Path(path)
   file = path / camera_file.CAMERAS_FILE
@@ -34,8 +35,8 @@ def read_capture(path: str | os.PathLike[str]) -> Capture:
     for name, field in zip(parsed.names, fields, strict=True)
   ]
   real = [checks.image_size(image, f) for image, f in zip(images, fields, strict=True)]
-  for size, told, field in zip(real, parsed.sizes, fields, strict=True):
-    checks.same_size(file, field, size, (int(told[0]), int(told[1])))
+  for size, stated, field in zip(real, parsed.sizes, fields, strict=True):
+    checks.same_size(file, field, size, (int(stated[0]), int(stated[1])))
   matrices = np.tile(np.eye(3), (len(images), 1, 1))
   matrices[:, [0, 1], [0, 1]] = parsed.intrinsics[:, :2]
   matrices[:, :2, 2] = parsed.intrinsics[:, 2:]

@@ -1,12 +1,12 @@
-"""What calibrations written by MATLAB for DANNCE share: lenses, sample numbers, video folders.
+"""Shared by the DANNCE formats: MATLAB's cameras, sample numbers and video folders.
 
-Conventions. MATLAB writes for row vectors, [X 1] [r; t] K, so K = K', R = r' here and t = t; K has
-a skew that acts after the distortion k1 k2 p1 p2 k3. A file with K for columns has r for columns
-too; which of the two r is, the labels decide where there are any. Lengths are millimetres. Pixel
-(0, 0) is taken for the centre of the first pixel, as DANNCE samples frames, so 0.5 is added to cx
-and cy and to labels.
+Conventions. MATLAB writes for row vectors, [X 1] [r; t] K, so K and r are transposed here; K has a
+skew that acts after the distortion k1 k2 p1 p2 k3. A file with K for column vectors usually has r
+for column vectors too; where there are labels, they decide which way r is written. Lengths are
+millimetres. Pixel (0, 0) is the centre of the first pixel, as DANNCE samples frames, so 0.5 is
+added to cx, cy and labels.
 
-unsupported: mirrors (`m`).
+Unsupported: mirrors (`m`).
 """
 
 from __future__ import annotations
@@ -22,14 +22,13 @@ from absl import logging
 from jaxsplat_mouse.capture import rig_checks
 from jaxsplat_mouse.capture.pose_conventions import transpose_rotations
 from jaxsplat_mouse.capture.raw_capture import Stream
-from jaxsplat_mouse.capture.rig import Labels, Rig
+from jaxsplat_mouse.capture.rig import OPENCV_FIRST_PIXEL, Labels, Rig
 from jaxsplat_mouse.errors import InputError
 from jaxsplat_mouse.io import checks
 
-HALF_PIXEL = 0.5  # from OpenCV's origin of pixels to centres at +0.5
 _SUFFIXES = (".mp4", ".avi")
 _MAX_INTEGER = 2.0**53
-_LABELS_DECIDE = 3.0  # times nearer that labels must lie under the other convention
+_LABELS_DECIDE = 3.0  # labels must be so many times nearer for r to be read transposed
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,27 +47,37 @@ class MatlabCamera:
 
 
 def build_rig(
-  path: pathlib.Path, names: Sequence[str], lenses: Sequence[MatlabCamera], labels: Labels | None
+  path: pathlib.Path, names: Sequence[str], cameras: Sequence[MatlabCamera], labels: Labels | None
 ) -> Rig:
-  """A rig in millimetres; labels, where there are any, decide which way the rotations stand."""
-  poses = np.stack([lens.pose for lens in lenses])
-  turned = transpose_rotations(poses)
+  """Builds a rig in millimetres; labels decide whether the rotations are transposed.
+
+  Args:
+    path: the calibration file, for messages.
+    names: V names of cameras.
+    cameras: V cameras.
+    labels: marked points; None for none.
+
+  Raises:
+    InputError: the cameras contradict one another or the labels.
+  """
+  poses = np.stack([camera.pose for camera in cameras])
+  transposed = transpose_rotations(poses)
   rig = Rig(
     names=tuple(names),
-    matrices=np.stack([lens.matrix for lens in lenses]),
+    matrices=np.stack([camera.matrix for camera in cameras]),
     world_to_camera=poses,
-    distortion=np.stack([lens.distortion for lens in lenses]),
+    distortion=np.stack([camera.distortion for camera in cameras]),
     sizes=np.zeros((len(names), 2), np.int64),
     unit="mm",
     labels=labels,
   )
   if labels is not None:
-    other = dataclasses.replace(rig, world_to_camera=turned)
+    other = dataclasses.replace(rig, world_to_camera=transposed)
     error, other_error = (np.nanmax(rig_checks.label_errors(r)) for r in (rig, other))
     if other_error < error / _LABELS_DECIDE:
       logging.warning(
-        "%s: r is for the other kind of vectors than K: labels are %.1f px off as it should be, "
-        "%.3f px transposed; read transposed",
+        "%s: r and K are for different kinds of vectors: labels are %.1f px off as r is written, "
+        "%.3f px with r transposed; r is read transposed",
         path,
         error,
         other_error,
@@ -78,10 +87,15 @@ def build_rig(
 
 
 def parse_camera(path: pathlib.Path, field: str, params: Any) -> MatlabCamera:
-  """One camera's K, r (or R), t, RDistort and TDistort.
+  """Parses K, r (or R), t, RDistort and TDistort of one camera.
+
+  Args:
+    path: the file, for messages.
+    field: the struct in the file, for messages.
+    params: the struct.
 
   Raises:
-    InputError: a field is missing or is none of these.
+    InputError: a field is missing or invalid.
   """
   raw = checks.numbers(path, f"{field}.K", checks.get_field(path, field, params, "K"), (3, 3))
   rows = checks.is_transposed(raw)
@@ -98,7 +112,9 @@ def parse_camera(path: pathlib.Path, field: str, params: Any) -> MatlabCamera:
   if "m" in params and np.any(_row(path, f"{field}.m", params["m"]) != 0):
     raise InputError(path, f"{field}.m", "a mirrored camera; expected none, they are unsupported")
   k1, k2, k3 = [*radial, 0.0][:3]
-  offset = np.array([[0.0, 0.0, HALF_PIXEL], [0.0, 0.0, HALF_PIXEL], [0.0, 0.0, 0.0]])
+  offset = np.array(
+    [[0.0, 0.0, OPENCV_FIRST_PIXEL], [0.0, 0.0, OPENCV_FIRST_PIXEL], [0.0, 0.0, 0.0]]
+  )
   return MatlabCamera(
     matrix=matrix + offset,
     pose=checks.pose_matrix(turn.T if rows else turn, shift),
@@ -109,32 +125,23 @@ def parse_camera(path: pathlib.Path, field: str, params: Any) -> MatlabCamera:
 def join_samples(
   path: pathlib.Path, sync: Sequence[Any], names: Sequence[str]
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Moments and frames of cameras whose rows are numbered by `data_sampleID`.
+  """Joins the frames of cameras by `data_sampleID`.
 
   Args:
     path: the file, for messages.
-    sync: for each camera a struct with data_frame and data_sampleID.
-    names: of the cameras.
+    sync: V structs with data_frame and data_sampleID.
+    names: V names of cameras.
 
   Returns:
     CheckedMoment numbers (F,), rising, and frames (F, V), -1 where a camera lacks the sample.
 
   Raises:
-    InputError: numbers that are none, a sample given twice, or none common to all cameras.
+    InputError: numbers are invalid, a sample occurs twice, or none is common to all cameras.
   """
-  found = []
-  for i, entry in enumerate(sync):
-    field = f"sync{{{i + 1}}} ({names[i]})"
-    samples = read_integers(path, field, entry, "data_sampleID")
-    frames = read_integers(path, field, entry, "data_frame")
-    if len(samples) != len(frames):
-      problem = f"{len(samples)} sample numbers for {len(frames)} frames; expected as many of each"
-      raise InputError(path, field, problem)
-    unique, counts = np.unique(samples, return_counts=True)
-    if len(unique) != len(samples):
-      problem = f"sample {unique[counts > 1][0]} occurs twice; expected each once"
-      raise InputError(path, f"{field}.data_sampleID", problem)
-    found.append((samples, frames))
+  found = [
+    _read_samples(path, f"sync{{{i + 1}}} ({name})", entry)
+    for i, (name, entry) in enumerate(zip(names, sync, strict=True))
+  ]
   moments = np.unique(np.concatenate([samples for samples, _ in found]))
   joined = np.full((len(moments), len(found)), -1, np.int64)
   for i, (samples, frames) in enumerate(found):
@@ -149,14 +156,50 @@ def join_samples(
   return moments, joined
 
 
-def find_video(folder: pathlib.Path, camera: str) -> Stream:
-  """The video of a camera: 0.mp4 in its folder, or in the only folder in that.
+def _read_samples(path: pathlib.Path, field: str, entry: Any) -> tuple[np.ndarray, np.ndarray]:
+  """Returns the sample numbers (N,) and frames (N,) of one camera."""
+  samples = read_integers(path, field, entry, "data_sampleID")
+  frames = read_integers(path, field, entry, "data_frame")
+  if len(samples) != len(frames):
+    problem = f"{len(samples)} sample numbers for {len(frames)} frames; expected as many of each"
+    raise InputError(path, field, problem)
+  unique, counts = np.unique(samples, return_counts=True)
+  if len(unique) != len(samples):
+    problem = f"sample {unique[counts > 1][0]} occurs twice; expected each once"
+    raise InputError(path, f"{field}.data_sampleID", problem)
+  return samples, frames
 
-  A recording that was cut goes on in files that are named after their first frame, as 3500.mp4.
-  A camera that has none costs that camera alone: whoever opens its stream is told.
+
+def find_videos(
+  recording: pathlib.Path, names: Sequence[str]
+) -> tuple[tuple[Stream, ...], tuple[Stream, ...] | None]:
+  """Finds the photographs in `videos/` and the silhouettes in `masks/`, if there is that folder.
+
+  Args:
+    recording: the folder of both.
+    names: V names of cameras.
+
+  Returns:
+    V streams of photographs, and V streams of silhouettes or None.
 
   Raises:
-    InputError: no such `folder`, or a camera's files are not named so.
+    InputError: there is no `videos` folder, or a camera's files have other names.
+  """
+  videos, masks = recording / "videos", recording / "masks"
+  pictures = tuple(find_video(videos, camera) for camera in names)
+  if not masks.is_dir():
+    return pictures, None
+  return pictures, tuple(find_video(masks, camera) for camera in names)
+
+
+def find_video(folder: pathlib.Path, camera: str) -> Stream:
+  """Finds the video of a camera: 0.mp4 in its folder, or in the only folder inside that.
+
+  A recording in parts continues in files that are named after their first frame, as 3500.mp4.
+  A missing video costs only its own camera: opening the stream raises the error.
+
+  Raises:
+    InputError: `folder` does not exist, or a camera's files have other names.
   """
   if not folder.is_dir():
     raise InputError(folder, "", f"no such folder; expected {camera}/0.mp4 and so on in it")
@@ -178,15 +221,21 @@ def find_video(folder: pathlib.Path, camera: str) -> Stream:
 
 
 def recording_up(rig: Rig) -> str:
-  """`+z`, or `-z` where the images of the cameras are upright that way."""
+  """Returns `+z`, or `-z` if the images of the cameras are upright that way."""
   return "+z" if -rig.world_to_camera[:, 1, 2].mean() >= 0 else "-z"
 
 
 def read_integers(path: pathlib.Path, field: str, entry: Any, key: str) -> np.ndarray:
-  """A column of whole numbers, (N,) int64; fractions of sample numbers are cut as DANNCE does.
+  """Returns a column of whole numbers (N,) int64; fractions are cut off, as DANNCE does.
+
+  Args:
+    path: the file, for messages.
+    field: the struct in the file, for messages.
+    entry: the struct.
+    key: its field.
 
   Raises:
-    InputError: missing, or no such numbers.
+    InputError: the field is missing, or holds other numbers.
   """
   value = checks.get_field(path, field, entry, key)
   array = _row(path, f"{field}.{key}", value)
@@ -201,7 +250,7 @@ def _videos(folder: pathlib.Path) -> list[pathlib.Path]:
 
 
 def _flat(path: pathlib.Path, field: str, value: Any, lengths: tuple[int, ...]) -> np.ndarray:
-  """A row or column of one of these lengths."""
+  """Returns a row or column of numbers that has one of these lengths."""
   array = _row(path, field, value)
   if len(array) not in lengths:
     expected = " or ".join(str(n) for n in lengths)
@@ -210,7 +259,7 @@ def _flat(path: pathlib.Path, field: str, value: Any, lengths: tuple[int, ...]) 
 
 
 def _row(path: pathlib.Path, field: str, value: Any) -> np.ndarray:
-  """The numbers of a row or column."""
+  """Returns the numbers of a row or column."""
   return checks.numbers(
     path, field, value.ravel() if isinstance(value, np.ndarray) else value, (None,)
   )

@@ -5,12 +5,12 @@
     FOLDER/simpleclick_undist/{i}.mp4                 grey silhouettes, lossy (optional)
     FOLDER/keypoints2d_undist/result_view_{i}.pkl     (T, 22, 3) x y confidence (optional)
 
-x_cam = R X + T in millimetres, K for columns. The frames were undistorted, so the rig has no
-distortion. OpenCV made them and the keypoints: (0, 0) is the centre of the first pixel, and 0.5 is
-added. `mapx` has the shape of the frames. The cameras ran in step: moment i is frame i.
+x_cam = R X + T in millimetres, K for column vectors. The frames were undistorted, so the rig has no
+distortion. Frames and keypoints come from OpenCV: (0, 0) is the centre of the first pixel, so 0.5
+is added. `mapx` has the shape of the frames. The cameras ran in step: moment i is frame i.
 
 The file has no points in space. Keypoints that at least three cameras are sure of are triangulated
-and serve as labels: a network's marks are pixels off, and a wrong convention hundreds of them.
+and serve as labels: a network's marks are off by pixels, a wrong convention by hundreds of pixels.
 """
 
 from __future__ import annotations
@@ -23,13 +23,12 @@ import numpy as np
 
 from jaxsplat_mouse.capture import rig_checks, synchronization
 from jaxsplat_mouse.capture.raw_capture import Capture, Stream
-from jaxsplat_mouse.capture.rig import Labels, Rig
+from jaxsplat_mouse.capture.rig import OPENCV_FIRST_PIXEL, Labels, Rig
 from jaxsplat_mouse.errors import InputError
 from jaxsplat_mouse.io import checks, restricted_pickle
 
 CAMERAS_FILE = "new_cam.pkl"
-_HALF_PIXEL = 0.5
-_SURE = 0.5  # confidence of a keypoint, 0 to 1, from which it counts
+_SURE = 0.5  # confidence, 0 to 1, from which a keypoint counts
 _MIN_VIEWS = 3
 _LABELLED_MOMENTS = 60  # spread over the recording
 
@@ -38,7 +37,7 @@ def read_capture(path: str | os.PathLike[str]) -> Capture:
   """Reads a recording from its folder.
 
   Raises:
-    InputError: a file is missing or broken, the pickle holds anything but numbers, or the
+    InputError: a file is missing or broken, the pickle contains anything but numbers, or the
       keypoints contradict the cameras.
   """
   path = pathlib.Path(path)
@@ -60,10 +59,10 @@ def read_capture(path: str | os.PathLike[str]) -> Capture:
 
 
 def read_rig(path: str | os.PathLike[str]) -> Rig:
-  """Reads the cameras and keypoints alone.
+  """Reads only the cameras and keypoints.
 
   Raises:
-    InputError: as `read_capture`; videos are not asked for.
+    InputError: as `read_capture`; videos are not needed.
   """
   path = pathlib.Path(path)
   file = path / CAMERAS_FILE
@@ -89,9 +88,9 @@ def read_rig(path: str | os.PathLike[str]) -> Rig:
 def _camera(
   file: pathlib.Path, field: str, entry: Any
 ) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
-  """K, world-to-camera and image size of one camera."""
+  """Parses K (3, 3), world-to-camera (4, 4) and image size of one camera."""
   matrix = checks.intrinsics(file, f"{field}.K", checks.get_field(file, field, entry, "K"))
-  matrix[:2, 2] += _HALF_PIXEL
+  matrix[:2, 2] += OPENCV_FIRST_PIXEL
   turn = checks.rotation(file, f"{field}.R", checks.get_field(file, field, entry, "R"))
   shift = checks.get_field(file, field, entry, "T")
   if isinstance(shift, np.ndarray) and shift.size == 3:
@@ -103,12 +102,18 @@ def _camera(
 
 
 def _video(folder: pathlib.Path, camera: str) -> Stream:
-  """A camera's video; that one is missing costs its camera alone, and whoever opens it is told."""
+  """Returns a camera's video; a missing one costs only its camera, when the stream is opened."""
   return Stream(video=folder / f"{camera}.mp4")
 
 
 def _keypoints(folder: pathlib.Path, matrices: np.ndarray, poses: np.ndarray) -> Labels | None:
-  """Keypoints with their triangulation; None where there are none that enough cameras see."""
+  """Reads keypoints and triangulates them; None if enough cameras see none of them.
+
+  Args:
+    folder: the keypoint files.
+    matrices: (V, 3, 3) intrinsics.
+    poses: (V, 4, 4) world to camera.
+  """
   if not folder.is_dir():
     return None
   views = [
@@ -123,12 +128,12 @@ def _keypoints(folder: pathlib.Path, matrices: np.ndarray, poses: np.ndarray) ->
   marks = marks[:, sure]
   if marks.shape[1] == 0:
     return None
-  pixels = np.where(marks[..., 2:] >= _SURE, marks[..., :2] + _HALF_PIXEL, np.nan)
+  pixels = np.where(marks[..., 2:] >= _SURE, marks[..., :2] + OPENCV_FIRST_PIXEL, np.nan)
   return Labels(points=triangulate(matrices @ poses[:, :3], pixels), pixels=pixels)
 
 
 def _read_keypoints(file: pathlib.Path, count: int) -> np.ndarray:
-  """(count, L, 3) keypoints of moments spread over the recording."""
+  """Reads keypoints (count, L, 3) of moments spread over the recording."""
   value = restricted_pickle.load_pickle(file)
   if isinstance(value, list):
     value = np.stack([checks.numbers(file, f"[{i}]", v, (None, 3)) for i, v in enumerate(value)])
@@ -139,7 +144,7 @@ def _read_keypoints(file: pathlib.Path, count: int) -> np.ndarray:
 
 
 def triangulate(projections: np.ndarray, pixels: np.ndarray) -> np.ndarray:
-  """Points nearest to the rays of their pixels, by the direct linear transform.
+  """Triangulates points by the direct linear transform.
 
   Args:
     projections: (V, 3, 4) world to homogeneous pixels.

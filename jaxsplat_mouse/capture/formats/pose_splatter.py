@@ -1,6 +1,7 @@
 """Pose Splatter projects: an HDF5 file of cameras, videos and grey mask videos.
 
-    FOLDER/config.json          names of all of the following, as Pose Splatter's own; without it:
+    FOLDER/config.json          Pose Splatter's configuration, which names the following files;
+                                without it, they have these names:
     FOLDER/camera_params.h5     camera_parameters/{rotation (V,3,3), translation (V,3), intrinsic}
     FOLDER/vertical_lines.npz   up (3,), optional
     FOLDER/videos/{i}.mp4       the photographs
@@ -9,15 +10,15 @@
 `data_directory` and `project_directory` of the config are where their owner put the data and may be
 absolute; the files below them may not lead out.
 
-x_cam = R X + t, K for columns and for the whole videos: `image_downsample` is Pose Splatter's own.
-The frames have no distortion. (0, 0) is taken for the centre of the first pixel, as OpenCV, whose
-calibrations these are: 0.5 is added. The world has no unit that the file tells.
+x_cam = R X + t, K for column vectors and for videos of full size: `image_downsample` concerns Pose
+Splatter alone. The frames have no distortion. The calibrations come from OpenCV, so (0, 0) is the
+centre of the first pixel and 0.5 is added. The file does not state the unit of its world.
 
-Up. A `Capture` names an axis, so a world with an `up` is turned (not scaled) by the smallest
-rotation that makes it +z. Which end of that line is up is not agreed on between tools that write
-the file; the cameras, taken to be held upright, decide.
+Up. A `Capture` names an axis, so a world with an `up` is rotated (not scaled) by the smallest
+rotation that turns `up` into +z. Tools that write the file do not agree on which end of that line
+is up, so the cameras decide; they are assumed to be held upright.
 
-unsupported: `center_rotation.npz`, where the animal is: it is found in the silhouettes.
+Unsupported: `center_rotation.npz`, the animal's place; silhouettes give it.
 """
 
 from __future__ import annotations
@@ -34,20 +35,19 @@ import numpy as np
 from jaxsplat_mouse.canonical import rotation_to_z
 from jaxsplat_mouse.capture import rig_checks, synchronization
 from jaxsplat_mouse.capture.raw_capture import Capture, Stream
-from jaxsplat_mouse.capture.rig import Rig
+from jaxsplat_mouse.capture.rig import OPENCV_FIRST_PIXEL, Rig
 from jaxsplat_mouse.errors import InputError, reason
 from jaxsplat_mouse.io import checks, hdf5
 
 CONFIG_FILE, CAMERAS_FILE, UP_FILE = "config.json", "camera_params.h5", "vertical_lines.npz"
-_HALF_PIXEL = 0.5
-_MAX_UP_BYTES = 4096  # of the three numbers with their header
+_MAX_UP_BYTES = 4096  # of three numbers with their header
 
 
 def read_capture(path: str | os.PathLike[str]) -> Capture:
-  """Reads a project: its folder, or its configuration file.
+  """Reads a project from its folder, or from its configuration file.
 
   Raises:
-    InputError: a file is missing or broken, or a value cannot be what it says.
+    InputError: a file is missing or broken, or a value is invalid.
   """
   path = pathlib.Path(path)
   config_file = path / CONFIG_FILE if path.is_dir() else path
@@ -59,7 +59,7 @@ def read_capture(path: str | os.PathLike[str]) -> Capture:
   camera_file = checks.path_inside(project, camera_name, config_file, "camera_fn")
   up_name = _text(config_file, config, "vertical_lines_fn", UP_FILE)
   up_file = checks.path_inside(project, up_name, config_file, "vertical_lines_fn")
-  rig, up = _turned(read_rig(camera_file), up_file)
+  rig, up = _rotate_up(read_rig(camera_file), up_file)
   count = len(rig)
   pictures = _videos(config_file, config, "video_fns", data, "videos", count)
   masks = _videos(config_file, config, "mask_video_fns", data, "masks", count)
@@ -78,10 +78,10 @@ def read_capture(path: str | os.PathLike[str]) -> Capture:
 
 
 def read_rig(file: pathlib.Path) -> Rig:
-  """Reads the cameras alone, in the world of the file.
+  """Reads only the cameras, in the world of the file.
 
   Raises:
-    InputError: as `read_capture`; videos are not asked for.
+    InputError: as `read_capture`; videos are not needed.
   """
   with hdf5.open_hdf5(file) as opened:
     group = hdf5.get_child(file, "camera_parameters", opened, "camera_parameters")
@@ -102,7 +102,7 @@ def read_rig(file: pathlib.Path) -> Rig:
     turn = checks.rotation(file, f"{fields['rotation']}[{i}]", rotation[i])
     poses[i] = checks.pose_matrix(turn, translation[i])
     matrices[i] = checks.intrinsics(file, f"{fields['intrinsic']}[{i}]", intrinsic[i])
-  matrices[:, :2, 2] += _HALF_PIXEL
+  matrices[:, :2, 2] += OPENCV_FIRST_PIXEL
   rig = Rig(
     names=tuple(str(i) for i in range(count)),
     matrices=matrices,
@@ -113,8 +113,11 @@ def read_rig(file: pathlib.Path) -> Rig:
   return rig_checks.check_rig(file, rig)
 
 
-def _turned(rig: Rig, up_file: pathlib.Path) -> tuple[Rig, str]:
-  """The rig in a world whose up is +z, and its up; the same rig where no file tells up."""
+def _rotate_up(rig: Rig, up_file: pathlib.Path) -> tuple[Rig, str]:
+  """Rotates the rig's world so that up is +z; returns the rig and its up.
+
+  Without the file, the rig stays as it is and the cameras define up.
+  """
   if not up_file.is_file():
     return rig, "cameras"
   axis = _read_up(up_file)
@@ -127,7 +130,7 @@ def _turned(rig: Rig, up_file: pathlib.Path) -> tuple[Rig, str]:
 
 
 def _read_up(file: pathlib.Path) -> np.ndarray:
-  """The unit vector `up` of an npz file; nothing is unpacked but its few bytes."""
+  """Reads the unit vector `up` of an npz file; unpacks nothing else."""
   try:
     with zipfile.ZipFile(file) as archive:
       if archive.getinfo("up.npy").file_size > _MAX_UP_BYTES:
@@ -138,7 +141,7 @@ def _read_up(file: pathlib.Path) -> np.ndarray:
     raise
   except KeyError:
     raise InputError(file, "up", "missing; expected the world's up axis") from None
-  except Exception as error:  # zip and npy readers raise many types for one thing: a broken file
+  except Exception as error:  # the zip and npy readers raise many types for a broken file
     problem = f"broken or cut short ({reason(error)}); expected the world's up axis"
     raise InputError(file, "up", problem) from None
   vector = checks.numbers(file, "up", np.ravel(value), (3,))
@@ -158,7 +161,16 @@ def _text(path: pathlib.Path, config: dict[str, Any], key: str, default: str) ->
 def _videos(
   path: pathlib.Path, config: dict[str, Any], key: str, data: pathlib.Path, folder: str, count: int
 ) -> tuple[Stream, ...] | None:
-  """One video for each camera, of the configuration or of a folder; None without either."""
+  """Finds one video for each camera; returns None if neither list nor folder exists.
+
+  Args:
+    path: the configuration file, for messages.
+    config: the configuration.
+    key: its list of videos.
+    data: the folder that the list is relative to.
+    folder: where the videos are if there is no list.
+    count: number of cameras.
+  """
   if key not in config and not (data / folder).is_dir():
     return None
   names = config.get(key, [f"{folder}/{i}.mp4" for i in range(count)])

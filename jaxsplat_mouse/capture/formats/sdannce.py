@@ -2,11 +2,11 @@
 
     FOLDER/calibration/hires_cam{n}_params.mat     K r t RDistort TDistort; or in FOLDER itself
     FOLDER/videos/Camera{n}/0.mp4                  the photographs
-    FOLDER/masks/Camera{n}/0.mp4                   grey silhouettes beside them (optional)
+    FOLDER/masks/Camera{n}/0.mp4                   grey silhouettes of the same frames (optional)
     FOLDER/sync/Camera{n}_sync.mat                 data_frame, data_sampleID (optional)
 
 Conventions and units are those of `label3d`. Without `sync` the cameras ran in step, as s-DANNCE
-takes it: moment i is frame i of all videos, and frames that a short video lacks are -1.
+assumes: moment i is frame i of all videos, and frames that a short video lacks are -1.
 """
 
 from __future__ import annotations
@@ -33,15 +33,12 @@ def read_capture(path: str | os.PathLike[str]) -> Capture:
   """Reads a recording from its folder.
 
   Raises:
-    InputError: a file is missing or broken, a field is missing or cannot be what it says, or no
-      sample number is common to all cameras.
+    InputError: a file is missing or broken, a field is missing or invalid, or no sample
+      number is common to all cameras.
   """
   path = pathlib.Path(path)
   rig = read_rig(path)
-  pictures = tuple(label3d.find_video(path / "videos", camera) for camera in rig.names)
-  masks = None
-  if (path / "masks").is_dir():
-    masks = tuple(label3d.find_video(path / "masks", camera) for camera in rig.names)
+  pictures, masks = label3d.find_videos(path, rig.names)
   if (path / "sync").is_dir():
     moments, frames = _read_sync(path / "sync", rig.names)
   else:
@@ -58,10 +55,10 @@ def read_capture(path: str | os.PathLike[str]) -> Capture:
 
 
 def read_rig(path: str | os.PathLike[str]) -> Rig:
-  """Reads the cameras alone, in the order of their numbers.
+  """Reads only the cameras, in the order of their numbers.
 
   Raises:
-    InputError: as `read_capture`; neither `sync` nor videos are asked for.
+    InputError: as `read_capture`; neither `sync` nor videos are needed.
   """
   path = pathlib.Path(path)
   folder = path / "calibration" if (path / "calibration").is_dir() else path

@@ -5,12 +5,12 @@
 
 `transform_matrix` is camera-to-world with OpenGL axes (y up, z backwards). Pixel centres are at
 +0.5: Blender's centre is w / 2, and cx, cy of the other tools come from COLMAP, so nothing is
-added. The world has no unit, and up is what the cameras agree on, as only some tools align it.
+added. The world has no unit; the cameras define up, since only some tools align the world.
 
-A frame is a camera. Where frames carry more than one `time`, frames of one pose are one camera,
+Every frame is a camera. If frames have more than one `time`, the frames of one pose are one camera,
 and every time is a moment, numbered in order. Images with alpha need no `mask_path`.
 
-unsupported: camera models other than pinholes with k1 k2 p1 p2 k3 (no fisheye, no k4).
+Unsupported: camera models other than pinholes with k1 k2 p1 p2 k3 (no fisheye, no k4).
 """
 
 from __future__ import annotations
@@ -31,33 +31,25 @@ from jaxsplat_mouse.io import checks
 
 CAMERAS_FILE = "transforms.json"
 _MODELS = ("OPENCV", "PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL")
-_SUFFIXES = ("", ".png", ".jpg", ".jpeg")  # Blender's exporter leaves the suffix away
+_SUFFIXES = ("", ".png", ".jpg", ".jpeg")  # Blender's exporter omits the suffix
 _DISTORTION = ("k1", "k2", "p1", "p2", "k3")
 
 
 def read_capture(path: str | os.PathLike[str]) -> Capture:
-  """Reads a `transforms.json`, or the one of a folder.
+  """Reads a `transforms.json`, or the one in a folder.
 
   Raises:
-    InputError: the file is broken, a value is missing or cannot be what it says, or a path is
-      absolute, leads out of the folder or is no image.
+    InputError: the file is broken, a value is missing or invalid, or a path is absolute, leads out
+      of the folder or is not an image.
   """
   path = pathlib.Path(path)
   file = path / CAMERAS_FILE if path.is_dir() else path
-  data = checks.read_json(file)
-  frames = data.get("frames")
-  if not isinstance(frames, list) or not frames:
-    raise InputError(file, "frames", "missing or empty; expected a list of frames")
-  shots = [_Shot(file, data, frame, f"frames[{i}]") for i, frame in enumerate(frames)]
-  cameras, times = _cameras(shots)
+  shots = _read_shots(file)
+  cameras, times = _group_cameras(shots)
   first = [min(camera.values(), key=lambda shot: shot.time) for camera in cameras]
   joined = np.full((len(times), len(cameras)), -1, np.int64)
   for v, camera in enumerate(cameras):
     joined[[times.index(time) for time in sorted(camera)], v] = np.arange(len(camera))
-  masked = [shot.mask is not None for shot in shots]
-  if any(masked) and not all(masked):
-    field = f"frames[{masked.index(False)}].mask_path"
-    raise InputError(file, field, "missing; expected a mask for every frame or for none")
   rig = Rig(
     names=checks.camera_names([shot.name for shot in first]),
     matrices=np.stack([shot.matrix for shot in first]),
@@ -66,17 +58,30 @@ def read_capture(path: str | os.PathLike[str]) -> Capture:
     sizes=np.array([shot.size for shot in first]),
   )
   streams = [[camera[time] for time in sorted(camera)] for camera in cameras]
+  masks = tuple(Stream(images=tuple(s.mask for s in stream if s.mask)) for stream in streams)
   return Capture(
     path=path,
     rig=rig_checks.check_rig(file, rig),
     pictures=tuple(Stream(images=tuple(s.image for s in stream)) for stream in streams),
-    masks=tuple(Stream(images=tuple(s.mask for s in stream if s.mask)) for stream in streams)
-    if all(masked)
-    else None,
+    masks=masks if shots[0].mask else None,
     frames=joined,
     moments=np.arange(len(times), dtype=np.int64),
     up="cameras",
   )
+
+
+def _read_shots(file: pathlib.Path) -> list[_Shot]:
+  """Reads all frames; either all of them have masks or none has."""
+  data = checks.read_json(file)
+  frames = data.get("frames")
+  if not isinstance(frames, list) or not frames:
+    raise InputError(file, "frames", "missing or empty; expected a list of frames")
+  shots = [_Shot(file, data, frame, f"frames[{i}]") for i, frame in enumerate(frames)]
+  masked = [shot.mask is not None for shot in shots]
+  if any(masked) and not all(masked):
+    field = f"frames[{masked.index(False)}].mask_path"
+    raise InputError(file, field, "missing; expected a mask for every frame or for none")
+  return shots
 
 
 class _Shot:
@@ -93,8 +98,8 @@ class _Shot:
     self.mask = self._find("mask_path") if "mask_path" in frame else None
     self.time = self._number("time", 0.0)
     self.size = checks.image_size(self.image, f"{field}.file_path")
-    told = (int(self._number("w", 0.0)), int(self._number("h", 0.0)))
-    checks.same_size(file, f"{field}.file_path", self.size, told)
+    stated = (int(self._number("w", 0.0)), int(self._number("h", 0.0)))
+    checks.same_size(file, f"{field}.file_path", self.size, stated)
     if self.mask is not None:
       mask_size = checks.image_size(self.mask, f"{field}.mask_path")
       checks.same_size(file, f"{field}.mask_path", mask_size, self.size)
@@ -102,7 +107,7 @@ class _Shot:
 
   @property
   def camera(self) -> bytes:
-    """What two frames of one camera have in common."""
+    """A key that frames of one camera share."""
     return b"".join(a.tobytes() for a in (self.matrix, self.distortion, self.pose))
 
   def _number(self, key: str, default: float | None = None) -> float:
@@ -112,7 +117,7 @@ class _Shot:
     return float(checks.numbers(self.file, f"{self.field}.{key}", value, ()))
 
   def _find(self, key: str) -> pathlib.Path:
-    """The image that a path stands for; Blender's have no suffix."""
+    """Finds the image of a path, which may lack its suffix."""
     field = f"{self.field}.{key}"
     name = checks.get_field(self.file, self.field, self._frame, key)
     checks.path_inside(self.file.parent, name, self.file, field)
@@ -161,8 +166,11 @@ class _Shot:
     return np.linalg.inv(matrix @ OPENGL_AXES)
 
 
-def _cameras(shots: list[_Shot]) -> tuple[list[dict[float, _Shot]], list[float]]:
-  """The frames of each camera by time, and all times; each frame is a camera if there is one."""
+def _group_cameras(shots: list[_Shot]) -> tuple[list[dict[float, _Shot]], list[float]]:
+  """Returns the frames of each camera by time, and all times.
+
+  With a single time, each frame is a camera of its own.
+  """
   times = sorted({shot.time for shot in shots})
   if len(times) == 1:
     return [{shot.time: shot} for shot in shots], times
