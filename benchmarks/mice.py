@@ -17,7 +17,7 @@ from jaxsplat_mouse.procedural_mouse.disturb import (
 )
 from jaxsplat_mouse.procedural_mouse.mouse import make_mouse, render_truth
 from jaxsplat_mouse.procedural_mouse.real_rig import dannce_cameras
-from jaxsplat_mouse.procedural_mouse.scenes import input_cameras, rig_cameras
+from jaxsplat_mouse.procedural_mouse.mouse_scenes import input_cameras, rig_cameras
 from jaxsplat_mouse.scene import Scene
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from benchmarks import mice, quality
 from jaxsplat_mouse.procedural_mouse.mouse import Mouse, make_mouse, render_truth, walking
-from jaxsplat_mouse.procedural_mouse.scenes import input_cameras
+from jaxsplat_mouse.procedural_mouse.mouse_scenes import input_cameras
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -53,7 +53,7 @@ def write_mice(
   """Writes `mouse_00000` and so on, every `step`-th from `first`; those that are there stay."""
   from jaxsplat_mouse.dataset import camera_file
   from jaxsplat_mouse.io import images
-  from jaxsplat_mouse.procedural_mouse.scenes import input_cameras, make_scene
+  from jaxsplat_mouse.procedural_mouse.mouse_scenes import input_cameras, make_scene
 
   cameras = input_cameras(image_size=image_size)
   for seed in range(first, count, step):

@@ -155,7 +155,7 @@ def pixel_rays(camera: Cameras) -> tuple[jax.Array, jax.Array]:
   return camera.centers, directions
 
 
-def concatenate(batches: list[Cameras]) -> Cameras:
+def concatenate_cameras(batches: list[Cameras]) -> Cameras:
   """Joins batches of one image size along their leading axis."""
   sizes = {(c.width, c.height) for c in batches}
   if len(sizes) != 1:

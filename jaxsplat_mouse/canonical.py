@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from jaxsplat_mouse.cameras import Cameras
-from jaxsplat_mouse.scene import Scene, Similarity, transform_scene
+from jaxsplat_mouse.scene import Scene, Similarity, transform_scene, without_padding
 from jaxsplat_mouse.visual_hull.build import hull_extent
 from jaxsplat_mouse.visual_hull.hull import HullConfig
 
@@ -56,7 +56,7 @@ def canonicalize(
     raise ValueError(f"scale: expected a number > 0, got {scale}")
   if not radius > 0:
     raise ValueError(f"radius: expected a number > 0, got {radius}")
-  rotation = rotation_to_z(up_axis(scene.cameras, scene.view_mask, up))
+  rotation = rotation_to_z(up_axis(without_padding(scene).cameras, up))
   centroid, reach = hull_extent(scene, config)
   factor = radius / reach if scale is None else float(scale)
   similarity = Similarity(
@@ -77,9 +77,7 @@ def recording_scale(radii: Sequence[float], radius: float = DEFAULT_RADIUS) -> f
   return float(radius / values.max())
 
 
-def up_axis(
-  cameras: Cameras, view_mask: np.ndarray, up: str | Sequence[float] | np.ndarray
-) -> np.ndarray:
+def up_axis(cameras: Cameras, up: str | Sequence[float] | np.ndarray) -> np.ndarray:
   """The input world's unit up axis (3,); see `canonicalize` for `up`.
 
   Raises:
@@ -87,7 +85,7 @@ def up_axis(
   """
   if isinstance(up, str):
     if up == "cameras":
-      return _cameras_up(np.asarray(cameras.world_to_camera, np.float64)[np.asarray(view_mask)])
+      return _cameras_up(np.asarray(cameras.world_to_camera, np.float64))
     name = up.lower().removeprefix("+")
     sign, letter = (-1.0, name[1:]) if name.startswith("-") else (1.0, name)
     if letter not in ("x", "y", "z"):

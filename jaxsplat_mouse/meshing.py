@@ -49,7 +49,7 @@ class Mesh:
 
 
 @functools.partial(jax.jit, static_argnames="resolution")
-def fuse(
+def fuse_depth_maps(
   maps: dict[str, jax.Array],
   cameras: Cameras,
   low: jax.Array,
@@ -102,7 +102,7 @@ def fuse(
   return jax.lax.map(slab, axes[0], batch_size=_SLABS_AT_ONCE)
 
 
-def extract(field: np.ndarray, colors: np.ndarray, low: np.ndarray, high: np.ndarray) -> Mesh:
+def extract_mesh(field: np.ndarray, colors: np.ndarray, low: np.ndarray, high: np.ndarray) -> Mesh:
   """The zero level of signed distances (R, R, R), specks left out (marching cubes).
 
   Raises:

@@ -18,22 +18,6 @@ from jaxsplat_mouse.cameras import Cameras
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class HullViews:
-  """Silhouettes of the visual hull in K cameras that took no photograph.
-
-  Attributes:
-    cameras: (K,).
-    outer: (K, H, W) uint8, 0 where nothing can be.
-    inner: (K, H, W) uint8, 255 where the hull is wider than its uncertainty.
-  """
-
-  cameras: Cameras
-  outer: np.ndarray
-  inner: np.ndarray
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class Scene:
   """V views of one moment, padded to one image shape.
 
@@ -46,7 +30,6 @@ class Scene:
     view_mask: (V,) bool; False marks a padding view.
     doubted: (V, H, W) bool, pixels whose silhouette the other views contradict, and to which
       nothing is fitted; None where there are none.
-    hull_views: what the visual hull looks like from elsewhere; None where nobody asks.
   """
 
   cameras: Cameras
@@ -55,21 +38,55 @@ class Scene:
   frames: np.ndarray
   view_mask: np.ndarray
   doubted: np.ndarray | None = None
-  hull_views: HullViews | None = None
+
+  @property
+  def num_views(self) -> int:
+    """Number of photographs of one scene, padding not counted."""
+    return int(np.asarray(self.view_mask).sum())
 
 
-def unit(values: Any) -> Any:
-  """Values in [0, 1] as float32 of a scene's images or alphas, which may be uint8; NumPy or JAX."""
+def scene_from_rgba(cameras: Cameras, rgba: np.ndarray) -> Scene:
+  """Makes a scene of whole photographs of one size.
+
+  Args:
+    cameras: (V,) cameras of the photographs' size.
+    rgba: (V, H, W, 4) float32, straight colour and alpha in [0, 1], colour 0 where alpha is 0.
+  """
+  frame = np.array([0, 0, cameras.width, cameras.height], np.float32)
+  return Scene(
+    cameras=cameras,
+    images=np.ascontiguousarray(rgba[..., :3]),
+    alphas=np.ascontiguousarray(rgba[..., 3]),
+    frames=np.tile(frame, (len(rgba), 1)),
+    view_mask=np.ones(len(rgba), bool),
+  )
+
+
+def as_unit_floats(values: Any) -> Any:
+  """Returns a scene's images or alphas as float32 in [0, 1]; NumPy or JAX, uint8 or float32."""
   return values.astype(np.float32) / np.float32(255) if values.dtype == np.uint8 else values
 
 
-def to_levels(scene: Scene) -> Scene:
-  """The same scene with uint8 images and alphas: a quarter of the memory to copy and to upload.
+def to_uint8(scene: Scene) -> Scene:
+  """Returns the scene with uint8 images and alphas: a quarter of the memory to copy and upload.
 
-  Nothing is lost of photographs that were read from 8-bit files.
+  Photographs that were read from 8-bit files lose nothing.
   """
   levels = lambda x: x if x.dtype == np.uint8 else (x * np.float32(255) + 0.5).astype(np.uint8)
   return dataclasses.replace(scene, images=levels(scene.images), alphas=levels(scene.alphas))
+
+
+def observed_pixels(scene: Scene) -> Any:
+  """Returns (V, H, W) bool, the pixels that the cameras saw: inside `frames`, not of padding views.
+
+  A NumPy array for a scene of NumPy arrays, otherwise a JAX array.
+  """
+  height, width = scene.alphas.shape[1:]
+  x = np.arange(width, dtype=np.float32) + np.float32(0.5)
+  y = np.arange(height, dtype=np.float32)[:, None] + np.float32(0.5)
+  x0, y0, x1, y1 = (scene.frames[:, i, None, None] for i in range(4))
+  inside = (x >= x0) & (x <= x1) & (y >= y0) & (y <= y1)
+  return inside & scene.view_mask[:, None, None]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -220,9 +237,15 @@ def pad_views(scene: Scene, num_views: int) -> Scene:
   if missing == 0:
     return scene
   repeat = lambda x: np.concatenate([np.asarray(x), np.repeat(np.asarray(x)[:1], missing, 0)])
-  padded = jax.tree.map(repeat, dataclasses.replace(scene, hull_views=None))
+  padded = jax.tree.map(repeat, scene)
   padded.view_mask[len(scene.view_mask) :] = False
-  return dataclasses.replace(padded, hull_views=scene.hull_views)
+  return padded
+
+
+def without_padding(scene: Scene) -> Scene:
+  """Returns the photographs of a scene, on the host: the inverse of `pad_views`."""
+  real = np.asarray(scene.view_mask)
+  return jax.tree.map(lambda x: np.asarray(x) if real.all() else np.asarray(x)[real], scene)
 
 
 def stack_scenes(scenes: Sequence[Scene]) -> Scene:

@@ -40,7 +40,7 @@ def basis(directions: jax.Array, num_coefficients: int) -> list[jax.Array]:
   return values[:num_coefficients]
 
 
-def evaluate(sh: jax.Array, directions: jax.Array) -> jax.Array:
+def evaluate_sh(sh: jax.Array, directions: jax.Array) -> jax.Array:
   """Colours (..., 3) = max(SH(direction) + 0.5, 0).
 
   Args:

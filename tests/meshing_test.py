@@ -27,7 +27,7 @@ _LOW, _HIGH = np.full(3, -0.9, np.float32), np.full(3, 0.9, np.float32)
 
 def _orbits(size: int = 96) -> cameras.Cameras:
   rings = [cameras.generate_camera_poses(6, e, image_size=size) for e in (-40.0, 10.0, 55.0)]
-  return cameras.concatenate(rings)
+  return cameras.concatenate_cameras(rings)
 
 
 @pytest.fixture(scope="module")
@@ -44,13 +44,13 @@ def maps(mouse):
 
 
 def _fused(maps):
-  field, colors = meshing.fuse(maps, _orbits(), _LOW, _HIGH, 96, 0.06)
+  field, colors = meshing.fuse_depth_maps(maps, _orbits(), _LOW, _HIGH, 96, 0.06)
   return np.asarray(field), np.asarray(colors)
 
 
 @pytest.fixture(scope="module")
 def solid(maps):
-  return meshing.extract(*_fused(maps), _LOW, _HIGH)
+  return meshing.extract_mesh(*_fused(maps), _LOW, _HIGH)
 
 
 def test_exact_depth_gives_the_true_surface(mouse, solid):
@@ -65,7 +65,7 @@ def test_exact_depth_gives_the_true_surface(mouse, solid):
 
 def test_a_view_that_looks_through_the_animal_does_not_hollow_it(mouse, maps):
   gap = {**maps, "alpha": maps["alpha"].at[7].set(0.0)}
-  points, normals = meshing.sample_surface(meshing.extract(*_fused(gap), _LOW, _HIGH), 4000)
+  points, normals = meshing.sample_surface(meshing.extract_mesh(*_fused(gap), _LOW, _HIGH), 4000)
   errors = meshing.compare_surfaces(points, normals, *truth_surface_points(mouse, 4000))
   assert errors["accuracy"] < 0.015
   assert errors["normal_error"] < 25
@@ -82,13 +82,13 @@ def test_specks_are_left_out(maps, solid):
   field, colors = _fused(maps)
   field = field.copy()
   field[3:6, 3:6, 3:6] = -1.0
-  again = meshing.extract(field, colors, _LOW, _HIGH)
+  again = meshing.extract_mesh(field, colors, _LOW, _HIGH)
   assert len(again.vertices) == len(solid.vertices)
 
 
 def test_an_empty_field_has_no_surface():
   with pytest.raises(ValueError, match="no surface"):
-    meshing.extract(np.ones((8, 8, 8)), np.zeros((8, 8, 8, 3)), _LOW, _HIGH)
+    meshing.extract_mesh(np.ones((8, 8, 8)), np.zeros((8, 8, 8, 3)), _LOW, _HIGH)
 
 
 def test_distances_are_those_of_known_surfaces():

@@ -23,15 +23,15 @@ from jaxsplat_mouse.procedural_mouse.mouse import (
   truth_surface_points,
   walking,
 )
-from jaxsplat_mouse.procedural_mouse.scenes import input_cameras, make_scene, rig_cameras
+from jaxsplat_mouse.procedural_mouse.mouse_scenes import input_cameras, make_scene, rig_cameras
 from jaxsplat_mouse.procedural_mouse.shading import Lighting
-from jaxsplat_mouse.procedural_mouse.tracer import Views
+from jaxsplat_mouse.procedural_mouse.tracer import TruthViews
 
 SIZE = 96
 
 
 @functools.cache
-def small_views(seed: int = 0, pose: str | None = None) -> Views:
+def small_views(seed: int = 0, pose: str | None = None) -> TruthViews:
   cameras = input_cameras(num_views=3, image_size=SIZE)
   return render_truth(make_mouse(seed, pose), cameras, edge_samples=3)
 

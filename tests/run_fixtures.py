@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from configs import default
 from jaxsplat_mouse.dataset import camera_file
 from jaxsplat_mouse.io import images
-from jaxsplat_mouse.procedural_mouse.scenes import input_cameras, make_scene
+from jaxsplat_mouse.procedural_mouse.mouse_scenes import input_cameras, make_scene
 
 IMAGE_SIZE = 36
 

@@ -105,14 +105,14 @@ def test_eight_bit_levels_lose_nothing_of_an_eight_bit_photograph():
   random = np.random.default_rng(0)
   float32 = lambda shape: random.integers(0, 256, shape).astype(np.float32) / np.float32(255)
   one = dataclasses.replace(_scene(), images=float32((3, 20, 30, 3)), alphas=float32((3, 20, 30)))
-  levels = scene.to_levels(one)
+  levels = scene.to_uint8(one)
   assert levels.images.dtype == levels.alphas.dtype == np.uint8
-  np.testing.assert_array_equal(scene.unit(levels.images), one.images)
-  np.testing.assert_array_equal(scene.unit(levels.alphas), one.alphas)
+  np.testing.assert_array_equal(scene.as_unit_floats(levels.images), one.images)
+  np.testing.assert_array_equal(scene.as_unit_floats(levels.alphas), one.alphas)
   np.testing.assert_array_equal(scene.silhouette_boxes(levels), scene.silhouette_boxes(one))
   cut, expected = scene.crop_views(levels, (9, 12)), scene.crop_views(one, (9, 12))
   assert cut.images.dtype == np.uint8
-  np.testing.assert_array_equal(scene.unit(cut.images), expected.images)
+  np.testing.assert_array_equal(scene.as_unit_floats(cut.images), expected.images)
   views, same = views_at(levels, 1), views_at(one, 1)
   # XLA divides by a constant as it likes: to a unit in the last place.
   np.testing.assert_allclose(views.colors, same.colors, rtol=3e-7)

@@ -18,7 +18,7 @@ def golden():
 
 
 def colors(sh, directions, degree):
-  return spherical_harmonics.evaluate(sh[:, : (degree + 1) ** 2], jm.safe_normalize(directions))
+  return spherical_harmonics.evaluate_sh(sh[:, : (degree + 1) ** 2], jm.safe_normalize(directions))
 
 
 @pytest.mark.parametrize("degree", range(4))

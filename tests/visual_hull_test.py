@@ -22,7 +22,7 @@ from jaxsplat_mouse.visual_hull.build import build_hull, carve_hull
 from jaxsplat_mouse.visual_hull.hull import HullConfig, interpolate
 from jaxsplat_mouse.visual_hull.hull_alpha import hull_alpha
 from jaxsplat_mouse.visual_hull.initial_gaussians import initial_gaussians
-from jaxsplat_mouse.visual_hull.silhouette_views import dilate, field, make_views, quantize
+from jaxsplat_mouse.visual_hull.silhouette_views import dilate, hull_field, make_views, quantize
 
 SIZE = 96
 VIEWS = 14
@@ -475,7 +475,7 @@ def test_field_is_the_smallest_sample() -> None:
     scene.view_mask,
     4,
   )
-  found = field(views, jnp.asarray(points, jnp.float32))
+  found = hull_field(views, jnp.asarray(points, jnp.float32))
   np.testing.assert_allclose(found, lowest, atol=0.01)  # 8-bit coverage, float32 pixels
 
 

@@ -17,7 +17,7 @@ from jaxsplat_mouse.fit.config import FitConfig
 from jaxsplat_mouse.gaussians import Gaussians
 from jaxsplat_mouse.ops.photometric.api import photometric
 from jaxsplat_mouse.rendering import RenderOutput, render
-from jaxsplat_mouse.scene import Scene, unit
+from jaxsplat_mouse.scene import Scene, as_unit_floats, observed_pixels
 
 
 @jax.tree_util.register_dataclass
@@ -52,17 +52,10 @@ def views_at(scene: Scene, resolution: int, mask_tolerance: int = 0) -> TargetVi
   Returns:
     V views of the reduced size; rows and columns that fill no square are cut off.
   """
-  alphas = unit(jnp.asarray(scene.alphas))
-  colors = unit(jnp.asarray(scene.images)) * alphas[..., None]
+  alphas = as_unit_floats(jnp.asarray(scene.alphas))
+  colors = as_unit_floats(jnp.asarray(scene.images)) * alphas[..., None]
   height, width = scene.alphas.shape[1:]
-  x = jnp.arange(width) + 0.5
-  y = jnp.arange(height) + 0.5
-  frame = jnp.asarray(scene.frames)[:, :, None, None]
-  inside = (x >= frame[:, 0]) & (x <= frame[:, 2])
-  observed = (inside & ((y[:, None] >= frame[:, 1]) & (y[:, None] <= frame[:, 3]))).astype(
-    jnp.float32
-  )
-  observed *= jnp.asarray(scene.view_mask, jnp.float32)[:, None, None]
+  observed = jnp.asarray(observed_pixels(scene), jnp.float32)
   if scene.doubted is not None:
     observed *= ~jnp.asarray(scene.doubted)
   if mask_tolerance > 0:

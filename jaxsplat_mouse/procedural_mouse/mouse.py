@@ -10,20 +10,26 @@ import jax
 import numpy as np
 
 from jaxsplat_mouse.cameras import Cameras
-from jaxsplat_mouse.procedural_mouse.field import SAFE_STEP, Body, assemble, distance, gradient
+from jaxsplat_mouse.procedural_mouse.distance_field import (
+  SAFE_STEP,
+  Body,
+  assemble,
+  body_distance,
+  body_gradient,
+)
 from jaxsplat_mouse.procedural_mouse.parameters import (
   COATS,
   POSES,
+  BodyShape,
   Coat,
   Pose,
-  Shape,
   sample_coat,
   sample_pose,
   sample_shape,
 )
 from jaxsplat_mouse.procedural_mouse.shading import Lighting
-from jaxsplat_mouse.procedural_mouse.skeleton import build
-from jaxsplat_mouse.procedural_mouse.tracer import Views, chunks, pad, render
+from jaxsplat_mouse.procedural_mouse.skeleton import build_primitives
+from jaxsplat_mouse.procedural_mouse.tracer import TruthViews, chunk_slices, pad_chunk, trace_views
 
 RADIUS = 0.82  # of the sphere around the origin that holds the animal in every phase of its walk
 
@@ -41,7 +47,7 @@ class Mouse:
     translation: world position of the point on the floor below the pelvis.
   """
 
-  shape: Shape
+  shape: BodyShape
   pose: Pose
   coat: Coat
   scale: float = 1.0
@@ -121,8 +127,8 @@ def walking(mouse: Mouse, phase: float) -> Mouse:
 
 def body_of(mouse: Mouse) -> Body:
   """The primitives of the distance field, in the world."""
-  posed = build(mouse.shape, mouse.pose)
-  rest = build(mouse.shape, Pose())
+  posed = build_primitives(mouse.shape, mouse.pose)
+  rest = build_primitives(mouse.shape, Pose())
   return assemble(posed, rest, mouse.scale, mouse.yaw, np.asarray(mouse.translation))
 
 
@@ -160,7 +166,7 @@ def render_truth(
   edge_samples: int = 4,
   fur: float = 0.0,
   lighting: Lighting | None = None,
-) -> Views:
+) -> TruthViews:
   """Exact views of the animal.
 
   Args:
@@ -173,11 +179,11 @@ def render_truth(
     lighting: lights fixed in the world.
 
   Returns:
-    Views with straight alpha and colour 0 where alpha is 0.
+    TruthViews with straight alpha and colour 0 where alpha is 0.
   """
   body = body_of(mouse)
   center, radius = _enclosing_sphere(*_spheres(body))
-  return render(
+  return trace_views(
     body,
     mouse.coat,
     lighting or Lighting(),
@@ -189,16 +195,16 @@ def render_truth(
   )
 
 
-_distance = jax.jit(lambda body, p: distance(body, p[0], p[1], p[2]))
-_gradient = jax.jit(lambda body, p: jax.numpy.stack(gradient(body, p[0], p[1], p[2])))
+_distance = jax.jit(lambda body, p: body_distance(body, p[0], p[1], p[2]))
+_gradient = jax.jit(lambda body, p: jax.numpy.stack(body_gradient(body, p[0], p[1], p[2])))
 
 
 def _evaluate(function: Callable[..., jax.Array], mouse: Mouse, points: np.ndarray) -> np.ndarray:
   """Applies a jitted field function to points (N, 3) in chunks; (..., N)."""
   body, columns = body_of(mouse), np.asarray(points, np.float32).reshape(-1, 3).T
   parts = [
-    np.asarray(function(body, pad(columns[:, part], padding)))[..., : part.stop - part.start]
-    for part, padding in chunks(columns.shape[1])
+    np.asarray(function(body, pad_chunk(columns[:, part], padding)))[..., : part.stop - part.start]
+    for part, padding in chunk_slices(columns.shape[1])
   ]
   return np.concatenate(parts, -1) if parts else np.zeros((0,), np.float32)
 

@@ -13,7 +13,7 @@ import numpy as np
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Shape:
+class BodyShape:
   """Proportions of one animal; 1 is the average mouse.
 
   Attributes:
@@ -131,9 +131,9 @@ COATS = tuple(_COATS)
 POSES = tuple(_POSES)
 
 
-def sample_shape(rng: np.random.Generator) -> Shape:
+def sample_shape(rng: np.random.Generator) -> BodyShape:
   """Draws proportions within what a mouse has."""
-  return Shape(
+  return BodyShape(
     fatness=rng.uniform(0.94, 1.16),
     haunch=rng.uniform(0.92, 1.1),
     head=rng.uniform(0.93, 1.08),

@@ -9,11 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxsplat_mouse.procedural_mouse.coat import albedo
-from jaxsplat_mouse.procedural_mouse.field import Body, distance, gradient, surface_attributes
+from jaxsplat_mouse.procedural_mouse.coat import Triple, albedo
+from jaxsplat_mouse.procedural_mouse.distance_field import (
+  Body,
+  body_distance,
+  body_gradient,
+  surface_attributes,
+)
 from jaxsplat_mouse.procedural_mouse.parameters import Coat
-
-Triple = tuple[Array, ...]
 
 _OCCLUSION_TAPS = ((0.025, 1.0), (0.07, 0.6), (0.15, 0.4))  # distance from the surface, weight
 
@@ -59,7 +62,7 @@ def _occlusion(body: Body, point: Triple, normal: Triple) -> Array:
 
   def add(i: Array, hidden: Array) -> Array:
     away = taps[i, 0]
-    d = distance(body, *[p + away * n for p, n in zip(point, normal, strict=True)])
+    d = body_distance(body, *[p + away * n for p, n in zip(point, normal, strict=True)])
     return hidden + taps[i, 1] * jnp.clip(1.0 - d / away, 0.0, 1.0)
 
   hidden = jax.lax.fori_loop(0, taps.shape[0], add, jnp.zeros_like(point[0]))
@@ -74,7 +77,7 @@ def shade(
   Returns:
     rgb channels in [0, 1], the outward unit normal, the weight of fur, the hair streaks in [0, 1].
   """
-  normal = _unit(gradient(body, *point))
+  normal = _unit(body_gradient(body, *point))
   rest, materials = surface_attributes(body, *point)
   is_left = rest[1] > 0
   openings = [[body.ear_openings[side, i] for i in range(3)] for side in range(2)]

@@ -11,7 +11,7 @@ import math
 
 import numpy as np
 
-from jaxsplat_mouse.procedural_mouse.parameters import Pose, Shape
+from jaxsplat_mouse.procedural_mouse.parameters import BodyShape, Pose
 
 TAIL_SEGMENTS = 22
 FUR, SKIN, EYE, EAR = range(4)  # materials
@@ -23,7 +23,7 @@ _DUTY = 0.66  # share of the stride that a foot spends on the floor
 
 
 @dataclasses.dataclass(frozen=True)
-class Frame:
+class BoneFrame:
   """A rigid frame: columns of `axes` are its x, y, z in the body frame."""
 
   origin: np.ndarray
@@ -33,13 +33,13 @@ class Frame:
     """A point given in this frame."""
     return self.origin + self.axes @ np.asarray(local, np.float64)
 
-  def moved(self, *local: float) -> Frame:
+  def moved(self, *local: float) -> BoneFrame:
     """The same axes at another point of this frame."""
-    return Frame(self.at(*local), self.axes)
+    return BoneFrame(self.at(*local), self.axes)
 
-  def turned(self, yaw: float = 0.0, pitch: float = 0.0, roll: float = 0.0) -> Frame:
+  def turned(self, yaw: float = 0.0, pitch: float = 0.0, roll: float = 0.0) -> BoneFrame:
     """Turned about its own z, then y (positive lifts x), then x."""
-    return Frame(self.origin, self.axes @ _turn(yaw, pitch, roll))
+    return BoneFrame(self.origin, self.axes @ _turn(yaw, pitch, roll))
 
 
 @dataclasses.dataclass
@@ -66,15 +66,15 @@ def _turn(yaw: float, pitch: float, roll: float) -> np.ndarray:
   return z @ y @ x
 
 
-def _frame_along(a: np.ndarray, b: np.ndarray, side: np.ndarray) -> Frame:
+def _frame_along(a: np.ndarray, b: np.ndarray, side: np.ndarray) -> BoneFrame:
   """A frame at `a` with x toward `b` and y as close to `side` as that allows."""
   x = (b - a) / np.linalg.norm(b - a)
   y = side - x * (side @ x)
   y /= np.linalg.norm(y)
-  return Frame(a, np.stack([x, y, np.cross(x, y)], -1))
+  return BoneFrame(a, np.stack([x, y, np.cross(x, y)], -1))
 
 
-def build(shape: Shape, pose: Pose) -> Parts:
+def build_primitives(shape: BodyShape, pose: Pose) -> Parts:
   """All primitives of one animal in one pose, in the body frame."""
   parts = Parts()
   pelvis, chest, neck, head = _spine(shape, pose)
@@ -87,11 +87,11 @@ def build(shape: Shape, pose: Pose) -> Parts:
   return parts
 
 
-def _spine(shape: Shape, pose: Pose) -> tuple[Frame, Frame, Frame, Frame]:
+def _spine(shape: BodyShape, pose: Pose) -> tuple[BoneFrame, BoneFrame, BoneFrame, BoneFrame]:
   """Frames of pelvis, chest, neck and head."""
   # a fatter animal carries its trunk higher, so that the belly clears the floor
   height = pose.height + 0.16 * (shape.fatness - 1.0)
-  pelvis = Frame(np.array([0.0, 0.0, height]), np.eye(3))
+  pelvis = BoneFrame(np.array([0.0, 0.0, height]), np.eye(3))
   pelvis = pelvis.turned(-0.25 * pose.bend, pose.rear + 0.6 * pose.arch)
   chest = pelvis.moved(0.17, 0, 0).turned(0.4 * pose.bend, -0.75 * pose.arch)
   chest = chest.moved(0.16, 0, 0).turned(0.35 * pose.bend, -0.5 * pose.arch)
@@ -103,7 +103,12 @@ def _spine(shape: Shape, pose: Pose) -> tuple[Frame, Frame, Frame, Frame]:
 
 
 def _add_trunk(
-  parts: Parts, shape: Shape, pelvis: Frame, chest: Frame, neck: Frame, head: Frame
+  parts: Parts,
+  shape: BodyShape,
+  pelvis: BoneFrame,
+  chest: BoneFrame,
+  neck: BoneFrame,
+  head: BoneFrame,
 ) -> None:
   fat, haunch = shape.fatness, shape.haunch
   middle = _frame_along(pelvis.origin, chest.origin, pelvis.axes[:, 1] + chest.axes[:, 1])
@@ -123,7 +128,7 @@ def _add_trunk(
   parts.cones.append((neck.at(-0.07, 0, 0), head.at(0.03, 0, 0), 0.096, 0.082, 0.06, neck, FUR))
 
 
-def _add_head(parts: Parts, shape: Shape, head: Frame) -> None:
+def _add_head(parts: Parts, shape: BodyShape, head: BoneFrame) -> None:
   s, long = shape.head, shape.snout
   mass = lambda at, radii, turn=0.0: (
     head.moved(*(s * np.asarray(at))).turned(pitch=turn),
@@ -147,7 +152,7 @@ def _add_head(parts: Parts, shape: Shape, head: Frame) -> None:
     parts.ears.append(_ear(shape, head, side))
 
 
-def _ear(shape: Shape, head: Frame, side: int) -> tuple:
+def _ear(shape: BodyShape, head: BoneFrame, side: int) -> tuple:
   rim = 0.078 * shape.ear * shape.head
   up = np.array([-0.42, 0.5 * side, 0.78])
   up /= np.linalg.norm(up)
@@ -156,10 +161,12 @@ def _ear(shape: Shape, head: Frame, side: int) -> tuple:
   opening /= np.linalg.norm(opening)
   base = shape.head * np.array([0.012, 0.045 * side, 0.06])
   axes = np.stack([up, np.cross(opening, up), opening], -1)
-  return (Frame(head.at(*(base + 0.8 * rim * up)), head.axes @ axes), rim, 0.006, 1.12, 0.014)
+  return (BoneFrame(head.at(*(base + 0.8 * rim * up)), head.axes @ axes), rim, 0.006, 1.12, 0.014)
 
 
-def _add_leg(parts: Parts, shape: Shape, pose: Pose, which: str, side: int, root: Frame) -> None:
+def _add_leg(
+  parts: Parts, shape: BodyShape, pose: Pose, which: str, side: int, root: BoneFrame
+) -> None:
   hind = which == "hind"
   joint, ankle, toes = _leg_targets(shape, pose, which, side, root)
   upper, lower = (0.12, 0.12) if hind else (0.085, 0.09)
@@ -186,7 +193,7 @@ def _add_leg(parts: Parts, shape: Shape, pose: Pose, which: str, side: int, root
 
 
 def _leg_targets(
-  shape: Shape, pose: Pose, which: str, side: int, root: Frame
+  shape: BodyShape, pose: Pose, which: str, side: int, root: BoneFrame
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
   """Hip or shoulder, ankle or wrist, and the base of the toes."""
   hind = which == "hind"
@@ -229,7 +236,7 @@ def _two_bones(
   return a + axis * along + bend * math.sqrt(max(upper**2 - along**2, 0.0)), b
 
 
-def _add_tail(parts: Parts, shape: Shape, pose: Pose, pelvis: Frame) -> None:
+def _add_tail(parts: Parts, shape: BodyShape, pose: Pose, pelvis: BoneFrame) -> None:
   joints = _tail_joints(shape, pose, pelvis)
   u = np.linspace(0.0, 1.0, TAIL_SEGMENTS + 1)
   radii = shape.tail_radius * (1 - u) + 0.4 * shape.tail_radius * u
@@ -243,7 +250,7 @@ def _add_tail(parts: Parts, shape: Shape, pose: Pose, pelvis: Frame) -> None:
     parts.cones.append((joints[i], joints[i + 1], radii[i], radii[i + 1], blend, frame, SKIN))
 
 
-def _tail_joints(shape: Shape, pose: Pose, pelvis: Frame) -> np.ndarray:
+def _tail_joints(shape: BodyShape, pose: Pose, pelvis: BoneFrame) -> np.ndarray:
   """Points along the tail: down from its base to just above the floor, up again at the tip."""
   n = TAIL_SEGMENTS
   start = pelvis.at(-0.18, 0, -0.03)

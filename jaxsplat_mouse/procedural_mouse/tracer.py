@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsplat_mouse.cameras import Cameras
-from jaxsplat_mouse.procedural_mouse.field import SAFE_STEP, Body, distance
+from jaxsplat_mouse.procedural_mouse.distance_field import SAFE_STEP, Body, body_distance
 from jaxsplat_mouse.procedural_mouse.parameters import Coat
 from jaxsplat_mouse.procedural_mouse.shading import Lighting, shade
 
@@ -32,7 +32,7 @@ _GROUP_PIXELS = 2**21  # views are traced together up to this many pixels
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Views:
+class TruthViews:
   """What V cameras see, as numpy float32.
 
   Attributes:
@@ -110,7 +110,7 @@ def _march(
   def step(carry: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
     i, state, active = carry
     t = state[0]
-    d = distance(body, *[o + t * k for o, k in zip(origin, direction, strict=True)])
+    d = body_distance(body, *[o + t * k for o, k in zip(origin, direction, strict=True)])
     closer = active & (d < state[1])
     d = d - margin
     # near the surface a ray takes whole steps, back as well as forth
@@ -136,14 +136,14 @@ def _shade(
   return jnp.stack([*rgb, *normal, fur, streak])
 
 
-def chunks(count: int, size: int = _CHUNK) -> Iterator[tuple[slice, int]]:
+def chunk_slices(count: int, size: int = _CHUNK) -> Iterator[tuple[slice, int]]:
   """Slices of at most `size`, each with the padding that fills it up."""
   for start in range(0, count, size):
     stop = min(start + size, count)
     yield slice(start, stop), size - (stop - start)
 
 
-def pad(array: np.ndarray, padding: int, value: float = 0.0) -> np.ndarray:
+def pad_chunk(array: np.ndarray, padding: int, value: float = 0.0) -> np.ndarray:
   """Pads the last axis to the size of a chunk."""
   if padding == 0:
     return np.ascontiguousarray(array)
@@ -168,10 +168,10 @@ def _trace(
   state = np.stack([start, np.full_like(start, 1e3), start]).astype(np.float32)
   alive = np.flatnonzero(start < limit)
 
-  def advance(job: tuple[slice, int]) -> np.ndarray:
-    part, padding = job
+  def advance(tracing: tuple[slice, int]) -> np.ndarray:
+    part, padding = tracing
     index = alive[part]
-    inputs = [pad(a[..., index], padding) for a in (origin, direction, state, limit, spread)]
+    inputs = [pad_chunk(a[..., index], padding) for a in (origin, direction, state, limit, spread)]
     new, active = _march(body, *inputs, np.float32(margin))
     state[:, index] = np.asarray(new)[:, : len(index)]
     return np.asarray(active)[: len(index)]
@@ -181,7 +181,7 @@ def _trace(
       if len(alive) == 0:
         break
       size = _CHUNK if len(alive) > _LAST_CHUNK else _LAST_CHUNK
-      alive = alive[np.concatenate(list(pool.map(advance, chunks(len(alive), size))))]
+      alive = alive[np.concatenate(list(pool.map(advance, chunk_slices(len(alive), size))))]
   return state
 
 
@@ -191,18 +191,20 @@ def _shade_all(
   """`_shade` for any number of points (3, N)."""
   out = np.zeros((8, point.shape[1]), np.float32)
 
-  def fill(job: tuple[slice, int]) -> None:
-    part, padding = job
-    new = _shade(body, coat, lighting, *[pad(a[:, part], padding) for a in (point, direction)])
+  def fill(tracing: tuple[slice, int]) -> None:
+    part, padding = tracing
+    new = _shade(
+      body, coat, lighting, *[pad_chunk(a[:, part], padding) for a in (point, direction)]
+    )
     out[:, part] = np.asarray(new)[:, : part.stop - part.start]
 
   with _workers() as pool:
-    list(pool.map(fill, chunks(point.shape[1])))
+    list(pool.map(fill, chunk_slices(point.shape[1])))
   return out
 
 
 @dataclasses.dataclass(frozen=True)
-class _Job:
+class _Tracing:
   """What stays the same while a group of views is traced."""
 
   body: Body
@@ -213,13 +215,13 @@ class _Job:
   bounds: tuple[np.ndarray, float]  # centre and radius of a sphere around the animal
 
 
-def _span(job: _Job, view: np.ndarray, unit: np.ndarray, spread: np.ndarray) -> tuple:
+def _span(tracing: _Tracing, view: np.ndarray, unit: np.ndarray, spread: np.ndarray) -> tuple:
   """Where rays or cones enter and leave the bounding sphere; start >= limit where they miss."""
-  center, radius = job.bounds
-  offset = center - job.pinholes.center[view]
+  center, radius = tracing.bounds
+  offset = center - tracing.pinholes.center[view]
   along = np.einsum("in,ni->n", unit, offset)
   squared = (offset**2).sum(-1) - along**2
-  reach = radius + job.fur + spread * (np.abs(along) + radius)
+  reach = radius + tracing.fur + spread * (np.abs(along) + radius)
   half = np.sqrt(np.maximum(reach**2 - squared, 0.0))
   start = np.maximum(along - half, 0.0)
   limit = np.where((half > 0) & (along + half > 0), along + half, -1.0)
@@ -227,49 +229,54 @@ def _span(job: _Job, view: np.ndarray, unit: np.ndarray, spread: np.ndarray) -> 
 
 
 def _march_blocks(
-  job: _Job, view: np.ndarray, y: np.ndarray, x: np.ndarray, size: int, start: np.ndarray | None
+  tracing: _Tracing,
+  view: np.ndarray,
+  y: np.ndarray,
+  x: np.ndarray,
+  size: int,
+  start: np.ndarray | None,
 ) -> tuple[np.ndarray, np.ndarray]:
   """Cones around blocks of size x size pixels with corners x, y.
 
   Returns:
     (N,) bool, True where a block may see the animal, and where to start looking.
   """
-  axis = job.pinholes.directions(view, x + 0.5 * size, y + 0.5 * size)
+  axis = tracing.pinholes.directions(view, x + 0.5 * size, y + 0.5 * size)
   unit = axis / np.linalg.norm(axis, axis=0)
   cosine = np.ones(len(view))
   for dx in (0, size):
     for dy in (0, size):
-      corner = job.pinholes.directions(view, x + dx, y + dy)
+      corner = tracing.pinholes.directions(view, x + dx, y + dy)
       cosine = np.minimum(cosine, (corner * unit).sum(0) / np.linalg.norm(corner, axis=0))
   spread = 1.001 * np.sqrt(np.maximum(1.0 / cosine**2 - 1.0, 0.0))
-  near, limit = _span(job, view, unit, spread)
+  near, limit = _span(tracing, view, unit, spread)
   # a point of this cone lies at most sqrt(1 + spread^2) further along the axis of the block before
   start = near if start is None else np.maximum(start / np.sqrt(1 + spread**2), near)
   start = start.astype(np.float32)
   as_float = lambda a: np.asarray(a, np.float32)
-  origin = as_float(job.pinholes.center[view].T)
-  state = _trace(job.body, origin, as_float(unit), start, limit, as_float(spread), job.fur)
+  origin = as_float(tracing.pinholes.center[view].T)
+  state = _trace(tracing.body, origin, as_float(unit), start, limit, as_float(spread), tracing.fur)
   return (state[0] < limit) & (limit > 0), state[0]
 
 
-def _find_blocks(job: _Job, views: int, height: int, width: int) -> tuple[np.ndarray, ...]:
+def _find_blocks(tracing: _Tracing, views: int, height: int, width: int) -> tuple[np.ndarray, ...]:
   """View, y, x and start distance of all fine blocks that may see the animal."""
   grid = np.meshgrid(
     np.arange(views), np.arange(0, height, _COARSE), np.arange(0, width, _COARSE), indexing="ij"
   )
   view, y, x = (g.reshape(-1) for g in grid)
-  keep, start = _march_blocks(job, view, y, x, _COARSE, None)
+  keep, start = _march_blocks(tracing, view, y, x, _COARSE, None)
   inner = np.arange(0, _COARSE, _FINE)
   dy, dx = (g.reshape(1, -1) for g in np.meshgrid(inner, inner, indexing="ij"))
   many = dy.shape[1]
   y, x = ((a[keep, None] + d).reshape(-1) for a, d in ((y, dy), (x, dx)))
   view, start = np.repeat(view[keep], many), np.repeat(start[keep], many)
-  keep, start = _march_blocks(job, view, y, x, _FINE, start)
+  keep, start = _march_blocks(tracing, view, y, x, _FINE, start)
   return view[keep], y[keep], x[keep], start[keep]
 
 
 def _sample(
-  job: _Job, view: np.ndarray, y: np.ndarray, x: np.ndarray, start: np.ndarray, samples: int
+  tracing: _Tracing, view: np.ndarray, y: np.ndarray, x: np.ndarray, start: np.ndarray, samples: int
 ) -> np.ndarray:
   """Averages samples x samples rays in each pixel.
 
@@ -281,18 +288,20 @@ def _sample(
   rays = samples * samples
   u, v = (x[:, None] + dx).reshape(-1), (y[:, None] + dy).reshape(-1)
   of_view = np.repeat(view, rays)
-  ray = job.pinholes.directions(of_view, u, v)
+  ray = tracing.pinholes.directions(of_view, u, v)
   norm = np.linalg.norm(ray, axis=0)
   unit = (ray / norm).astype(np.float32)
-  origin = job.pinholes.center[of_view].T.astype(np.float32)
-  _, limit = _span(job, of_view, unit, np.zeros(len(norm)))
-  state = _trace(job.body, origin, unit, np.repeat(start, rays), limit, np.zeros_like(limit), 0.0)
+  origin = tracing.pinholes.center[of_view].T.astype(np.float32)
+  _, limit = _span(tracing, of_view, unit, np.zeros(len(norm)))
+  state = _trace(
+    tracing.body, origin, unit, np.repeat(start, rays), limit, np.zeros_like(limit), 0.0
+  )
   hit = (state[0] < limit) & (state[1] < 20 * _TOLERANCE)
-  seen = np.flatnonzero(hit | (state[1] < job.fur))
+  seen = np.flatnonzero(hit | (state[1] < tracing.fur))
   t = np.where(hit, state[0], state[2])[seen]
   point = origin[:, seen] + t * unit[:, seen]
-  shaded = _shade_all(job.body, job.coat, job.lighting, point, unit[:, seen])
-  alpha = np.where(hit[seen], 1.0, _fur_alpha(job, state[1][seen], shaded[6], shaded[7]))
+  shaded = _shade_all(tracing.body, tracing.coat, tracing.lighting, point, unit[:, seen])
+  alpha = np.where(hit[seen], 1.0, _fur_alpha(tracing, state[1][seen], shaded[6], shaded[7]))
   out = np.zeros((8, len(norm)), np.float32)
   out[:, seen] = alpha * np.concatenate(
     [shaded[:3], np.ones((1, len(seen))), (t / norm[seen])[None], shaded[3:6]]
@@ -300,11 +309,11 @@ def _sample(
   return out.reshape(8, -1, rays).mean(-1).T
 
 
-def _fur_alpha(job: _Job, d: np.ndarray, fur: np.ndarray, streak: np.ndarray) -> np.ndarray:
-  """Opacity of a ray that passes the skin at distance d through hair of length `job.fur`."""
-  length = job.fur * (0.15 + 0.85 * fur)
+def _fur_alpha(tracing: _Tracing, d: np.ndarray, fur: np.ndarray, streak: np.ndarray) -> np.ndarray:
+  """Opacity of a ray that passes the skin at distance d through hair of length `tracing.fur`."""
+  length = tracing.fur * (0.15 + 0.85 * fur)
   depth = np.clip(1.0 - d / np.maximum(length, 1e-6), 0.0, 1.0)
-  return np.clip(depth**1.5 * (0.5 + streak), 0.0, 1.0) if job.fur > 0 else np.zeros_like(d)
+  return np.clip(depth**1.5 * (0.5 + streak), 0.0, 1.0) if tracing.fur > 0 else np.zeros_like(d)
 
 
 def _edges(alpha: np.ndarray) -> np.ndarray:
@@ -320,26 +329,26 @@ def _edges(alpha: np.ndarray) -> np.ndarray:
 
 
 def _render_group(
-  job: _Job, height: int, width: int, samples: int, edge_samples: int
+  tracing: _Tracing, height: int, width: int, samples: int, edge_samples: int
 ) -> np.ndarray:
   """(V, H, W, 8) as in `_sample`."""
-  views = len(job.pinholes.center)
+  views = len(tracing.pinholes.center)
   tall, wide = (-(-side // _COARSE) * _COARSE for side in (height, width))
-  view, y, x, start = _find_blocks(job, views, height, width)
+  view, y, x, start = _find_blocks(tracing, views, height, width)
   inner = np.arange(_FINE)
   dy, dx = (g.reshape(1, -1) for g in np.meshgrid(inner, inner, indexing="ij"))
   y, x = (y[:, None] + dy).reshape(-1), (x[:, None] + dx).reshape(-1)
   view, start = np.repeat(view, _FINE**2), np.repeat(start, _FINE**2)
   image = np.zeros((views, tall, wide, 8), np.float32)
-  image[view, y, x] = _sample(job, view, y, x, start, samples)
+  image[view, y, x] = _sample(tracing, view, y, x, start, samples)
   if edge_samples > samples:
     redo = _edges(image[..., 3])[view, y, x] & (y < height) & (x < width)
     view, y, x, start = (a[redo] for a in (view, y, x, start))
-    image[view, y, x] = _sample(job, view, y, x, start, edge_samples)
+    image[view, y, x] = _sample(tracing, view, y, x, start, edge_samples)
   return image[:, :height, :width]
 
 
-def render(
+def trace_views(
   body: Body,
   coat: Coat,
   lighting: Lighting,
@@ -349,7 +358,7 @@ def render(
   samples: int,
   edge_samples: int,
   fur: float,
-) -> Views:
+) -> TruthViews:
   """Traces every camera of a batch (V,); see `mouse.render_truth`."""
   pinholes = _Pinholes.of(cameras)
   height, width = cameras.height, cameras.width
@@ -360,8 +369,8 @@ def render(
     some_pinholes = _Pinholes(
       pinholes.rotation[some], pinholes.center[some], pinholes.intrinsics[some]
     )
-    job = _Job(body, coat, lighting, fur, some_pinholes, bounds)
-    parts.append(_render_group(job, height, width, samples, edge_samples))
+    tracing = _Tracing(body, coat, lighting, fur, some_pinholes, bounds)
+    parts.append(_render_group(tracing, height, width, samples, edge_samples))
   total = np.concatenate(parts)
   alpha = total[..., 3:4]
   straight = np.divide(total, alpha, out=np.zeros_like(total), where=alpha > 0)
@@ -369,4 +378,4 @@ def render(
   length = np.linalg.norm(normal, axis=-1, keepdims=True)
   normal = np.divide(normal, length, out=np.zeros_like(normal), where=length > 0)
   rgba = np.concatenate([np.clip(straight[..., :3], 0, 1), np.clip(alpha, 0, 1)], -1)
-  return Views(rgba=rgba, depth=straight[..., 4], normal=normal)
+  return TruthViews(rgba=rgba, depth=straight[..., 4], normal=normal)

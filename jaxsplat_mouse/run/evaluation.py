@@ -25,12 +25,12 @@ from jaxsplat_mouse.report import contact_sheet
 from jaxsplat_mouse.run import batches, fit_store
 from jaxsplat_mouse.run.fit_progress import make_driver
 from jaxsplat_mouse.run.fit_store import SavedFit, unstack
-from jaxsplat_mouse.run.outputs import observed_pixels, own_rgba, render_held_out, score_truth
+from jaxsplat_mouse.run.outputs import own_rgba, render_held_out, score_truth
 from jaxsplat_mouse.run.renders import drop_invisible, render_rgba
 from jaxsplat_mouse.run.scene_input import SceneInput, start_fit
 from jaxsplat_mouse.run.settings import Settings
 from jaxsplat_mouse.run.workdir import Workdir
-from jaxsplat_mouse.scene import Scene, transform_scene
+from jaxsplat_mouse.scene import Scene, observed_pixels, transform_scene
 
 HELD_OUT, LEAVE_ONE_OUT = "held-out views", "leave one camera out"
 _FOLDER, _METRICS_FILE = "evaluation", "metrics.json"

@@ -58,8 +58,8 @@ def fit_to_mesh(
   maps = {name: jnp.asarray(np.concatenate([p[name] for p in parts])) for name in fields}
   maps["depth"] = maps.pop("median_depth")
   truncation = _TRUNCATION * float((high - low).max()) / settings.resolution
-  field, colors = meshing.fuse(maps, rig, low, high, settings.resolution, truncation)
-  return meshing.extract(np.asarray(field), np.asarray(colors), low, high)
+  field, colors = meshing.fuse_depth_maps(maps, rig, low, high, settings.resolution, truncation)
+  return meshing.extract_mesh(np.asarray(field), np.asarray(colors), low, high)
 
 
 def _box(gaussians: Gaussians) -> tuple[np.ndarray, np.ndarray]:
@@ -82,4 +82,4 @@ def _rig(settings: MeshSettings, middle: np.ndarray, reach: float) -> cam.Camera
     moved = np.array(ring.world_to_camera)
     moved[:, :3, 3] -= moved[:, :3, :3] @ middle
     rings.append(dataclasses.replace(ring, world_to_camera=moved))
-  return cam.concatenate(rings)
+  return cam.concatenate_cameras(rings)

@@ -22,7 +22,7 @@ from jaxsplat_mouse.run.renders import InputRenders, OrbitRenders, compile_rende
 from jaxsplat_mouse.run.settings import Settings
 from jaxsplat_mouse.run.workdir import Workdir
 from jaxsplat_mouse.runtime.background_compiler import BackgroundCompiler
-from jaxsplat_mouse.scene import Scene, unit
+from jaxsplat_mouse.scene import Scene, as_unit_floats, observed_pixels, without_padding
 
 _TRUTH_VIEWS = 8  # of the built-in mice, whose truth is made while one waits
 
@@ -54,7 +54,7 @@ class SceneRenders:
     if saved.source.folder is None:
       self.truth = sources.read_truth(saved.source, scene, num_views=_TRUTH_VIEWS)
     self.orbit = OrbitRenders(saved.gaussians, cameras, width, *sampling(cameras))
-    self.inputs = InputRenders(saved.gaussians, real_cameras(scene), width)
+    self.inputs = InputRenders(saved.gaussians, without_padding(scene).cameras, width)
     self.hull = judge_hull(scene, cameras) if settings.report.quality else None
     self.truth_rgba = render_held_out(saved, self.truth) if self.truth else []
     self.nbytes = self.orbit.nbytes + self.inputs.nbytes + _bytes_of(self.truth_rgba)
@@ -94,7 +94,7 @@ def compile_outputs(
     gaussians: (N,) of which most will be rendered.
     settings: of the run.
   """
-  rigs = {(c.width, c.height): c for c in (real_cameras(scene), _orbit(settings))}
+  rigs = {(c.width, c.height): c for c in (without_padding(scene).cameras, _orbit(settings))}
   for cameras in rigs.values():
     compile_renders(compiler, gaussians, cameras)
   if settings.report.quality:
@@ -153,7 +153,7 @@ def write_outputs(
   if settings.report.contact_sheets:
     notes = f"{len(saved.gaussians.means):,} Gaussians ({model_name(saved.gaussians)})"
     rows = scene_pictures.make_sheet_rows(
-      own_rgba(scene), real_cameras(scene), renders.input_maps, rgba
+      own_rgba(scene), without_padding(scene).cameras, renders.input_maps, rgba
     )
     scene_pictures.write_scene_pictures(workdir.report, saved.name, rows, notes, scores)
   if settings.report.turntable:
@@ -186,7 +186,7 @@ def _folder_bytes(folder: pathlib.Path) -> int:
 
 def _observed(maps: dict[str, np.ndarray], scene: Scene) -> dict[str, np.ndarray]:
   """`INPUT_MAPS`, empty outside what the photographs saw."""
-  outside = ~observed_pixels(scene)[np.asarray(scene.view_mask)]
+  outside = ~observed_pixels(without_padding(scene))
   return {**maps, "rgba": np.where(outside[..., None], np.uint8(0), maps["rgba"])}
 
 
@@ -194,24 +194,10 @@ def _alpha(maps: Mapping[str, np.ndarray]) -> np.ndarray:
   return maps["rgba"][..., 3] / np.float32(255)
 
 
-def observed_pixels(scene: Scene) -> np.ndarray:
-  """Which pixels (V, H, W) the cameras really saw."""
-  height, width = scene.alphas.shape[1:]
-  x, y = np.arange(width) + 0.5, np.arange(height)[:, None] + 0.5
-  x0, y0, x1, y1 = np.asarray(scene.frames).T[:, :, None, None]
-  return (x >= x0) & (x <= x1) & (y >= y0) & (y <= y1)
-
-
 def own_rgba(scene: Scene) -> np.ndarray:
-  """The photographs as straight RGBA (V, H, W, 4)."""
-  real = np.asarray(scene.view_mask)
-  images, alphas = np.asarray(scene.images)[real], np.asarray(scene.alphas)[real]
-  return unit(np.concatenate([images, alphas[..., None]], -1))
-
-
-def real_cameras(scene: Scene) -> Cameras:
-  """The cameras of the photographs, without those that pad the scene."""
-  return jax.tree.map(np.asarray, scene.cameras)[np.asarray(scene.view_mask)]
+  """Returns the photographs as straight RGBA (V, H, W, 4) in [0, 1]."""
+  scene = without_padding(scene)
+  return as_unit_floats(np.concatenate([scene.images, scene.alphas[..., None]], -1))
 
 
 def score_inputs(maps: Mapping[str, np.ndarray], scene: Scene) -> dict[str, float]:

@@ -19,7 +19,7 @@ from jaxsplat_mouse import metrics
 from jaxsplat_mouse.cameras import Cameras
 from jaxsplat_mouse.runtime.background_compiler import BackgroundCompiler
 from jaxsplat_mouse.runtime.programs import Program
-from jaxsplat_mouse.scene import Scene, unit
+from jaxsplat_mouse.scene import Scene, as_unit_floats
 from jaxsplat_mouse.visual_hull.build import carve_hull
 from jaxsplat_mouse.visual_hull.hull import HullConfig
 from jaxsplat_mouse.visual_hull.hull_alpha import hull_alpha
@@ -82,7 +82,7 @@ def compile_judge(compiler: BackgroundCompiler, scene: Scene, cameras: Cameras) 
 
 def _photographed(scene: Scene) -> Scene:
   """A scene without what an earlier hull told of it."""
-  return jax.tree.map(jnp.asarray, dataclasses.replace(scene, doubted=None, hull_views=None))
+  return jax.tree.map(jnp.asarray, dataclasses.replace(scene, doubted=None))
 
 
 def sampling(cameras: Cameras) -> tuple[int, int]:
@@ -153,9 +153,9 @@ def _agreement(
     column, line = np.where(known, column, 0), np.where(known, line, 0)
     shown = np.asarray(inputs["depth"])[row, line, column]
     known &= np.asarray(inputs["alpha"])[row, line, column] > 0.5
-    known &= unit(np.asarray(scene.alphas)[view, line, column]) > 0.9
+    known &= as_unit_floats(np.asarray(scene.alphas)[view, line, column]) > 0.9
     known &= np.abs(shown - depth) < _SAME_DEPTH * depth
-    off = unit(np.asarray(scene.images)[view, line, column]) - colors
+    off = as_unit_floats(np.asarray(scene.images)[view, line, column]) - colors
     total += float((off[known] ** 2).mean(-1).sum())
     count += int(known.sum())
   return metrics.to_decibel(total / count) if count else float("nan")

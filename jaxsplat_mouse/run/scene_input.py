@@ -16,7 +16,7 @@ from jaxsplat_mouse.gaussians import Gaussians
 from jaxsplat_mouse.run.settings import Settings
 from jaxsplat_mouse.runtime.background_compiler import BackgroundCompiler
 from jaxsplat_mouse.runtime.programs import Program
-from jaxsplat_mouse.scene import Scene, Similarity, to_levels, transform_scene
+from jaxsplat_mouse.scene import Scene, Similarity, to_uint8, transform_scene
 from jaxsplat_mouse.visual_hull.build import carve_hull, hull_extent
 from jaxsplat_mouse.visual_hull.hull import HullConfig
 
@@ -67,7 +67,7 @@ def read_scene_input(source: Source) -> SceneInput:
   return SceneInput(
     source=source,
     digest=digest,
-    scene=to_levels(scene),
+    scene=to_uint8(scene),
     warnings=warnings,
     seconds=time.monotonic() - started,
   )
@@ -133,7 +133,7 @@ def read_canonical_scene(source: Source, similarity: Similarity) -> Scene:
   Raises:
     InputError: the scene cannot be read.
   """
-  return transform_scene(to_levels(sources.read_source(source)[0]), similarity)
+  return transform_scene(to_uint8(sources.read_source(source)[0]), similarity)
 
 
 def scene_seed(seed: int, name: str) -> int:

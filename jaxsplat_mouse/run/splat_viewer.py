@@ -23,9 +23,10 @@ from jaxsplat_mouse.io import ply
 from jaxsplat_mouse.math import matrix_to_quaternion
 from jaxsplat_mouse.report import contact_sheet
 from jaxsplat_mouse.run import fit_store
-from jaxsplat_mouse.run.outputs import own_rgba, real_cameras
+from jaxsplat_mouse.run.outputs import own_rgba
 from jaxsplat_mouse.run.scene_input import read_canonical_scene
 from jaxsplat_mouse.run.workdir import Workdir
+from jaxsplat_mouse.scene import without_padding
 from jaxsplat_mouse.spherical_harmonics import C0
 
 HOST = "127.0.0.1"
@@ -38,8 +39,8 @@ _FIRST_AZIMUTH, _FIRST_ELEVATION, _FIRST_DISTANCE = -45.0, 25.0, 2.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Splats:
-  """Ellipsoids of a fit as the viewer draws them, NumPy float32.
+class Ellipsoids:
+  """A fit as the viewer draws it, NumPy float32.
 
   Attributes:
     centers: (N, 3), world units.
@@ -73,11 +74,11 @@ class Frustum:
   image: np.ndarray | None
 
 
-def to_splats(gaussians: Gaussians) -> Splats:
+def to_ellipsoids(gaussians: Gaussians) -> Ellipsoids:
   """Converts Gaussians to ellipsoids; discs become very thin ellipsoids."""
   solid = ply.thin_ellipsoids(gaussians) if isinstance(gaussians, Gaussians2D) else gaussians
   colors = np.clip(0.5 + C0 * np.asarray(gaussians.sh)[:, 0], 0.0, 1.0)
-  return Splats(
+  return Ellipsoids(
     centers=np.asarray(gaussians.means, np.float32),
     covariances=np.asarray(covariances(solid), np.float32),
     colors=colors.astype(np.float32),
@@ -167,7 +168,7 @@ class StoredFits:
     if not self.names:
       raise InputError(path, "", "no fit in it; expected FILE.ply, WORKDIR/fits/SCENE or WORKDIR")
 
-  def load(self, name: str) -> tuple[Splats, list[Frustum], str]:
+  def load(self, name: str) -> tuple[Ellipsoids, list[Frustum], str]:
     """Reads a fit.
 
     Args:
@@ -181,15 +182,15 @@ class StoredFits:
     """
     if self._workdir is None:
       assert self._file is not None
-      return to_splats(ply.read_gaussians(self._file)), [], "A PLY file has no cameras."
+      return to_ellipsoids(ply.read_gaussians(self._file)), [], "A PLY file has no cameras."
     saved = fit_store.load_fit(self._workdir, name)
-    splats = to_splats(saved.gaussians)
+    splats = to_ellipsoids(saved.gaussians)
     try:
       scene = read_canonical_scene(saved.source, saved.similarity)
     except InputError as error:
       return splats, [], str(error)
     photographs = [contact_sheet.rgba_to_rgb(view) for view in own_rgba(scene)]
-    return splats, to_frusta(real_cameras(scene), photographs), ""
+    return splats, to_frusta(without_padding(scene).cameras, photographs), ""
 
 
 class SplatViewer:

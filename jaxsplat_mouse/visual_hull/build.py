@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsplat_mouse.scene import Scene, unit
+from jaxsplat_mouse.scene import Scene, as_unit_floats
 from jaxsplat_mouse.visual_hull.bounds import find_bounds
-from jaxsplat_mouse.visual_hull.carve import carve, tighten
+from jaxsplat_mouse.visual_hull.carve import carve_grid, tighten
 from jaxsplat_mouse.visual_hull.color import point_colors
 from jaxsplat_mouse.visual_hull.hull import DEFAULT_CONFIG, Hull, HullConfig, volume_moments
 from jaxsplat_mouse.visual_hull.repair import repair_coverage
@@ -54,7 +54,7 @@ def carve_hull(scene: Scene, config: HullConfig = DEFAULT_CONFIG) -> Hull:
   carved = _carve_scene(scene, config)
   grid = (carved.values, carved.origin, carved.voxel_size)
   points, normals, area = surface_points(carved.views, *grid, config.num_points)
-  images = unit(jnp.asarray(scene.images))
+  images = as_unit_floats(jnp.asarray(scene.images))
   colors, visibility = point_colors(carved.photographed, images, *grid, points, normals)
   centroid, radius = volume_moments(*grid)
   return Hull(
@@ -97,7 +97,7 @@ def _carve_scene(scene: Scene, config: HullConfig) -> _Carved:
     repaired = repair_coverage(views, bounds.box)
     views = _with_coverage(views, jnp.where(may_repair, repaired, before))
   box, consistent = tighten(views, bounds.box)
-  values = carve(views, box, config.resolution)
+  values = carve_grid(views, box, config.resolution)
   voxel_size = (box.high - box.low) / config.resolution
   changed = views.coverage != before
   around = jnp.full(len(views.valid), _DOUBT_PIXELS)
@@ -162,9 +162,8 @@ def _measure(scene: Scene, config: HullConfig) -> tuple[jax.Array, ...]:
 
 def _check_scene(scene: Scene) -> None:
   """Raises ValueError where there are too few views to carve with."""
-  views = int(np.asarray(scene.view_mask).sum())
-  if views < 2:
-    raise ValueError(f"view_mask: a visual hull takes at least 2 views, got {views}")
+  if scene.num_views < 2:
+    raise ValueError(f"view_mask: a visual hull takes at least 2 views, got {scene.num_views}")
 
 
 def check_hull(hull: Hull) -> None:

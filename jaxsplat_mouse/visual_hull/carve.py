@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxsplat_mouse.visual_hull.cells import Box, bounding_box, cell_centers, cell_indices, judge
-from jaxsplat_mouse.visual_hull.silhouette_views import SilhouetteViews, field, quantize
+from jaxsplat_mouse.visual_hull.silhouette_views import SilhouetteViews, hull_field, quantize
 
 BLOCK = 4
 _BLOCKS_PER_CHUNK = 4096
@@ -49,7 +49,7 @@ def morton_order(blocks: int) -> jax.Array:
   return (axes[0] * blocks + axes[1]) * blocks + axes[2]
 
 
-def carve(views: SilhouetteViews, box: Box, resolution: int) -> jax.Array:
+def carve_grid(views: SilhouetteViews, box: Box, resolution: int) -> jax.Array:
   """Hull field (resolution^3) as uint8, sample i at low + (i + 0.5) * voxel along each axis.
 
   Blocks of 4^3 samples that are surely empty or surely solid get one value; the others are
@@ -77,7 +77,7 @@ def carve(views: SilhouetteViews, box: Box, resolution: int) -> jax.Array:
     begin = jnp.minimum(start, blocks**3 - chunk)
     block = order[jax.lax.dynamic_slice_in_dim(positions, begin, chunk)]
     sample = coordinates[block][:, None, :] * BLOCK + offsets
-    fresh = quantize(field(views, box.low + (sample + 0.5) * voxel))
+    fresh = quantize(hull_field(views, box.low + (sample + 0.5) * voxel))
     live = (jnp.arange(chunk) + begin) < count
     target = jnp.where(live, block, blocks**3)
     return start + chunk, values.at[target].set(fresh, mode="drop")

@@ -10,7 +10,7 @@ from jaxsplat_mouse.visual_hull.hull import halve
 from jaxsplat_mouse.visual_hull.silhouette_views import (
   SilhouetteViews,
   dilate,
-  project,
+  project_points,
   sample_view,
   scan_views,
 )
@@ -63,7 +63,7 @@ def point_colors(
     start = (points - origin + voxel_size.max() * (1.5 * normals + toward)) / voxel_size
     clear = _unobstructed(opaque, start, toward / voxel_size)
     alpha, known = sample_view(view, points)
-    u, v, _ = project(matrix, view.intrinsics, points)
+    u, v, _ = project_points(matrix, view.intrinsics, points)
     color, deep = _sample_image(image, view.coverage, inner, u, v)
     facing = jnp.maximum(cosine, 0.0) ** _SHARPNESS
     weight = facing * (known & clear & (alpha > 0.25)) * (0.05 + 0.95 * deep)

@@ -80,7 +80,7 @@ def pack_quads(coverage: jax.Array) -> jax.Array:
   return top | padded[:, 1:, :-1] << 16 | padded[:, 1:, 1:] << 24
 
 
-def project(
+def project_points(
   world_to_camera: jax.Array, intrinsics: jax.Array, points: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
   """Pixel coordinates u, v (...) and camera depth z (...) of points (..., 3) in one view.
@@ -115,7 +115,7 @@ def sample_view(view: SilhouetteViews, points: jax.Array) -> tuple[jax.Array, ja
   Returns:
     value (...) bilinear coverage in [0, 1], and known (...) bool: the point is in frame.
   """
-  u, v, z = project(view.world_to_camera, view.intrinsics, points)
+  u, v, z = project_points(view.world_to_camera, view.intrinsics, points)
   x0, y0, x1, y1 = view.frames
   known = view.valid & (z > 0) & (u >= x0) & (u <= x1) & (v >= y0) & (v <= y1)
   # Half a pixel inside the frame, so that nothing of the unknown outside is blended in.
@@ -129,7 +129,7 @@ def scan_views(views: SilhouetteViews) -> SilhouetteViews:
   return dataclasses.replace(views, min_views=repeated)
 
 
-def field(views: SilhouetteViews, points: jax.Array) -> jax.Array:
+def hull_field(views: SilhouetteViews, points: jax.Array) -> jax.Array:
   """Hull field (...) in [0, 1] at points (..., 3): the smallest coverage of all views.
 
   A view that does not have the point in frame has no say; a point in fewer than `min_views` frames

@@ -15,7 +15,7 @@ from jaxsplat_mouse import math as jm
 from jaxsplat_mouse.visual_hull.carve import BLOCK, morton_order
 from jaxsplat_mouse.visual_hull.cells import cell_indices
 from jaxsplat_mouse.visual_hull.hull import halve, interpolate
-from jaxsplat_mouse.visual_hull.silhouette_views import SilhouetteViews, field
+from jaxsplat_mouse.visual_hull.silhouette_views import SilhouetteViews, hull_field
 
 # Fractional parts of multiples of these fill the unit cube evenly (the generalised golden ratio).
 _SPREAD = (0.8191725133961645, 0.6710436067037893, 0.5497004779019703)
@@ -148,7 +148,7 @@ def _settle(
   The field is searched from 1.5 voxels outside to 1.5 inside; a point without a crossing stays.
   """
   reach = jnp.linspace(1.5, -1.5, _SEARCH_STEPS + 1) * voxel
-  line = field(views, points + reach[:, None, None] * normals)
+  line = hull_field(views, points + reach[:, None, None] * normals)
   before, after = line[:-1], line[1:]
   enters = (before < 0.5) & (after >= 0.5)
   fraction = jm.safe_divide(0.5 - before, after - before)

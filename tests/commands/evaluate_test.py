@@ -18,7 +18,7 @@ from jaxsplat_mouse.dataset import camera_file
 from jaxsplat_mouse.errors import InputError
 from jaxsplat_mouse.io import images
 from jaxsplat_mouse.procedural_mouse.mouse import make_mouse, render_truth
-from jaxsplat_mouse.procedural_mouse.scenes import input_cameras
+from jaxsplat_mouse.procedural_mouse.mouse_scenes import input_cameras
 from jaxsplat_mouse.run import evaluation, job, render_folder
 from jaxsplat_mouse.run.workdir import Workdir
 from jaxsplat_mouse.scene import Similarity
@@ -137,7 +137,9 @@ def test_a_source_that_is_gone_is_told(finished: pathlib.Path, tmp_path: pathlib
   path.write_text(json.dumps(read))
   lines: list[str] = []
   write_truth(tmp_path / "views" / "mouse_1", 1)
-  _, failures = evaluation.evaluate_workdir(Workdir(tmp_path / "w"), tmp_path / "views", 1, lines.append)
+  _, failures = evaluation.evaluate_workdir(
+    Workdir(tmp_path / "w"), tmp_path / "views", 1, lines.append
+  )
   assert "mouse_0" in failures
 
 

@@ -16,7 +16,7 @@ from jaxsplat_mouse import cameras, metrics
 from jaxsplat_mouse.fit.config import FitConfig
 from jaxsplat_mouse.fit.driver import Fit, fit_scene
 from jaxsplat_mouse.procedural_mouse.disturb import apply_exposure
-from jaxsplat_mouse.procedural_mouse.scenes import make_scene
+from jaxsplat_mouse.procedural_mouse.mouse_scenes import make_scene
 from jaxsplat_mouse.run.renders import render_rgba
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]

@@ -10,7 +10,7 @@ from jaxsplat_mouse.dataset.writer import to_rgba8
 from jaxsplat_mouse.fit.config import FitConfig
 from jaxsplat_mouse.fit.driver import fit_scene
 from jaxsplat_mouse.procedural_mouse.mouse import make_mouse, render_truth
-from jaxsplat_mouse.procedural_mouse.scenes import input_cameras, scene_of
+from jaxsplat_mouse.procedural_mouse.mouse_scenes import input_cameras
 from jaxsplat_mouse.rendering import render_views
 
 _CONFIG = FitConfig(
@@ -24,7 +24,7 @@ def test_fur_has_no_rim(coat):
   mouse = make_mouse(1, pose="stand", coat=coat)
   see = lambda rig: render_truth(mouse, rig, samples=1, fur=0.03)
   rig = input_cameras(image_size=72)
-  one = scene.crop_views(scene_of(see(rig), rig), (64, 64))
+  one = scene.crop_views(scene.scene_from_rgba(rig, see(rig).rgba), (64, 64))
   fitted = fit_scene(one, _CONFIG)
   new = cameras.generate_camera_poses(3, image_size=64)
   output = render_views(fitted.gaussians, new, geometry=False, filter_width=fitted.filter_width)

@@ -16,7 +16,7 @@ from jaxsplat_mouse.fit.loop import init_state, step
 from jaxsplat_mouse.fit.novel_normals import novel_normal_loss
 from jaxsplat_mouse.fit.objective import problem_at
 from jaxsplat_mouse.fit.start import start_on_hull
-from jaxsplat_mouse.procedural_mouse.scenes import make_scene
+from jaxsplat_mouse.procedural_mouse.mouse_scenes import make_scene
 from jaxsplat_mouse.visual_hull.hull import HullConfig
 
 _COUNT = 600

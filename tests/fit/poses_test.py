@@ -14,7 +14,7 @@ from jaxsplat_mouse.fit.config import FitConfig
 from jaxsplat_mouse.fit.loop import init_state, run_chunk
 from jaxsplat_mouse.fit.objective import views_at
 from jaxsplat_mouse.fit.poses import fix_gauge, move_cameras
-from jaxsplat_mouse.procedural_mouse.scenes import make_scene
+from jaxsplat_mouse.procedural_mouse.mouse_scenes import make_scene
 from tests.fit_fixtures import hull_batch
 
 _RING = cameras.generate_camera_poses(4, image_size=48)

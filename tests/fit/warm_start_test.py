@@ -13,7 +13,7 @@ from jaxsplat_mouse.fit.driver import FitDriver, initial_batch
 from jaxsplat_mouse.fit.start import start_on_hull
 from jaxsplat_mouse.fit.warm_start import carry_over, continuation_config
 from jaxsplat_mouse.procedural_mouse.mouse import Mouse, make_mouse, render_truth, walking
-from jaxsplat_mouse.procedural_mouse.scenes import input_cameras, scene_of
+from jaxsplat_mouse.procedural_mouse.mouse_scenes import input_cameras
 from tests.fit_fixtures import one_of
 from tests.splat_fixtures import random_gaussians
 
@@ -49,7 +49,7 @@ def test_a_warm_fit_is_shorter_and_fine_from_the_start():
 
 def _ring_scene(mouse: Mouse) -> scene.Scene:
   ring = input_cameras(image_size=64)
-  return scene_of(render_truth(mouse, ring, samples=1, edge_samples=2), ring)
+  return scene.scene_from_rgba(ring, render_truth(mouse, ring, samples=1, edge_samples=2).rgba)
 
 
 def _fit(one: scene.Scene, config: FitConfig, previous=None):

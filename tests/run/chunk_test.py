@@ -13,7 +13,7 @@ from jaxsplat_mouse import cameras
 from jaxsplat_mouse.fit.config import FitConfig
 from jaxsplat_mouse.fit.driver import BatchFit
 from jaxsplat_mouse.fit.loop import FitState, run_chunk
-from jaxsplat_mouse.procedural_mouse.scenes import make_scene
+from jaxsplat_mouse.procedural_mouse.mouse_scenes import make_scene
 from jaxsplat_mouse.run import batches, fit_progress
 from jaxsplat_mouse.run.fit_progress import RunCallbacks, make_driver
 from jaxsplat_mouse.run.settings import CheckpointSettings

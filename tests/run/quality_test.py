@@ -10,9 +10,10 @@ import pytest
 from jaxsplat_mouse.cameras import generate_camera_poses
 from jaxsplat_mouse.dataset import scene_records
 from jaxsplat_mouse.procedural_mouse.mouse import make_mouse, render_truth
-from jaxsplat_mouse.procedural_mouse.scenes import input_cameras, scene_of
+from jaxsplat_mouse.procedural_mouse.mouse_scenes import input_cameras
 from jaxsplat_mouse.run import job
 from jaxsplat_mouse.run.quality import SCORES, quality_scores
+from jaxsplat_mouse.scene import scene_from_rgba
 from tests.run_fixtures import tiny_config
 
 _ORBIT = generate_camera_poses(4, image_size=96)
@@ -34,7 +35,7 @@ def perfect():
   own, new = render_truth(mouse, rig), render_truth(mouse, _ORBIT)
   inputs = {"alpha": own.alphas, "depth": own.depth}
   orbit = {"rgb": new.images * new.alphas[..., None], "alpha": new.alphas, "depth": new.depth}
-  return scene_of(own, rig), inputs, orbit
+  return scene_from_rgba(rig, own.rgba), inputs, orbit
 
 
 @pytest.fixture(scope="module")

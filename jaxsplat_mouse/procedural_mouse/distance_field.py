@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxsplat_mouse.procedural_mouse.skeleton import EAR, Frame, Parts
+from jaxsplat_mouse.procedural_mouse.skeleton import EAR, BoneFrame, Parts
 
 SAFE_STEP = 0.85
 _SKIN_WIDTH = 0.012  # how far the rest coordinates of neighbouring bones mix, world units
@@ -168,7 +168,7 @@ def _smooth_minimum(a: Array, b: Array, width: Array) -> Array:
   return jnp.minimum(a, b) - overlap * overlap * (0.25 / width)
 
 
-def distance(body: Body, x: Array, y: Array, z: Array) -> Array:
+def body_distance(body: Body, x: Array, y: Array, z: Array) -> Array:
   """Signed distance, world units."""
   step = lambda item, d: _smooth_minimum(d, item.distance(x, y, z), item.blend)
   d = jnp.full_like(x, 1e3)
@@ -177,13 +177,15 @@ def distance(body: Body, x: Array, y: Array, z: Array) -> Array:
   return d
 
 
-def gradient(body: Body, x: Array, y: Array, z: Array, delta: float = 5e-4) -> tuple[Array, ...]:
+def body_gradient(
+  body: Body, x: Array, y: Array, z: Array, delta: float = 5e-4
+) -> tuple[Array, ...]:
   """Gradient of the distance from four samples at the corners of a tetrahedron."""
   corners = jnp.array([[1, -1, -1], [-1, -1, 1], [-1, 1, -1], [1, 1, 1]], jnp.float32)
 
   def add(i: Array, total: tuple[Array, ...]) -> tuple[Array, ...]:
     c = corners[i]
-    d = distance(body, x + c[0] * delta, y + c[1] * delta, z + c[2] * delta) / (4 * delta)
+    d = body_distance(body, x + c[0] * delta, y + c[1] * delta, z + c[2] * delta) / (4 * delta)
     return total[0] + c[0] * d, total[1] + c[1] * d, total[2] + c[2] * d
 
   return jax.lax.fori_loop(0, 4, add, (jnp.zeros_like(x),) * 3)
@@ -252,11 +254,11 @@ class _Placement:
   def point(self, p: np.ndarray) -> np.ndarray:
     return self.scale * self.turn @ p + self.translation
 
-  def to_local(self, frames: Sequence[Frame]) -> np.ndarray:
+  def to_local(self, frames: Sequence[BoneFrame]) -> np.ndarray:
     """(P, 3, 3) rows are the axes of the frames in the world."""
     return _floats([(self.turn @ frame.axes).T for frame in frames])
 
-  def to_rest(self, posed: Sequence[Frame], rest: Sequence[Frame]) -> np.ndarray:
+  def to_rest(self, posed: Sequence[BoneFrame], rest: Sequence[BoneFrame]) -> np.ndarray:
     """(P, 3, 4) from the world to the body frame of the rest pose."""
     maps = []
     for now, then in zip(posed, rest, strict=True):

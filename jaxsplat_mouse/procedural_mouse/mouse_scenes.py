@@ -11,8 +11,7 @@ from jaxsplat_mouse.procedural_mouse.disturb import rotation_about
 from jaxsplat_mouse.procedural_mouse.mouse import make_mouse, render_truth
 from jaxsplat_mouse.procedural_mouse.parameters import Coat, Pose
 from jaxsplat_mouse.procedural_mouse.shading import Lighting
-from jaxsplat_mouse.procedural_mouse.tracer import Views
-from jaxsplat_mouse.scene import Scene
+from jaxsplat_mouse.scene import Scene, scene_from_rgba
 
 
 def input_cameras(num_views: int = 6, image_size: int = 512) -> Cameras:
@@ -81,19 +80,6 @@ def _aimed(eye: np.ndarray, offset: np.ndarray) -> np.ndarray:
   return turn @ look_at(eye)
 
 
-def scene_of(views: Views, cameras: Cameras) -> Scene:
-  """Rendered views and their cameras as a scene."""
-  count = len(views.alphas)
-  frame = np.array([0, 0, cameras.width, cameras.height], np.float32)
-  return Scene(
-    cameras=cameras,
-    images=np.ascontiguousarray(views.images),
-    alphas=np.ascontiguousarray(views.alphas),
-    frames=np.tile(frame, (count, 1)),
-    view_mask=np.ones(count, bool),
-  )
-
-
 def make_scene(
   seed: int,
   cameras: Cameras | None = None,
@@ -115,4 +101,4 @@ def make_scene(
   views = render_truth(
     mouse, cameras, samples, edge_samples=edge_samples, fur=fur, lighting=lighting
   )
-  return scene_of(views, cameras)
+  return scene_from_rgba(cameras, views.rgba)
