@@ -39,7 +39,7 @@ _FIRST_AZIMUTH, _FIRST_ELEVATION, _FIRST_DISTANCE = -45.0, 25.0, 2.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Ellipsoids:
+class SplatCloud:
   """A fit as the viewer draws it, NumPy float32.
 
   Attributes:
@@ -74,11 +74,11 @@ class Frustum:
   image: np.ndarray | None
 
 
-def to_ellipsoids(gaussians: Gaussians) -> Ellipsoids:
-  """Converts Gaussians to ellipsoids; discs become very thin ellipsoids."""
+def to_splat_cloud(gaussians: Gaussians) -> SplatCloud:
+  """Converts Gaussians to what the viewer draws; discs become very thin ellipsoids."""
   solid = ply.thin_ellipsoids(gaussians) if isinstance(gaussians, Gaussians2D) else gaussians
   colors = np.clip(0.5 + C0 * np.asarray(gaussians.sh)[:, 0], 0.0, 1.0)
-  return Ellipsoids(
+  return SplatCloud(
     centers=np.asarray(gaussians.means, np.float32),
     covariances=np.asarray(covariances(solid), np.float32),
     colors=colors.astype(np.float32),
@@ -168,7 +168,7 @@ class StoredFits:
     if not self.names:
       raise InputError(path, "", "no fit in it; expected FILE.ply, WORKDIR/fits/SCENE or WORKDIR")
 
-  def load(self, name: str) -> tuple[Ellipsoids, list[Frustum], str]:
+  def load(self, name: str) -> tuple[SplatCloud, list[Frustum], str]:
     """Reads a fit.
 
     Args:
@@ -182,9 +182,9 @@ class StoredFits:
     """
     if self._workdir is None:
       assert self._file is not None
-      return to_ellipsoids(ply.read_gaussians(self._file)), [], "A PLY file has no cameras."
+      return to_splat_cloud(ply.read_gaussians(self._file)), [], "A PLY file has no cameras."
     saved = fit_store.load_fit(self._workdir, name)
-    splats = to_ellipsoids(saved.gaussians)
+    splats = to_splat_cloud(saved.gaussians)
     try:
       scene = read_canonical_scene(saved.source, saved.similarity)
     except InputError as error:

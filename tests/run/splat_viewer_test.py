@@ -25,7 +25,7 @@ def test_discs_become_thin_ellipsoids_with_their_colour() -> None:
     logit_opacities=np.zeros(1, np.float32),
     sh=np.full((1, 1, 3), 0.25 / 0.28209479, np.float32),
   )
-  splats = splat_viewer.to_ellipsoids(discs)
+  splats = splat_viewer.to_splat_cloud(discs)
   np.testing.assert_allclose(splats.covariances[0], np.diag([0.04, 0.01, 0.0]), atol=1e-6)
   np.testing.assert_allclose(splats.colors, 0.75, atol=1e-6)
   np.testing.assert_allclose(splats.opacities, [[0.5]])
