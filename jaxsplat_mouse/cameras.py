@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
-from jaxsplat_mouse import math as jm
+from jaxsplat_mouse.math import safe_sqrt
 
 _PARALLEL_CONDITION = 1e4  # of the normal equations of axes that count as parallel
 
@@ -52,7 +52,7 @@ class Cameras:
   @property
   def footprints(self) -> jax.Array:
     """Width (...) of a pixel at the distance of the world's origin, world units."""
-    return jm.safe_sqrt((self.centers**2).sum(-1)) / self.intrinsics[..., 0]
+    return safe_sqrt((self.centers**2).sum(-1)) / self.intrinsics[..., 0]
 
   def resized(self, width: int, height: int) -> Cameras:
     """The same cameras with images resampled to width x height: fx, cx and fy, cy scale alike."""

@@ -12,7 +12,7 @@ from typing import TypeAlias
 import jax
 import jax.numpy as jnp
 
-from jaxsplat_mouse import math as jm
+from jaxsplat_mouse.math import quaternion_columns
 
 
 @jax.tree_util.register_dataclass
@@ -68,7 +68,7 @@ def scales(gaussians: Gaussians) -> jax.Array:
 
 def normals(gaussians: Gaussians) -> jax.Array:
   """Unit normals (N, 3), of either sign: a disc's third axis, an ellipsoid's shortest one."""
-  columns = jm.quaternion_columns(gaussians.quats)
+  columns = quaternion_columns(gaussians.quats)
   if isinstance(gaussians, Gaussians2D):
     return columns[2]
   shortest = jnp.argmin(gaussians.log_scales, -1)[..., None]
@@ -77,7 +77,7 @@ def normals(gaussians: Gaussians) -> jax.Array:
 
 def covariances(gaussians: Gaussians3D) -> jax.Array:
   """World covariances (N, 3, 3): (R S)(R S)^T."""
-  columns, s = jm.quaternion_columns(gaussians.quats), scales(gaussians)
+  columns, s = quaternion_columns(gaussians.quats), scales(gaussians)
   scaled = [column * s[..., i, None] for i, column in enumerate(columns)]
   return sum(a[..., :, None] * a[..., None, :] for a in scaled)
 

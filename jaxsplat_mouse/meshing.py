@@ -11,17 +11,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import os
-import pathlib
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsplat_mouse import math as jm
 from jaxsplat_mouse.cameras import Cameras
-from jaxsplat_mouse.errors import InputError
+from jaxsplat_mouse.math import rotate, safe_divide
 
 _SMALLEST_PART = 0.02  # of the largest one's volume: what is smaller is a speck
 # Weight of a view that sees something farther than the truncation in front of a sample. Without it
@@ -76,7 +73,7 @@ def fuse_depth_maps(
 
     def vote(total: jax.Array, view: tuple[Any, Any]) -> tuple[jax.Array, None]:
       camera, seen = view
-      local = jm.rotate(camera.world_to_camera, points) + camera.world_to_camera[:3, 3]
+      local = rotate(camera.world_to_camera, points) + camera.world_to_camera[:3, 3]
       z = jnp.maximum(local[:, 2], 1e-6)
       fx, fy, cx, cy = camera.intrinsics
       column = jnp.floor(local[:, 0] / z * fx + cx).astype(jnp.int32)
@@ -90,7 +87,7 @@ def fuse_depth_maps(
       weight = jnp.where(distance > -1.0, 1.0, _HIDDEN) * known
       # Colour counts near the surface that the view sees.
       near = weight * (solid & (jnp.abs(distance) < 1.0))
-      color = jm.safe_divide(seen["rgb"][row, column], alpha[:, None], 1e-3)
+      color = safe_divide(seen["rgb"][row, column], alpha[:, None], 1e-3)
       rows = [weight * jnp.clip(distance, -1.0, 1.0), weight, *(near * c for c in color.T), near]
       return total + jnp.stack(rows), None
 
@@ -154,32 +151,6 @@ def _vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     np.add.at(total, faces[:, i], across)
   length = np.linalg.norm(total, axis=1, keepdims=True)
   return (total / np.maximum(length, 1e-20)).astype(np.float32)
-
-
-def write_mesh(path: str | os.PathLike[str], mesh: Mesh) -> None:
-  """Writes a mesh with vertex colours; the name's ending says how (`.ply`, `.obj`, `.glb`).
-
-  Raises:
-    InputError: trimesh is not installed, or knows no such ending.
-    OSError: the file cannot be written.
-  """
-  try:
-    import trimesh
-  except ImportError:
-    problem = "writing meshes takes trimesh: pip install 'jaxsplat-mouse[mesh]'"
-    raise InputError(path, "", problem) from None
-  colors = np.concatenate([mesh.colors, np.ones_like(mesh.colors[:, :1])], -1)
-  solid = trimesh.Trimesh(
-    vertices=mesh.vertices,
-    faces=mesh.faces,
-    vertex_normals=mesh.normals,
-    vertex_colors=(colors * 255 + 0.5).astype(np.uint8),
-    process=False,
-  )
-  try:
-    solid.export(pathlib.Path(path))
-  except (ValueError, KeyError, NotImplementedError):
-    raise InputError(path, "", "unknown kind of mesh; expected .ply, .obj or .glb") from None
 
 
 def sample_surface(mesh: Mesh, count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxsplat_mouse import math as jm
 from jaxsplat_mouse import spherical_harmonics
+from jaxsplat_mouse.math import safe_normalize
 from tests.golden.probe import assert_gradients_match, load, probe
 
 
@@ -18,7 +18,7 @@ def golden():
 
 
 def colors(sh, directions, degree):
-  return spherical_harmonics.evaluate_sh(sh[:, : (degree + 1) ** 2], jm.safe_normalize(directions))
+  return spherical_harmonics.evaluate_sh(sh[:, : (degree + 1) ** 2], safe_normalize(directions))
 
 
 @pytest.mark.parametrize("degree", range(4))

@@ -26,7 +26,7 @@ _MATERIAL_WIDTH = 0.002
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Cones:
+class ConeGroup:
   """P capsules with linearly changing radius.
 
   Attributes:
@@ -57,14 +57,14 @@ class Cones:
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Ellipsoids:
+class EllipsoidGroup:
   """P ellipsoids.
 
   Attributes:
     center: (P, 3).
     to_local: (P, 3, 3) rows are the principal axes.
     inverse_radii: (P, 3).
-    blend, to_rest, material: as in `Cones`.
+    blend, to_rest, material: as in `ConeGroup`.
   """
 
   center: Array
@@ -86,7 +86,7 @@ class Ellipsoids:
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Ears:
+class EarGroup:
   """P bowls: spherical caps with a thickness, stretched along their first axis.
 
   Attributes:
@@ -95,7 +95,7 @@ class Ears:
     rim, plane, sphere: (P,) radius of the rim, height of its plane against the centre of the
       sphere that the cap is cut from (negative), radius of that sphere.
     thickness, stretch: (P,) half the thickness of the wall; length over width.
-    blend, to_rest, material: as in `Cones`.
+    blend, to_rest, material: as in `ConeGroup`.
   """
 
   center: Array
@@ -134,10 +134,10 @@ class Body:
     unit: () world units per body unit.
   """
 
-  masses: Ellipsoids
-  cones: Cones
-  ears: Ears
-  details: Ellipsoids
+  masses: EllipsoidGroup
+  cones: ConeGroup
+  ears: EarGroup
+  details: EllipsoidGroup
   ear_openings: Array
   unit: Array
 
@@ -268,9 +268,9 @@ class _Placement:
     return _floats(maps)
 
 
-def _ellipsoids(posed: list, rest: list, place: _Placement) -> Ellipsoids:
+def _ellipsoids(posed: list, rest: list, place: _Placement) -> EllipsoidGroup:
   frames, radii, blends, materials = zip(*posed, strict=True)
-  return Ellipsoids(
+  return EllipsoidGroup(
     center=_floats([place.point(frame.origin) for frame in frames]),
     to_local=place.to_local(frames),
     inverse_radii=_floats(1.0 / (place.scale * np.array(radii))),
@@ -280,11 +280,11 @@ def _ellipsoids(posed: list, rest: list, place: _Placement) -> Ellipsoids:
   )
 
 
-def _cones(posed: list, rest: list, place: _Placement) -> Cones:
+def _cones(posed: list, rest: list, place: _Placement) -> ConeGroup:
   starts, ends, first, second, blends, frames, materials = zip(*posed, strict=True)
   start = np.array([place.point(p) for p in starts])
   axis = np.array([place.point(p) for p in ends]) - start
-  return Cones(
+  return ConeGroup(
     start=_floats(start),
     axis=_floats(axis),
     inverse_squared_length=_floats(1.0 / (axis**2).sum(-1)),
@@ -296,10 +296,10 @@ def _cones(posed: list, rest: list, place: _Placement) -> Cones:
   )
 
 
-def _ears(posed: list, rest: list, place: _Placement) -> Ears:
+def _ears(posed: list, rest: list, place: _Placement) -> EarGroup:
   frames, rims, thicknesses, stretches, blends = zip(*posed, strict=True)
   rim, half_angle = place.scale * np.array(rims), np.radians(48.0)
-  return Ears(
+  return EarGroup(
     center=_floats([place.point(frame.origin) for frame in frames]),
     to_local=place.to_local(frames),
     rim=_floats(rim),

@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import pathlib
 
-from jaxsplat_mouse import meshing
 from jaxsplat_mouse.errors import InputError
-from jaxsplat_mouse.io import ply
+from jaxsplat_mouse.io import mesh_writer, ply
 from jaxsplat_mouse.run.fit_mesh import MeshSettings, fit_to_mesh
 from jaxsplat_mouse.run.fit_store import GAUSSIANS_FILE, read_filter_width
 from jaxsplat_mouse.run.workdir import Workdir
@@ -52,7 +51,7 @@ def write_fit_mesh(
   target = pathlib.Path(output)
   partial = target.with_name(f".{target.stem}.partial{target.suffix}")
   try:
-    meshing.write_mesh(partial, solid)
+    mesh_writer.write_mesh(partial, solid)
     os.replace(partial, target)
   except OSError as error:
     raise InputError(output, "", f"cannot be written ({error.strerror or error})") from None

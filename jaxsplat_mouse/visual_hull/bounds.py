@@ -12,7 +12,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from jaxsplat_mouse import math as jm
+from jaxsplat_mouse.math import rotate, safe_normalize
 from jaxsplat_mouse.visual_hull.cells import Box, bounding_box, cell_centers
 from jaxsplat_mouse.visual_hull.silhouette_views import SilhouetteViews
 
@@ -87,7 +87,7 @@ def _starting_cube(views: SilhouetteViews, rectangles: jax.Array) -> Box:
   local = jnp.stack([((x0 + x1) / 2 - cx) / fx, ((y0 + y1) / 2 - cy) / fy, jnp.ones_like(fx)], -1)
   # An empty silhouette has no central ray.
   weight, local = weight * (x0 < x1), jnp.where((x0 < x1)[:, None], local, 0.0)
-  ray = jm.safe_normalize((rotation * local[:, :, None]).sum(1))
+  ray = safe_normalize((rotation * local[:, :, None]).sum(1))
   across = jnp.eye(3) - ray[:, :, None] * ray[:, None, :]
   # The small ridge pulls parallel rays' undefined depth to the cameras' middle.
   matrix = (across * weight[:, None, None]).sum(0) + 1e-4 * jnp.eye(3)
@@ -113,7 +113,7 @@ def _ask_cones(
 
   def one(*view: jax.Array) -> tuple[jax.Array, ...]:
     matrix, intrinsics, frame, rectangle, valid = view
-    x = jm.rotate(matrix, centers) + matrix[:3, 3]
+    x = rotate(matrix, centers) + matrix[:3, 3]
     frame_margin = jnp.minimum(_cone_margin(x, intrinsics, frame), x[:, 2])
     cone_margin = _cone_margin(x, intrinsics, rectangle)
     partly, wholly = valid & (frame_margin > -radius), valid & (frame_margin > radius)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxsplat_mouse.visual_hull.silhouette_views import (
   SilhouetteViews,
   dilate,
-  project_points,
+  project_to_view,
   scan_views,
 )
 
@@ -115,7 +115,7 @@ def judge(views: SilhouetteViews, box: Box, centers: jax.Array, half: jax.Array)
   def visit(carry: tuple, inputs: tuple) -> tuple:
     support, rejected, rejecter, full, agreed = carry
     number, view, high, low, rx, ry = inputs
-    u, v, z = project_points(view.world_to_camera, view.intrinsics, centers)
+    u, v, z = project_to_view(view.world_to_camera, view.intrinsics, centers)
     x0, y0, x1, y1 = view.frames
     reach = (jnp.abs(view.world_to_camera[2, :3]) * half).sum()
     partly = view.valid & (z > -reach)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from jaxsplat_mouse import math as jm
+from jaxsplat_mouse.math import safe_divide, safe_normalize
 from jaxsplat_mouse.visual_hull.hull import halve
 from jaxsplat_mouse.visual_hull.silhouette_views import (
   SilhouetteViews,
   dilate,
-  project_points,
+  project_to_view,
   sample_view,
   scan_views,
 )
@@ -58,12 +58,12 @@ def point_colors(
   ) -> tuple[jax.Array, jax.Array]:
     matrix = view.world_to_camera
     center = -(matrix[:3, :3] * matrix[:3, 3, None]).sum(0)
-    toward = jm.safe_normalize(center - points, epsilon=1e-20)
+    toward = safe_normalize(center - points, epsilon=1e-20)
     cosine = (toward * normals).sum(-1)
     start = (points - origin + voxel_size.max() * (1.5 * normals + toward)) / voxel_size
     clear = _unobstructed(opaque, start, toward / voxel_size)
     alpha, known = sample_view(view, points)
-    u, v, _ = project_points(matrix, view.intrinsics, points)
+    u, v, _ = project_to_view(matrix, view.intrinsics, points)
     color, deep = _sample_image(image, view.coverage, inner, u, v)
     facing = jnp.maximum(cosine, 0.0) ** _SHARPNESS
     weight = facing * (known & clear & (alpha > 0.25)) * (0.05 + 0.95 * deep)
@@ -81,7 +81,7 @@ def point_colors(
 
 def _weighted_mean(colors: jax.Array, weights: jax.Array) -> jax.Array:
   """Mean (N, 3) of colors (V, N, 3) by weights (V, N); 0 where all weights are."""
-  return jm.safe_divide((colors * weights[..., None]).sum(0), weights.sum(0)[:, None])
+  return safe_divide((colors * weights[..., None]).sum(0), weights.sum(0)[:, None])
 
 
 def _unobstructed(opaque: jax.Array, start: jax.Array, direction: jax.Array) -> jax.Array:
@@ -122,7 +122,7 @@ def _sample_image(
       color += weight[:, None] * image[y, x]
       total += weight
       deep += across * down * inner[y, x] * (1.0 / 255.0)
-  return jm.safe_divide(color, total[:, None], 1e-4), deep
+  return safe_divide(color, total[:, None], 1e-4), deep
 
 
 def _fill(
@@ -151,5 +151,5 @@ def _fill(
     return grid + _FILL_PACE * around
 
   grid = jax.lax.fori_loop(0, _FILL_CELLS, diffuse, grid)
-  filled = jm.safe_divide(grid[:3], grid[3:], 1e-20)
+  filled = safe_divide(grid[:3], grid[3:], 1e-20)
   return jnp.where(grid[3:] > 1e-20, filled, 0.5).reshape(3, -1)[:, index].T

@@ -7,9 +7,9 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from jaxsplat_mouse import math as jm
 from jaxsplat_mouse import spherical_harmonics
 from jaxsplat_mouse.gaussians import MODELS, Gaussians
+from jaxsplat_mouse.math import logit, matrix_to_quaternion, safe_normalize
 from jaxsplat_mouse.visual_hull.hull import Hull, interpolate
 
 _THICKNESS_STEPS = 12
@@ -67,8 +67,8 @@ def initial_gaussians(
   return MODELS[model](
     means=means,
     log_scales=log_scales,
-    quats=jm.matrix_to_quaternion(jnp.stack([first, second, normals], -1)),
-    logit_opacities=jnp.full(num_gaussians, jm.logit(jnp.float32(opacity))),
+    quats=matrix_to_quaternion(jnp.stack([first, second, normals], -1)),
+    logit_opacities=jnp.full(num_gaussians, logit(jnp.float32(opacity))),
     sh=sh.at[:, 0].set(spherical_harmonics.from_rgb(colors)),
   )
 
@@ -77,7 +77,7 @@ def _tangents(normals: jax.Array) -> tuple[jax.Array, jax.Array]:
   """Two unit vectors (N, 3) that with unit normals (N, 3) form right-handed frames."""
   flat = jnp.abs(normals[:, 2:]) < 0.9
   aside = jnp.where(flat, jnp.array([0.0, 0.0, 1.0]), jnp.array([1.0, 0.0, 0.0]))
-  first = jm.safe_normalize(jnp.cross(aside, normals))
+  first = safe_normalize(jnp.cross(aside, normals))
   return first, jnp.cross(normals, first)
 
 

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxsplat_mouse.visual_hull.cells import Box, Verdict, cell_centers, judge
-from jaxsplat_mouse.visual_hull.silhouette_views import SilhouetteViews, dilate, project_points
+from jaxsplat_mouse.visual_hull.silhouette_views import SilhouetteViews, dilate, project_to_view
 
 _RESOLUTION = 96
 _RASTER = 160
@@ -66,7 +66,7 @@ class _Rasters:
     """Lays up to _RASTER^2 square cells over the box's image in every view, if it is in frame."""
     corners = cell_centers(box, 2) * 2 - (box.low + box.high) / 2
     self._cameras = (views.world_to_camera, views.intrinsics)
-    u, v, z = jax.vmap(project_points, (0, 0, None))(*self._cameras, corners)
+    u, v, z = jax.vmap(project_to_view, (0, 0, None))(*self._cameras, corners)
     in_front = (z > 0).all(-1, keepdims=True)
     low, high = views.frames[:, :2], views.frames[:, 2:]
     pixels = jnp.stack([u, v], -1)
@@ -82,7 +82,7 @@ class _Rasters:
 
     def one(args: tuple) -> jax.Array:
       matrix, intrinsics, low, size = args
-      u, v, z = project_points(matrix, intrinsics, points)
+      u, v, z = project_to_view(matrix, intrinsics, points)
       column = jnp.floor((u - low[0]) / size).astype(jnp.int32)
       row = jnp.floor((v - low[1]) / size).astype(jnp.int32)
       inside = (z > 0) & (jnp.minimum(column, row) >= 0) & (jnp.maximum(column, row) < _RASTER)

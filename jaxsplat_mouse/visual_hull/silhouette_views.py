@@ -11,7 +11,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from jaxsplat_mouse import math as jm
+from jaxsplat_mouse.math import rotate
 
 # Growth steps of the running maximum: each is at most the window that it extends, so that no pixel
 # is skipped, and their sums (1 2 4 6 9 13 18 25 34 46 62 82) overshoot a radius by 40 % at most.
@@ -80,14 +80,14 @@ def pack_quads(coverage: jax.Array) -> jax.Array:
   return top | padded[:, 1:, :-1] << 16 | padded[:, 1:, 1:] << 24
 
 
-def project_points(
+def project_to_view(
   world_to_camera: jax.Array, intrinsics: jax.Array, points: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
   """Pixel coordinates u, v (...) and camera depth z (...) of points (..., 3) in one view.
 
   Behind the camera u and v are finite but meaningless.
   """
-  x = jm.rotate(world_to_camera, points) + world_to_camera[:3, 3]
+  x = rotate(world_to_camera, points) + world_to_camera[:3, 3]
   z = x[..., 2]
   inverse = 1.0 / jnp.where(z > 0, z, 1.0)
   u = intrinsics[0] * x[..., 0] * inverse + intrinsics[2]
@@ -115,7 +115,7 @@ def sample_view(view: SilhouetteViews, points: jax.Array) -> tuple[jax.Array, ja
   Returns:
     value (...) bilinear coverage in [0, 1], and known (...) bool: the point is in frame.
   """
-  u, v, z = project_points(view.world_to_camera, view.intrinsics, points)
+  u, v, z = project_to_view(view.world_to_camera, view.intrinsics, points)
   x0, y0, x1, y1 = view.frames
   known = view.valid & (z > 0) & (u >= x0) & (u <= x1) & (v >= y0) & (v <= y1)
   # Half a pixel inside the frame, so that nothing of the unknown outside is blended in.

@@ -11,7 +11,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from jaxsplat_mouse import math as jm
+from jaxsplat_mouse.math import safe_divide, safe_normalize
 from jaxsplat_mouse.visual_hull.carve import BLOCK, morton_order
 from jaxsplat_mouse.visual_hull.cells import cell_indices
 from jaxsplat_mouse.visual_hull.hull import halve, interpolate
@@ -45,16 +45,16 @@ def surface_points(
   number = jnp.arange(num_points)
   target = (number + 0.5) / num_points * area
   place = jnp.clip(jnp.searchsorted(running, target), 0, len(areas) - 1)
-  into = jm.safe_divide(target - (running[place] - areas[place]), areas[place])
+  into = safe_divide(target - (running[place] - areas[place]), areas[place])
   block = morton_order(values.shape[0] // BLOCK)[place]
   position = _edge_points(values, block, into)
   blurred = _blur(halve(values))
   # Off the edge's own line by up to half a voxel: edges alone would leave a pattern of the grid.
   jitter = jnp.stack([(number * step) % 1.0 - 0.5 for step in _SPREAD], -1)
   position += _tangential(jitter, _gradient(blurred, position, jnp.ones(3)))
-  normals = -jm.safe_normalize(_gradient(blurred, position, voxel_size), epsilon=1e-20)
+  normals = -safe_normalize(_gradient(blurred, position, voxel_size), epsilon=1e-20)
   points = _settle(views, origin + position * voxel_size, normals, voxel_size.max())
-  normals = -jm.safe_normalize(
+  normals = -safe_normalize(
     _gradient(blurred, (points - origin) / voxel_size, voxel_size), epsilon=1e-20
   )
   return points, normals, area
@@ -103,7 +103,7 @@ def _edge_points(values: jax.Array, block: jax.Array, into: jax.Array) -> jax.Ar
   inner, axis = choice // 3, choice % 3
   row = jnp.arange(len(block))
   a, b = here[row, inner].astype(jnp.float32), after[row, inner, axis].astype(jnp.float32)
-  fraction = jnp.clip(jm.safe_divide(127.5 - a, b - a), 0.0, 1.0)
+  fraction = jnp.clip(safe_divide(127.5 - a, b - a), 0.0, 1.0)
   return sample[row, inner] + fraction[:, None] * step[axis]
 
 
@@ -136,7 +136,7 @@ def _gradient(blurred: jax.Array, position: jax.Array, voxel_size: jax.Array) ->
 
 def _tangential(vectors: jax.Array, normals: jax.Array) -> jax.Array:
   """Vectors (N, 3) less their part along the normals (N, 3) of any length."""
-  unit = jm.safe_normalize(normals, epsilon=1e-20)
+  unit = safe_normalize(normals, epsilon=1e-20)
   return vectors - (vectors * unit).sum(-1, keepdims=True) * unit
 
 
@@ -151,7 +151,7 @@ def _settle(
   line = hull_field(views, points + reach[:, None, None] * normals)
   before, after = line[:-1], line[1:]
   enters = (before < 0.5) & (after >= 0.5)
-  fraction = jm.safe_divide(0.5 - before, after - before)
+  fraction = safe_divide(0.5 - before, after - before)
   offset = reach[:-1, None] + fraction * (reach[1:] - reach[:-1])[:, None]
   distance = jnp.where(enters, jnp.abs(offset), jnp.inf)
   best = jnp.argmin(distance, 0)[None]
