@@ -19,10 +19,10 @@ to see it work; leave `FitConfig` as it is for a good fit.
 
 What cannot be read raises `InputError`, which names the file, the field and what was expected.
 
->>> jm.load_scene("nowhere")
+>>> jm.load_scene("nowhere")  # doctest: +ELLIPSIS
 Traceback (most recent call last):
   ...
-jaxsplat_mouse.errors.InputError: nowhere: no such folder; expected a scene folder with opencv_cameras.json
+jaxsplat_mouse.errors.InputError: nowhere: no such folder; expected a scene folder with ...
 """
 
 from __future__ import annotations

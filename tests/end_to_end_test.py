@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import doctest
+import importlib
 import json
 import pathlib
 import subprocess
@@ -82,3 +84,15 @@ def test_the_python_api_of_the_readme(tmp_path: pathlib.Path) -> None:
   assert np.asarray(views.alpha).max() > 0.5
   assert np.asarray(views.depth).shape == (3, 32, 32)
   assert np.asarray(views.normal).shape == (3, 32, 32, 3)
+
+
+@pytest.mark.unoptimized
+@pytest.mark.parametrize("name", ["jaxsplat_mouse", "jaxsplat_mouse.dataset.sources"])
+def test_the_examples_of_the_docstrings(
+  name: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  """They read a folder `scene`; the fit has the shapes of the test above, which compiled it."""
+  write_mouse(tmp_path / "scene", 0)
+  monkeypatch.chdir(tmp_path)
+  failed, tried = doctest.testmod(importlib.import_module(name))
+  assert tried > 0 and failed == 0

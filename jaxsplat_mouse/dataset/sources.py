@@ -15,6 +15,7 @@ import os
 import pathlib
 import re
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 from absl import logging
@@ -25,7 +26,7 @@ from jaxsplat_mouse.dataset import camera_file, facelift, lists
 from jaxsplat_mouse.errors import InputError
 from jaxsplat_mouse.io import images
 from jaxsplat_mouse.procedural_mouse.mouse import make_mouse, render_truth
-from jaxsplat_mouse.procedural_mouse.scenes import input_cameras, make_scene
+from jaxsplat_mouse.procedural_mouse.mouse_scenes import input_cameras, make_scene
 from jaxsplat_mouse.scene import Scene
 
 _INPUT, _TARGET = "input", "target"
@@ -59,7 +60,7 @@ class Source:
     return {**dataclasses.asdict(self), "folder": str(self.folder) if self.folder else None}
 
   @classmethod
-  def from_json(cls, value: dict) -> Source:
+  def from_json(cls, value: dict[str, Any]) -> Source:
     """Reads what `to_json` gave; raises TypeError where it is none."""
     folder = value.get("folder")
     return cls(**{**value, "folder": pathlib.Path(folder) if folder else None})
@@ -249,12 +250,21 @@ def _read_rgba(folder: pathlib.Path, cameras: camera_file.CameraFile, view: int)
 
 
 def load_scene(path: str | os.PathLike[str], *, normalize: str = "scene", up: str = "+z") -> Scene:
-  """Reads one scene folder, ready to fit: in the canonical frame, where the output cameras are.
+  """Reads one scene folder into the canonical frame, where it can be fitted.
+
+  Cameras that `generate_camera_poses` makes stand in the same frame.
+
+  >>> scene = load_scene("scene")
+  >>> scene.images.shape, scene.alphas.shape, len(scene.cameras)
+  ((6, 36, 36, 3), (6, 36, 36), 6)
 
   Args:
     path: the folder with the camera file, or one that holds it in `input/`.
     normalize: `scene`, or `none` to keep the input frame.
     up: the input world's up axis, see `canonical.canonicalize`.
+
+  Returns:
+    the scene, with V views of (H, W) pixels.
 
   Raises:
     InputError: the scene cannot be read, or its silhouettes admit no solid.

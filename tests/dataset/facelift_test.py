@@ -209,7 +209,7 @@ def test_winding_background_is_followed():
   labels, _ = ndimage.label(free)
   border = np.unique(np.r_[labels[0], labels[-1], labels[:, 0], labels[:, -1]])
   expected = np.isin(labels, border[border > 0])
-  np.testing.assert_array_equal(images._joined_to_border(free), expected)
+  np.testing.assert_array_equal(images._connected_to_border(free), expected)
 
 
 def test_an_opaque_rgba_is_treated_as_rgb(tmp_path: pathlib.Path):
