@@ -1,4 +1,4 @@
-"""Memory of `prepare` over a long recording: it must not grow with the number of moments.
+"""Measures the memory of `prepare` over a long recording: it must not grow with the moments.
 
     python benchmarks/prepare_memory.py --moments=18000
 
@@ -25,26 +25,27 @@ from jaxsplat_mouse.capture import preparation  # noqa: E402
 from jaxsplat_mouse.capture.prepare_options import PrepareOptions  # noqa: E402
 from jaxsplat_mouse.capture.raw_capture import Capture, Stream  # noqa: E402
 from tests.capture import recording_fixtures as fixtures  # noqa: E402
+from tests.io.file_fixtures import write_video  # noqa: E402
 
 FLAGS = flags.FLAGS
-_PERIOD = 8  # different positions, walked to and fro
+_PERIOD = 8  # frames after which the animal's walk repeats
 
 
 def make_recording(folder: pathlib.Path, moments: int) -> Capture:
-  """Videos of the spheres, `moments` frames for each of five cameras."""
+  """Writes videos of the spheres, `moments` frames for each of five cameras."""
   rig = fixtures.make_rig()
   streams: dict[str, list[Stream]] = {"photo": [], "mask": []}
   for view, name in enumerate(rig.names):
     shots = [fixtures.render(rig, view, fixtures.walk(i % 3), 2) for i in range(_PERIOD)]
     for kind, pictures in zip(streams, zip(*shots, strict=True), strict=True):
       path = folder / kind / name / "0.mp4"
-      fixtures.write_video(path, [pictures[i % _PERIOD] for i in range(moments)])
+      write_video(path, [pictures[i % _PERIOD] for i in range(moments)])
       streams[kind].append(Stream(video=path))
   return fixtures.make_capture(folder, rig, streams["photo"], streams["mask"], moments)
 
 
 def resident() -> float:
-  """Resident memory in MiB; the peak where the system does not tell the present."""
+  """Returns resident memory in MiB; its peak where the system does not report the present."""
   try:
     pages = int(pathlib.Path("/proc/self/statm").read_text().split()[1])
     return pages * resource.getpagesize() / 2**20
@@ -53,7 +54,7 @@ def resident() -> float:
 
 
 def watch(moments: int) -> list[dict[str, float]]:
-  """Prepares a recording; memory after every tenth of it."""
+  """Prepares a recording; returns memory after every tenth of it."""
   rows: list[dict[str, float]] = []
   started, write, done = time.monotonic(), preparation.write_scene_folder, 0
 
@@ -70,12 +71,12 @@ def watch(moments: int) -> list[dict[str, float]]:
 
   with tempfile.TemporaryDirectory() as folder:
     capture = make_recording(pathlib.Path(folder, "raw"), moments)
-    settings = PrepareOptions(
+    options = PrepareOptions(
       format="dannce", input=capture.path, output=pathlib.Path(folder, "scenes"), frames=""
     )
     preparation.write_scene_folder = counted
     started = time.monotonic()
-    if preparation.prepare_recording(settings, capture) != 0:
+    if preparation.prepare_recording(options, capture) != 0:
       raise SystemExit("prepare failed")
   return rows
 

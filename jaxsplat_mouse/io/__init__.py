@@ -1,1 +1,1 @@
-"""Readers and writers of the formats that captures, splats and datasets come in."""
+"""Files to arrays and back: PLY, images, MATLAB, HDF5 and pickles; atomic writes; value checks."""

@@ -1,8 +1,8 @@
 """Files and folders that appear whole or not at all, whatever kills the process.
 
 Everything is first written beside its destination under a hidden temporary name, flushed to the
-disk, and renamed. The name holds host and process, so that what a killed run left behind can be
-told from what a running one is still writing.
+disk, and renamed. The name contains host and process, so that leftovers of a killed run can be
+distinguished from files that a running one is still writing.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _STALE_SECONDS = 3600.0
 _in_use: set[str] = set()  # full paths of the temporaries that this process is writing
 
 
-def _temporary(destination: pathlib.Path) -> pathlib.Path:
+def _temporary_path(destination: pathlib.Path) -> pathlib.Path:
   tag = f"{_HOST}@{os.getpid()}@{secrets.token_hex(4)}"
   return destination.absolute().with_name(f"{PREFIX}{destination.name}@{tag}")
 
@@ -38,13 +38,13 @@ def _sync(path: pathlib.Path) -> None:
 
 
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
-  """Replaces the file `path` by `data` in one step; the old content stays until then.
+  """Replaces the content of `path` by `data` in one step; the old content stays until then.
 
   Raises:
-    OSError: the folder is missing or not writable, or the disk is full; nothing is left behind.
+    OSError: the folder is missing or not writable, or the disk is full; no temporary file stays.
   """
   path = pathlib.Path(path)
-  temporary = _temporary(path)
+  temporary = _temporary_path(path)
   _in_use.add(str(temporary))
   try:
     with open(temporary, "xb") as file:
@@ -65,17 +65,17 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
 def new_folder(path: str | os.PathLike[str], *, overwrite: bool = False) -> Iterator[pathlib.Path]:
   """Yields a hidden folder beside `path` that becomes `path` when the block ends without an error.
 
-  With `overwrite`, an existing folder is moved aside just before and deleted after: a process
-  killed between the two leaves no folder, never a mixture.
+  With `overwrite`, an existing folder is moved aside just before and deleted after that: a process
+  killed in between leaves no folder, never a mixture.
 
   Raises:
     FileExistsError: `path` exists and `overwrite` is false.
-    OSError: the folder cannot be written; nothing is left behind.
+    OSError: the folder cannot be written; no temporary folder stays.
   """
   path = pathlib.Path(path)
   if path.exists() and not overwrite:
     raise FileExistsError(f"{path}: exists already")
-  temporary, aside = _temporary(path), _temporary(path)
+  temporary, aside = _temporary_path(path), _temporary_path(path)
   _in_use.update((str(temporary), str(aside)))
   try:
     temporary.mkdir()
@@ -100,10 +100,10 @@ def sync_tree(folder: pathlib.Path) -> None:
 
 
 def clean_stale(folder: str | os.PathLike[str]) -> list[str]:
-  """Deletes the temporaries in `folder` whose writer is gone; returns their names.
+  """Deletes the temporaries in `folder` whose writer has ended; returns their names.
 
-  A writer of this host is gone when its process is; one of another host, or one whose process
-  number may since have been given to another program, when an hour passed without a change.
+  A writer on this host has ended if its process has. A writer on another host, or one whose process
+  number another program may have taken over, has ended if an hour passed without a change.
   """
   removed = []
   for entry in sorted(pathlib.Path(folder).glob(PREFIX + "*")):
@@ -124,7 +124,7 @@ def _is_stale(entry: pathlib.Path) -> bool:
       return True
   try:
     return time.time() - entry.lstat().st_mtime > _STALE_SECONDS
-  except FileNotFoundError:  # its writer finished meanwhile
+  except FileNotFoundError:  # its writer has finished meanwhile
     return False
 
 

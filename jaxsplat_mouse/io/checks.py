@@ -1,41 +1,45 @@
-"""What every reader of a calibration checks of a single value.
+"""Checks of single values that readers of calibrations share.
 
-Every function takes the file and the field that it speaks of and raises `InputError` with both.
-Rotations may be off orthonormal by `ROTATION_TOLERANCE`, as files carry as few as four decimals;
-they are kept as they are. What is checked of all cameras together stands in `rig_checks`.
+Every function takes the file (`path`) and the field that the value comes from and raises
+`InputError` with both. Rotations may differ from orthonormal ones by `ROTATION_TOLERANCE`, since
+some files have four decimals; they are kept as they are. Checks of all cameras together are in
+`capture.rig_checks`.
 """
 
 from __future__ import annotations
 
 import json
 import pathlib
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from jaxsplat_mouse.errors import InputError, reason, short
-from jaxsplat_mouse.io import images
 
 ROTATION_TOLERANCE = 1e-3  # largest entry of |R R' - 1|
-_MAX_NUMBER = 1e30  # what is larger would not fit float32
+_MAX_NUMBER = 1e30  # larger numbers do not fit float32
 _MAX_JSON_BYTES = 256 << 20
 
 
 def one_line(value: Any) -> str:
-  """The value in one line for a message, arrays included, cut to 60 characters."""
+  """Returns a value, arrays included, as one line of at most 60 characters for a message."""
   return " ".join(short(value).split())
 
 
 def numbers(
   path: pathlib.Path, field: str, value: Any, shape: tuple[int | None, ...]
 ) -> np.ndarray:
-  """A float64 array of finite numbers of a given shape; None in it stands for any length.
+  """Returns a value as a float64 array of finite numbers.
+
+  Args:
+    path: the file, for messages.
+    field: the field, for messages.
+    value: an array, a number or nested lists.
+    shape: the expected shape; None stands for any length.
 
   Raises:
-    InputError: something else.
+    InputError: the value is something else.
   """
   expected = f"expected {' x '.join('N' if n is None else str(n) for n in shape) or 'one'} numbers"
   try:
@@ -56,10 +60,16 @@ def numbers(
 
 
 def get_field(path: pathlib.Path, field: str, mapping: Any, key: str) -> Any:
-  """`mapping[key]`.
+  """Returns `mapping[key]`.
+
+  Args:
+    path: the file, for messages.
+    field: where the mapping is in the file, for messages; "" at the top.
+    mapping: a dict.
+    key: the wanted key.
 
   Raises:
-    InputError: `mapping` is no mapping, or lacks the key; the keys that it has are told.
+    InputError: `mapping` is not a dict or lacks the key; the message lists its keys.
   """
   if not isinstance(mapping, dict):
     raise InputError(path, field, f"{one_line(mapping)}; expected fields, {key} among them")
@@ -71,10 +81,10 @@ def get_field(path: pathlib.Path, field: str, mapping: Any, key: str) -> Any:
 
 
 def read_json(path: pathlib.Path) -> dict[str, Any]:
-  """The object that a JSON file holds.
+  """Reads a JSON file that contains an object.
 
   Raises:
-    InputError: no such file, too large, no JSON, or JSON but no object.
+    InputError: there is no such file, or it is too large, not JSON or not an object.
   """
   try:
     if path.stat().st_size > _MAX_JSON_BYTES:
@@ -92,10 +102,15 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
 
 
 def rotation(path: pathlib.Path, field: str, value: Any) -> np.ndarray:
-  """A rotation (3, 3), determinant +1, orthonormal to `ROTATION_TOLERANCE`.
+  """Returns a rotation (3, 3): determinant +1, orthonormal to `ROTATION_TOLERANCE`.
+
+  Args:
+    path: the file, for messages.
+    field: the field, for messages.
+    value: its value.
 
   Raises:
-    InputError: it is none; mirrored and scaled matrices are told apart.
+    InputError: it is not a rotation; the message distinguishes mirrored and scaled matrices.
   """
   matrix = numbers(path, field, value, (3, 3))
   determinant = float(np.linalg.det(matrix))
@@ -115,10 +130,15 @@ def rotation(path: pathlib.Path, field: str, value: Any) -> np.ndarray:
 
 
 def intrinsics(path: pathlib.Path, field: str, value: Any) -> np.ndarray:
-  """K (3, 3) = [[fx, s, cx], [0, fy, cy], [0, 0, 1]] with focal lengths > 0.
+  """Returns K (3, 3) = [[fx, s, cx], [0, fy, cy], [0, 0, 1]] with focal lengths > 0, pixels.
+
+  Args:
+    path: the file, for messages.
+    field: the field, for messages.
+    value: its value.
 
   Raises:
-    InputError: it is none.
+    InputError: it has another form.
   """
   matrix = numbers(path, field, value, (3, 3))
   below = np.abs([matrix[1, 0], matrix[2, 0], matrix[2, 1], matrix[2, 2] - 1.0])
@@ -136,22 +156,27 @@ def intrinsics(path: pathlib.Path, field: str, value: Any) -> np.ndarray:
 
 
 def is_transposed(matrix: np.ndarray) -> bool:
-  """Whether K is written for row vectors: its principal point stands in the last row."""
+  """Returns whether K is written for row vectors: its principal point is in the last row."""
   return bool(np.abs(matrix[2, :2]).max() > np.abs(matrix[:2, 2]).max())
 
 
 def pose_matrix(rotation: np.ndarray, translation: np.ndarray) -> np.ndarray:
-  """World-to-camera (4, 4) of R (3, 3) and t (3,)."""
+  """Builds world-to-camera (4, 4) from R (3, 3) and t (3,)."""
   matrix = np.eye(4)
   matrix[:3, :3], matrix[:3, 3] = rotation, translation
   return matrix
 
 
 def camera_name(path: pathlib.Path, field: str, value: Any) -> str:
-  """A camera's name, which is the name of its folder too.
+  """Returns a camera's name, which is the name of its folder too.
+
+  Args:
+    path: the file, for messages.
+    field: the field, for messages.
+    value: its value.
 
   Raises:
-    InputError: it is no text, or would lead out of its folder.
+    InputError: it is not text, or leads out of its folder.
   """
   if not isinstance(value, str) or not value.strip() or not value.isprintable():
     raise InputError(path, field, f"{one_line(value)}; expected a camera's name")
@@ -162,13 +187,13 @@ def camera_name(path: pathlib.Path, field: str, value: Any) -> str:
 
 
 def camera_names(files: Sequence[str]) -> tuple[str, ...]:
-  """Names for cameras that a format knows by their image files: the stems, or whole paths.
+  """Names cameras after their image files: by the stems, or by whole paths if stems repeat.
 
   Args:
     files: paths with forward slashes.
 
   Returns:
-    As many names, fit for a folder's name.
+    One name for each file, without slashes.
   """
   stems = tuple(pathlib.PurePosixPath(file).stem for file in files)
   if len(set(stems)) == len(stems):
@@ -177,10 +202,16 @@ def camera_names(files: Sequence[str]) -> tuple[str, ...]:
 
 
 def path_inside(folder: pathlib.Path, file: Any, path: pathlib.Path, field: str) -> pathlib.Path:
-  """The path that a relative `file` of a calibration stands for.
+  """Returns the path of a file that a calibration names relative to a folder.
+
+  Args:
+    folder: the folder.
+    file: the relative path.
+    path: the calibration file, for messages.
+    field: the field, for messages.
 
   Raises:
-    InputError: no text, absolute, or not below `folder`, links included.
+    InputError: `file` is not text, absolute, or not below `folder` once links are followed.
   """
   expected = f"expected a path inside {folder}"
   if not isinstance(file, str) or not file.strip() or not file.isprintable():
@@ -199,45 +230,20 @@ def path_inside(folder: pathlib.Path, file: Any, path: pathlib.Path, field: str)
   return folder / file
 
 
-def image_size(path: pathlib.Path, field: str) -> tuple[int, int]:
-  """Width and height of an image from its header; nothing is decoded.
+def check_same_size(
+  path: pathlib.Path, field: str, real: tuple[int, int], stated: tuple[int, int]
+) -> None:
+  """Refuses an image whose size is not the one that the calibration states.
+
+  Args:
+    path: the file, for messages.
+    field: the field, for messages.
+    real: width and height of the image, pixels.
+    stated: width and height in the calibration; 0 for a side that it does not state.
 
   Raises:
-    InputError: no such file, no PNG or JPEG, or larger than `images.MAX_SIDE` a side.
+    InputError: they differ, so the intrinsics are in other pixels.
   """
-  if not path.is_file():
-    raise InputError(path, field, "no such image; expected a PNG or JPEG file")
-  try:
-    with warnings.catch_warnings():
-      warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-      with Image.open(path, formats=("PNG", "JPEG")) as image:
-        size = image.size
-  except Image.DecompressionBombError as error:
-    raise InputError(path, field, f"image too large to decode ({error})") from None
-  except Exception:  # decoders raise many types for one thing: a broken file
-    raise InputError(path, field, "not an image; expected a whole PNG or JPEG") from None
-  return check_size(path, field, size)
-
-
-def check_size(path: pathlib.Path, field: str, size: tuple[int, int]) -> tuple[int, int]:
-  """Width and height that images may have.
-
-  Raises:
-    InputError: a side is not 1 to `images.MAX_SIDE`.
-  """
-  width, height = size
-  if not (0 < width <= images.MAX_SIDE and 0 < height <= images.MAX_SIDE):
-    limit = f"expected at most {images.MAX_SIDE} a side, and no side of 0"
-    raise InputError(path, field, f"{width} x {height} pixels; {limit}")
-  return width, height
-
-
-def same_size(path: pathlib.Path, field: str, real: tuple[int, int], told: tuple[int, int]) -> None:
-  """Refuses an image whose size is not what the calibration tells; a side of 0 tells nothing.
-
-  Raises:
-    InputError: they differ, so that the intrinsics are of other pixels.
-  """
-  if any(b not in (0, a) for a, b in zip(real, told, strict=True)):
-    problem = f"the image is {real[0]} x {real[1]} pixels, the calibration is for {told[0]} x "
-    raise InputError(path, field, f"{problem}{told[1]}; expected one size")
+  if any(b not in (0, a) for a, b in zip(real, stated, strict=True)):
+    problem = f"the image is {real[0]} x {real[1]} pixels, the calibration is for {stated[0]} x "
+    raise InputError(path, field, f"{problem}{stated[1]}; expected one size")

@@ -1,7 +1,7 @@
-"""HDF5 files that nobody vouches for: plain arrays of bounded size, out of the file itself.
+"""Reads untrusted HDF5 files: plain arrays of bounded size that are stored in the file itself.
 
-Links into other files and arrays that are stored or composed elsewhere are refused: a calibration
-has no need of them.
+Links into other files, and arrays that are stored or composed elsewhere, are refused: calibrations
+do not need them.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ import numpy as np
 
 from jaxsplat_mouse.errors import InputError, reason
 
-MAX_BYTES = 2 << 30  # of one array, as its header declares it
+MAX_BYTES = 2 << 30  # of one array, by the size in its header
 
 
 @contextlib.contextmanager
 def open_hdf5(path: pathlib.Path) -> Iterator[Any]:
-  """An open `h5py.File`; whatever the library raises while it is open becomes an `InputError`.
+  """Yields an open `h5py.File`; what the library raises while it is open becomes `InputError`.
 
   Raises:
-    InputError: no such file, no HDF5 file, one that is cut short, or h5py is not installed.
+    InputError: there is no such file, it is not HDF5 or cut short, or h5py is not installed.
   """
   try:
     import h5py
@@ -43,10 +43,16 @@ def open_hdf5(path: pathlib.Path) -> Iterator[Any]:
 
 
 def get_child(path: pathlib.Path, field: str, group: Any, key: str) -> Any:
-  """The group or dataset `key` of a group; `field` names it in messages.
+  """Returns the group or dataset `key` of a group.
+
+  Args:
+    path: the file, for messages.
+    field: the name of the child in the file, for messages.
+    group: an open group.
+    key: name of the child in the group.
 
   Raises:
-    InputError: it is missing, or a link to elsewhere.
+    InputError: it is missing, or a link into another file or place.
   """
   import h5py
 
@@ -59,10 +65,15 @@ def get_child(path: pathlib.Path, field: str, group: Any, key: str) -> Any:
 
 
 def read_array(path: pathlib.Path, field: str, dataset: Any) -> np.ndarray:
-  """The values of a dataset.
+  """Reads the values of a dataset.
+
+  Args:
+    path: the file, for messages.
+    field: the name of the dataset in the file, for messages.
+    dataset: an open dataset.
 
   Raises:
-    InputError: it is a group, kept in other files, or larger than `MAX_BYTES`.
+    InputError: it is a group, stored in other files, or larger than `MAX_BYTES`.
   """
   import h5py
 

@@ -1,18 +1,20 @@
-"""8-bit images in and out: straight alpha, and silhouettes of animals on a white background."""
+"""Reads and writes 8-bit images, and takes the silhouette of an animal from a white background."""
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import pathlib
 import warnings
+from collections.abc import Iterator
 
 import numpy as np
 from PIL import Image
 
-from jaxsplat_mouse.errors import InputError
+from jaxsplat_mouse.errors import InputError, reason
 
-MAX_SIDE = 16384  # pixels; a header that claims more is refused before anything is decoded
+MAX_SIDE = 16384  # pixels; an image with a larger header is refused before it is decoded
 NEAR_WHITE = 240  # 8-bit level that every channel of a white background reaches
 _RUN_LENGTH = 3  # zlib's Z_RLE
 
@@ -28,9 +30,48 @@ def read_image(
     grey_too: read 8-bit grey and two-level images as well, as (H, W).
 
   Raises:
-    InputError: missing, broken, truncated or oversized image, or neither RGB nor RGBA.
+    InputError: the image is missing, broken, truncated, oversized, or neither RGB nor RGBA.
   """
-  path = pathlib.Path(path)
+  with _open_image(pathlib.Path(path), field) as image:
+    if grey_too and image.mode in ("1", "L"):
+      return np.asarray(image.convert("L"))
+    if image.mode not in ("RGB", "RGBA"):
+      raise InputError(path, field, f"image mode {image.mode}; expected RGBA, or RGB on white")
+    image.load()
+    return np.asarray(image)
+
+
+def read_image_size(path: pathlib.Path, field: str) -> tuple[int, int]:
+  """Reads width and height of a PNG or JPEG from its header, without decoding it.
+
+  Raises:
+    InputError: there is no such file, it is not PNG or JPEG, or too large.
+  """
+  with _open_image(path, field) as image:
+    return image.size
+
+
+def check_image_size(path: pathlib.Path, field: str, size: tuple[int, int]) -> tuple[int, int]:
+  """Returns width and height of an image.
+
+  Args:
+    path: the file that they come from, for messages.
+    field: the field, for messages.
+    size: width and height, pixels.
+
+  Raises:
+    InputError: a side is not 1 to `MAX_SIDE`.
+  """
+  width, height = size
+  if not (0 < width <= MAX_SIDE and 0 < height <= MAX_SIDE):
+    limit = f"expected at most {MAX_SIDE} a side, and no side of 0"
+    raise InputError(path, field, f"{width} x {height} pixels; {limit}")
+  return width, height
+
+
+@contextlib.contextmanager
+def _open_image(path: pathlib.Path, field: str) -> Iterator[Image.Image]:
+  """Yields an image before it is decoded; whatever fails in the block becomes an InputError."""
   if not path.is_file():
     raise InputError(path, field, "no such image; expected a PNG or JPEG file")
   try:
@@ -38,30 +79,20 @@ def read_image(
       warnings.simplefilter("ignore", Image.DecompressionBombWarning)
       image = Image.open(path, formats=("PNG", "JPEG"))
     with image:
-      if max(image.size) > MAX_SIDE:
-        raise InputError(
-          path, field, f"{image.width} x {image.height} pixels; expected at most {MAX_SIDE} a side"
-        )
-      if grey_too and image.mode in ("1", "L"):
-        return np.asarray(image.convert("L"))
-      if image.mode not in ("RGB", "RGBA"):
-        raise InputError(path, field, f"image mode {image.mode}; expected RGBA, or RGB on white")
-      image.load()
-      return np.asarray(image)
+      check_image_size(path, field, image.size)
+      yield image
   except InputError:
     raise
   except Image.DecompressionBombError as error:
     raise InputError(path, field, f"image too large to decode ({error})") from None
-  except Exception as error:  # decoders raise many types for one thing: a broken file
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    if "cannot identify" in reason:
-      reason = "not an image"
-    problem = f"broken image ({reason}); expected a whole PNG or JPEG"
+  except Exception as error:  # decoders raise many types for a broken file
+    cause = "not an image" if "cannot identify" in str(error) else reason(error)
+    problem = f"broken image ({cause}); expected a whole PNG or JPEG"
     raise InputError(path, field, problem) from None
 
 
 def encode_png(image: np.ndarray, level: int = 1) -> bytes:
-  """PNG bytes of a uint8 image (H, W, 3 or 4).
+  """Encodes a uint8 image (H, W), (H, W, 3) or (H, W, 4) as PNG.
 
   Args:
     image: the pixels.
@@ -78,24 +109,24 @@ def encode_png(image: np.ndarray, level: int = 1) -> bytes:
 
 
 def rgba_from_white(rgb: np.ndarray) -> np.ndarray:
-  """Straight RGBA of a photograph whose background is white: uint8 (H, W, 3) to (H, W, 4).
+  """Computes straight RGBA, uint8 (H, W, 4), of a photograph (H, W, 3) with a white background.
 
-  Background is what is as white as the image border and joined to it by such pixels, so a white
+  Background pixels are as white as the image border and connected to it by such pixels, so a white
   spot inside the animal stays; a spot at its outline that is as white as the background is lost.
-  Pixels at the outline are taken as mixtures of white and the colour just inside it: alpha is the
-  share of that colour.
+  Pixels at the outline are mixtures of white and the colour just inside it: alpha is the share of
+  that colour.
   """
   levels = rgb.min(-1)
   border = _border(levels)
-  # as strict as the background is clean: pale fur must not count as background
+  # The cleaner the background, the stricter the threshold: pale fur must not count as background.
   white = np.percentile(border[border >= NEAR_WHITE], 1) if (border >= NEAR_WHITE).any() else 255
-  background = _joined_to_border(levels >= max(NEAR_WHITE, white - 1))
+  background = _connected_to_border(levels >= max(NEAR_WHITE, white - 1))
   colour, alpha = rgb.astype(np.float32), np.where(background, np.float32(0), np.float32(1))
-  # images were resampled or compressed before: their outlines are about two pixels soft
-  y, x = np.nonzero(~background & _grown(_grown(background)))
-  toward, seen = 255.0 - _colour_inside(colour, background, y, x), 255.0 - colour[y, x]
+  # Images were resampled or compressed before, so their outlines are about two pixels soft.
+  y, x = np.nonzero(~background & _dilate(_dilate(background)))
+  toward, seen = 255.0 - _animal_colour(colour, background, y, x), 255.0 - colour[y, x]
   strength = (toward * toward).sum(-1)
-  # an animal that is itself close to white says nothing about coverage
+  # The colour of an animal that is itself close to white does not determine coverage.
   share = np.where(strength > 1200.0, (toward * seen).sum(-1) / np.maximum(strength, 1.0), 1.0)
   share = np.clip(share, 0.02, 1.0)
   alpha[y, x], colour[y, x] = share, 255.0 - seen / share[:, None]
@@ -114,8 +145,8 @@ def _border(values: np.ndarray) -> np.ndarray:
   return np.concatenate([values[0], values[-1], values[:, 0], values[:, -1]])
 
 
-def _joined_to_border(mask: np.ndarray) -> np.ndarray:
-  """The part of a boolean mask (H, W) that 4-connected steps inside it join to the border."""
+def _connected_to_border(mask: np.ndarray) -> np.ndarray:
+  """Returns the part of a boolean mask (H, W) that is 4-connected to the image border."""
   reached = np.zeros_like(mask)
   reached[[0, -1]], reached[:, [0, -1]] = mask[[0, -1]], mask[:, [0, -1]]
   count = -1
@@ -126,30 +157,36 @@ def _joined_to_border(mask: np.ndarray) -> np.ndarray:
 
 
 def _fill_rows(mask: np.ndarray, reached: np.ndarray) -> np.ndarray:
-  """Grows `reached` to whole horizontal runs of `mask`."""
+  """Extends `reached` to whole horizontal runs of `mask`."""
   starts = mask.copy()
   starts[:, 1:] &= ~mask[:, :-1]
-  # pixels outside the mask share the number of the run before them, hence the final `& mask`
+  # Pixels outside the mask have the number of the run before them, hence the final `& mask`.
   run = np.cumsum(starts.ravel())
   hit = np.bincount(run, weights=reached.ravel(), minlength=int(run[-1]) + 1) > 0
   return hit[run].reshape(mask.shape) & mask
 
 
-def _grown(mask: np.ndarray) -> np.ndarray:
-  """The mask (H, W) and every pixel that touches it, diagonally too."""
+def _dilate(mask: np.ndarray) -> np.ndarray:
+  """Returns the mask (H, W) with every pixel that touches it, diagonally too."""
   padded = np.pad(mask, 1)
   rows = padded[:-2] | padded[1:-1] | padded[2:]
   return rows[:, :-2] | rows[:, 1:-1] | rows[:, 2:]
 
 
-def _colour_inside(
+def _animal_colour(
   colour: np.ndarray, background: np.ndarray, y: np.ndarray, x: np.ndarray
 ) -> np.ndarray:
-  """Animal colour (N, 3) beside outline pixels: the mean over what is clear of the background.
+  """Returns animal colours (N, 3) beside outline pixels: means over pixels clear of background.
 
-  Where nothing within three pixels is, as along a thin tail, the colour furthest from white.
+  If none is within three pixels, as along a thin tail, it is the colour furthest from white.
+
+  Args:
+    colour: (H, W, 3) float32 levels.
+    background: (H, W) bool.
+    y: (N,) rows of the outline pixels.
+    x: (N,) their columns.
   """
-  core = ~_grown(_grown(background))
+  core = ~_dilate(_dilate(background))
   dy, dx = (offset.ravel() for offset in np.mgrid[-3:4, -3:4])
   rows = np.clip(y[:, None] + dy, 0, core.shape[0] - 1)
   columns = np.clip(x[:, None] + dx, 0, core.shape[1] - 1)

@@ -1,11 +1,11 @@
-"""MATLAB files of versions 5 to 7: a small reader that checks every length before it trusts it.
+"""Reads MATLAB files of versions 5 to 7, and checks every length before it is used.
 
-SciPy's reader is C that follows types and sizes as they stand: one changed byte in a calibration
-ends the process with a segmentation fault (SciPy 1.17). Calibrations come from other people, so
-their few kinds of values are read here instead; what comes out is described in `matlab`.
+SciPy's reader is C code that trusts types and sizes: one changed byte in a calibration ends the
+process with a segmentation fault (SciPy 1.17). Calibrations come from other people, so their few
+kinds of values are read here instead; `matlab` describes the results.
 
-The layout is that of MathWorks' "MAT-File Format": elements with a tag (type, size), a matrix being
-an element of elements: flags, dimensions, name, and values or inner matrices.
+The layout is that of MathWorks' "MAT-File Format": a file is a row of elements with a tag (type,
+size). A matrix is an element of elements: flags, dimensions, name, and values or inner matrices.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import numpy as np
 from jaxsplat_mouse.errors import InputError
 
 MAX_BYTES = 2 << 30  # of one variable, unpacked
-LEFT_OUT = object()  # stands for values of other classes
+LEFT_OUT = object()  # in place of a value of another class
 _HEADER_BYTES = 128
 _MAX_DEPTH = 16
 _MATRIX, _COMPRESSED, _INT32, _UINT32 = 14, 15, 5, 6
@@ -56,14 +56,19 @@ _LOGICAL = 0x0200
 
 
 class BrokenError(Exception):
-  """The file is not what its tags say."""
+  """The file contradicts its own tags."""
+
+
+def without_left_out(entries: dict[str, Any]) -> dict[str, Any]:
+  """Returns the entries whose values could be read."""
+  return {key: value for key, value in entries.items() if value is not LEFT_OUT}
 
 
 def read_matlab5(path: pathlib.Path, names: Sequence[str]) -> dict[str, Any]:
-  """Those of the variables `names` that a file holds, as `matlab.read_matlab` gives them.
+  """Reads those of the variables `names` that a file has; see `matlab.read_matlab`.
 
   Raises:
-    InputError: no such file, one cut short, or one that contradicts itself.
+    InputError: there is no such file, or it is cut short or contradicts itself.
   """
   try:
     data = path.read_bytes()
@@ -77,20 +82,20 @@ def read_matlab5(path: pathlib.Path, names: Sequence[str]) -> dict[str, Any]:
 
 
 class _Bytes:
-  """Elements that stand one after the other."""
+  """Reads elements one after the other."""
 
   def __init__(self, data: bytes | memoryview, order: str):
     self.data, self.order, self.at = memoryview(data), order, 0
 
   def take(self, size: int) -> memoryview:
-    """The next bytes."""
+    """Returns the next bytes."""
     if size > len(self.data) - self.at:
       raise BrokenError(f"{size - len(self.data) + self.at} bytes are missing")
     self.at += size
     return self.data[self.at - size : self.at]
 
   def element(self) -> tuple[int, _Bytes]:
-    """Type and content of the next element."""
+    """Returns type and content of the next element."""
     kind, size = struct.unpack(self.order + "II", self.take(8))
     if kind >> 16:  # the short form: type, size and up to four bytes share the tag
       self.at -= 4
@@ -104,7 +109,7 @@ class _Bytes:
     return kind, _Bytes(content, self.order)
 
   def numbers(self, kinds: Sequence[int] = tuple(_NUMBERS)) -> np.ndarray:
-    """The next element as a row of numbers."""
+    """Returns the next element as a row of numbers."""
     kind, content = self.element()
     if kind not in kinds or kind not in _NUMBERS:
       raise BrokenError(f"an element of type {kind} where numbers belong")
@@ -114,7 +119,7 @@ class _Bytes:
     return np.frombuffer(content.data, dtype)
 
   def text(self, size: int | None = None) -> str | list[str]:
-    """The next element as text, or as names that take `size` bytes each."""
+    """Returns the next element as text, or as names of `size` bytes each."""
     kind, content = self.element()
     if kind not in _TEXTS:
       raise BrokenError(f"an element of type {kind} where text belongs")
@@ -139,7 +144,7 @@ def _variables(file: _Bytes, names: Sequence[str]) -> dict[str, Any]:
 
 
 def _matrices(file: _Bytes) -> Iterator[_Bytes]:
-  """The variables of a file, unpacked."""
+  """Yields the variables of a file, unpacked."""
   while file.at < len(file.data):
     kind, content = file.element()
     if kind == _COMPRESSED:
@@ -153,10 +158,10 @@ def _matrices(file: _Bytes) -> Iterator[_Bytes]:
 
 
 def _matrix(content: _Bytes, depth: int, names: Sequence[str] | None = None) -> tuple[str, Any]:
-  """Name and value of a matrix; the value of one that is not among `names` is left out."""
+  """Returns name and value of a matrix; `LEFT_OUT` for a name that is not among `names`."""
   if depth > _MAX_DEPTH:
     raise BrokenError(f"nested more than {_MAX_DEPTH} deep")
-  if len(content.data) == 0:  # how an empty entry of a cell or struct is written
+  if len(content.data) == 0:  # an empty entry of a cell or struct
     return "", np.zeros((0, 0))
   flags = content.numbers((_UINT32,))
   if len(flags) != 2:
@@ -184,16 +189,15 @@ def _matrix(content: _Bytes, depth: int, names: Sequence[str] | None = None) -> 
 
 
 def _inner(content: _Bytes, depth: int) -> Any:
-  """The next entry of a cell or struct; None stands for what is of another class."""
+  """Returns the next entry of a cell or struct; `LEFT_OUT` for one of another class."""
   kind, matrix = content.element()
   if kind != _MATRIX:
     raise BrokenError(f"an element of type {kind} where a matrix belongs")
-  value = _matrix(matrix, depth + 1)[1]
-  return value
+  return _matrix(matrix, depth + 1)[1]
 
 
 def _struct(content: _Bytes, count: int, depth: int) -> Any:
-  """A dict, or a list of them."""
+  """Returns a struct as a dict, a struct array as a list of dicts."""
   sizes = content.numbers((_INT32,))
   keys = content.text(int(sizes[0]) if len(sizes) == 1 else 0)
   if count and not keys:
@@ -201,12 +205,12 @@ def _struct(content: _Bytes, count: int, depth: int) -> Any:
   entries = []
   for _ in range(count):
     entry = {key: _inner(content, depth) for key in keys}
-    entries.append({key: value for key, value in entry.items() if value is not LEFT_OUT})
+    entries.append(without_left_out(entry))
   return entries[0] if count == 1 else entries
 
 
 def _text(content: _Bytes, shape: tuple[int, ...]) -> Any:
-  """A row as text, a matrix as a list of its rows."""
+  """Returns a row of characters as text, a matrix as a list of its rows."""
   letters = str(content.text())
   if len(letters) != math.prod(shape):
     raise BrokenError(f"{len(letters)} letters for the shape {shape}")

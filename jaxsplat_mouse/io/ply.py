@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import plyfile
 
-from jaxsplat_mouse.errors import InputError
+from jaxsplat_mouse.errors import InputError, reason
 from jaxsplat_mouse.gaussians import Gaussians, Gaussians2D, Gaussians3D
 from jaxsplat_mouse.io import atomic
 
@@ -25,11 +25,11 @@ _THINNEST = 1e-6  # world units
 
 
 def write_gaussians(path: str | os.PathLike[str], gaussians: Gaussians) -> None:
-  """Writes splats to `path` in one step; `read_gaussians` gives back the same float32 values.
+  """Writes splats to `path` in one step; `read_gaussians` returns the same float32 values.
 
   Raises:
-    ValueError: no splats, mismatched shapes, or values that are not finite.
-    OSError: the file cannot be written; an old one stays as it was.
+    ValueError: there are no splats, shapes do not match, or values are not finite.
+    OSError: the file cannot be written; an existing one stays as it was.
   """
   columns = _columns(gaussians)
   table = np.concatenate([block for _, block in columns], 1)
@@ -50,7 +50,8 @@ def read_gaussians(path: str | os.PathLike[str]) -> Gaussians:
   """Reads a splat PLY; two scales make `Gaussians2D`, three `Gaussians3D`, of numpy float32.
 
   Raises:
-    InputError: no such file, no splat PLY, missing properties or wrong counts, values not finite.
+    InputError: there is no such file, it is not a splat PLY, properties are missing or of a wrong
+      number, or values are not finite.
   """
   path = pathlib.Path(path)
   vertices = _read_vertices(path)
@@ -77,7 +78,7 @@ def read_gaussians(path: str | os.PathLike[str]) -> Gaussians:
 
 
 def thin_ellipsoids(gaussians: Gaussians2D) -> Gaussians3D:
-  """Discs as ellipsoids of no thickness, for viewers that read three scales only."""
+  """Converts discs to ellipsoids of nearly no thickness, for viewers that need three scales."""
   log_scales = np.asarray(gaussians.log_scales, np.float32)
   thin = np.full((len(log_scales), 1), np.log(_THINNEST), np.float32)
   return Gaussians3D(
@@ -90,7 +91,7 @@ def thin_ellipsoids(gaussians: Gaussians2D) -> Gaussians3D:
 
 
 def _groups(coefficients: int, scales: int) -> list[list[str]]:
-  """Property names of each block of columns, in the order of the file."""
+  """Returns the property names of each block of columns, in the order of the file."""
   numbered = lambda stem, count: [f"{stem}{i}" for i in range(count)]
   return [
     ["x", "y", "z"],
@@ -104,6 +105,7 @@ def _groups(coefficients: int, scales: int) -> list[list[str]]:
 
 
 def _columns(gaussians: Gaussians) -> list[tuple[list[str], np.ndarray]]:
+  """Returns blocks of float32 columns (N, C) with their property names; raises ValueError."""
   means, log_scales, quats, logits, sh = (
     np.asarray(value, np.float32)
     for value in (
@@ -126,6 +128,7 @@ def _columns(gaussians: Gaussians) -> list[tuple[list[str], np.ndarray]]:
 
 
 def _read_vertices(path: pathlib.Path) -> np.ndarray:
+  """Returns the `vertex` element (N,) as a structured array."""
   if not path.is_file():
     raise InputError(path, "", "no such file; expected a splat PLY")
   try:
@@ -136,9 +139,10 @@ def _read_vertices(path: pathlib.Path) -> np.ndarray:
       data = plyfile.PlyData.read(file, mmap="r")
   except InputError:
     raise
-  except Exception as error:  # a broken header or body fails in many ways, here all the same
-    reason = (str(error) or type(error).__name__).splitlines()[0]
-    raise InputError(path, "", f"broken PLY ({reason}); expected a whole splat PLY") from None
+  except Exception as error:  # a broken header or body raises many types
+    raise InputError(
+      path, "", f"broken PLY ({reason(error)}); expected a whole splat PLY"
+    ) from None
   if "vertex" not in data:
     raise InputError(path, "vertex", "no such element; expected a splat PLY")
   vertices = data["vertex"].data
@@ -152,7 +156,7 @@ def _count(names: set[str], stem: str) -> int:
 
 
 def _block(path: pathlib.Path, vertices: np.ndarray, group: list[str]) -> np.ndarray:
-  """Columns of one block as float32 (N, len(group)); normals may be missing."""
+  """Returns the columns of one block, float32 (N, len(group)); normals may be missing."""
   if group[:1] == ["nx"]:
     return np.zeros((len(vertices), 3), np.float32)
   block = np.zeros((len(vertices), len(group)), np.float32)

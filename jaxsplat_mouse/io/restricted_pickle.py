@@ -1,10 +1,10 @@
-"""Pickles that nobody vouches for: numbers, text, lists, tuples, dicts and numeric NumPy arrays.
+"""Reads untrusted pickles: numbers, text, lists, tuples, dicts and numeric NumPy arrays.
 
 A pickle is a program that may call anything. This module never runs one: it walks the opcodes and
-builds the few values that a calibration needs itself, so that nothing a pickle names is imported
-or called, not even NumPy's own unpickling. Everything else is refused with what was found. No
-memory is set aside for what a file merely declares: lengths are compared with the bytes that are
-there, and values that multiply by referring to one another are counted before they are built.
+builds the few kinds of values that a calibration needs, so that nothing a pickle names is imported
+or called, not even NumPy's own unpickling. Everything else is refused, and the message names it.
+Lengths that a file declares are compared with the bytes that it has before memory is allocated, and
+values that multiply through references are counted before they are built.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _ALLOWED = {
   "reconstruct": _CORE + r"multiarray\._reconstruct",
   "scalar": _CORE + r"multiarray\.scalar",
   "frombuffer": _CORE + r"numeric\._frombuffer",
-  "encode": r"_codecs\.encode",  # how protocol 2 and below write bytes
+  "encode": r"_codecs\.encode",  # protocols up to 2 write bytes with it
 }
 _VALUES = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _SIMPLE = re.compile(
@@ -46,13 +46,14 @@ _TUPLES = {"EMPTY_TUPLE": 0, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 
 
 def load_pickle(path: pathlib.Path) -> Any:
-  """The value that a pickle holds.
+  """Reads the value of a pickle.
 
   Returns:
     Numbers, text, bytes, None, lists, tuples, dicts, and arrays, nested.
 
   Raises:
-    InputError: no such file, not a pickle, cut short, too large, or anything else inside.
+    InputError: there is no such file, or it is not a pickle, cut short, too large, or contains
+      anything else.
   """
   try:
     if path.stat().st_size > _MAX_BYTES:
@@ -61,28 +62,28 @@ def load_pickle(path: pathlib.Path) -> Any:
   except OSError as error:
     raise InputError(path, "", f"cannot be read ({reason(error)}); expected a pickle") from None
   try:
-    return _resolved(_Machine().run(data))
+    return _resolve(_Machine().run(data))
   except _RefusedError as error:
     raise InputError(path, "", f"{error}; {_EXPECTED}") from None
-  except Exception as error:  # opcodes without their operands: broken in one of many ways
+  except Exception as error:  # opcodes without their operands raise many types
     problem = f"broken or cut short ({reason(error)}); expected a whole pickle"
     raise InputError(path, "", problem) from None
 
 
 class _RefusedError(Exception):
-  """Something that this module does not build."""
+  """The pickle contains something that this module does not build."""
 
 
 @dataclasses.dataclass(frozen=True)
 class _Global:
-  """A name that the pickle wants called: one of `_ALLOWED`."""
+  """A name that the pickle calls: one of `_ALLOWED`."""
 
   kind: str
 
 
 @dataclasses.dataclass
 class _Dtype:
-  """A dtype; its byte order comes after it, in the pickle's BUILD."""
+  """A dtype; the pickle sets its byte order later, with BUILD."""
 
   code: str
   order: str = "="
@@ -93,7 +94,7 @@ class _Dtype:
 
 @dataclasses.dataclass
 class _Array:
-  """An array; its values come after it, in the pickle's BUILD."""
+  """An array; the pickle sets its values later, with BUILD."""
 
   value: np.ndarray | None = None
 
@@ -106,7 +107,7 @@ class _Machine:
     self._memo: dict[int, Any] = {}
 
   def run(self, data: bytes) -> Any:
-    """The value on the stack at the end."""
+    """Runs the opcodes; returns the value that is on the stack at the end."""
     for count, (opcode, argument, _) in enumerate(pickletools.genops(io.BytesIO(data))):
       if count > _MAX_OPCODES:
         raise _RefusedError(f"more than {_MAX_OPCODES} steps")
@@ -142,7 +143,7 @@ class _Machine:
       self._build(name, argument)
 
   def _build(self, name: str, argument: Any) -> None:
-    """The opcodes that put values together, or ask for what is not plain."""
+    """Runs the opcodes that build containers and objects; refuses unknown ones."""
     stack = self._stack
     if name in ("EMPTY_LIST", "EMPTY_DICT"):
       stack.append([] if name == "EMPTY_LIST" else {})
@@ -178,7 +179,7 @@ class _Machine:
     return values
 
   def _marked(self) -> list[Any]:
-    """What stands above the last mark, which goes too."""
+    """Removes the values above the last mark, and the mark; returns the values."""
     values = []
     while (value := self._stack.pop()) is not _MARK:
       values.append(value)
@@ -208,7 +209,7 @@ def _global(module: Any, name: Any) -> _Global:
 
 
 def _call(function: Any, arguments: Any) -> Any:
-  """What a call of one of `_ALLOWED` gives, without calling it."""
+  """Returns the result of a call of one of `_ALLOWED`, without calling it."""
   kind = function.kind if isinstance(function, _Global) else ""
   match kind, arguments:
     case "reconstruct", (_Global(kind="ndarray"), tuple(), _):
@@ -227,7 +228,7 @@ def _call(function: Any, arguments: Any) -> Any:
 
 
 def _set_state(target: Any, state: Any) -> None:
-  """What BUILD does to a dtype or an array."""
+  """Applies BUILD to a dtype or an array."""
   match target, state:
     case _Dtype(), (int(), str(order), None, None, None, *_) if order in ("<", ">", "|", "="):
       target.order = order
@@ -251,8 +252,8 @@ def _array(shape: tuple[Any, ...], dtype: _Dtype, data: bytes, order: str) -> np
   return array.astype(real.newbyteorder("="))  # writeable, and of this machine's byte order
 
 
-def _resolved(value: Any) -> Any:
-  """The value with arrays in place, after counting what references multiply to."""
+def _resolve(value: Any) -> Any:
+  """Replaces placeholders by their arrays; counts the values that references multiply to."""
   left = [_MAX_VALUES]
 
   def visit(value: Any, depth: int) -> Any:

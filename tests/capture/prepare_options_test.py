@@ -7,7 +7,6 @@ import pathlib
 import numpy as np
 import pytest
 
-from jaxsplat_mouse.capture import mask_files
 from jaxsplat_mouse.capture.prepare_options import parse_offsets, select_moments, shift_frames
 from jaxsplat_mouse.capture.raw_capture import Stream
 from jaxsplat_mouse.errors import InputError
@@ -52,16 +51,3 @@ def test_offsets_move_one_camera_and_stop_at_the_start(tmp_path: pathlib.Path) -
   assert (frames[:, [0, 2, 3]] == np.arange(4)[:, None]).all()
   with pytest.raises(InputError, match="Camera11: no such camera; did you mean Camera1"):
     shift_frames(capture, {"Camera11": 1})
-
-
-def test_masks_of_one_s_own(tmp_path: pathlib.Path) -> None:
-  (tmp_path / "b").mkdir()
-  for name in ("a.mp4", "b/f_10.png", "b/f_2.png"):
-    (tmp_path / name).touch()
-  found = mask_files.find_masks(tmp_path, ["a", "b"])
-  assert found[0] == Stream(video=tmp_path / "a.mp4")
-  assert [p.name for p in found[1].images] == ["f_2.png", "f_10.png"]
-  with pytest.raises(InputError, match=r"c: 0 videos and 0 images; expected c.mp4"):
-    mask_files.find_masks(tmp_path, ["a", "c"])
-  with pytest.raises(InputError, match="no such folder"):
-    mask_files.find_masks(tmp_path / "none", ["a"])

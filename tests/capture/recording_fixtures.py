@@ -35,7 +35,7 @@ def make_rig(lens: bool = True) -> Rig:
     names=tuple(f"Camera{i + 1}" for i in range(VIEWS)),
     matrices=np.array(matrices, np.float64),
     world_to_camera=np.array(poses),
-    distortion=np.tile(LENS if lens else np.zeros(5), (VIEWS, 1)),
+    distortion=np.outer(1 - 0.02 * np.arange(VIEWS), LENS if lens else np.zeros(5)),
     sizes=np.tile([WIDTH, HEIGHT], (VIEWS, 1)),
     unit="mm",
   )
@@ -116,32 +116,3 @@ def make_capture(
     moments=10 * np.arange(frames) + 1,
     up="+z",
   )
-
-
-def write_video(
-  path: pathlib.Path,
-  frames: list[np.ndarray],
-  *,
-  rate: int = 25,
-  gop: int = 12,
-  b_frames: int = 2,
-  times: list[int] | None = None,
-) -> pathlib.Path:
-  """An h264 file of (H, W) or (H, W, 3) uint8 frames; `times` are their numbers on the clock."""
-  import av
-
-  path.parent.mkdir(parents=True, exist_ok=True)
-  with av.open(str(path), "w") as container:
-    stream = container.add_stream("libx264", rate=rate)
-    stream.height, stream.width = frames[0].shape[:2]
-    stream.pix_fmt, stream.gop_size = "yuv420p", gop
-    stream.codec_context.max_b_frames = b_frames
-    stream.options = {"crf": "12"}
-    for i, image in enumerate(frames):
-      frame = av.VideoFrame.from_ndarray(image, format="gray" if image.ndim == 2 else "rgb24")
-      frame.pts = i if times is None else times[i]
-      for packet in stream.encode(frame):
-        container.mux(packet)
-    for packet in stream.encode():
-      container.mux(packet)
-  return path

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import pathlib
-import struct
 import subprocess
 import sys
-import zlib
 
 import numpy as np
 import pytest
@@ -15,7 +13,7 @@ from jaxsplat_mouse.capture import video
 from jaxsplat_mouse.capture.raw_capture import Stream
 from jaxsplat_mouse.errors import InputError
 from jaxsplat_mouse.io import images
-from tests.capture.recording_fixtures import write_video
+from tests.io.file_fixtures import write_huge_header, write_video
 
 av = pytest.importorskip("av")
 SIDE = 64
@@ -148,21 +146,12 @@ def test_frames_behind_a_damaged_one_keep_their_numbers(tmp_path: pathlib.Path) 
   assert [number_of(reader.read(n)) for n in (61, 99, 119)] == [61, 99, 119]
 
 
-def huge_png(path: pathlib.Path) -> pathlib.Path:
-  """The header of an image of 20,000 x 20,000 pixels."""
-  header = b"IHDR" + struct.pack(">IIBBBBB", 20000, 20000, 8, 6, 0, 0, 0)
-  chunks = [(13, header), (0, b"IDAT")]
-  packed = [struct.pack(">I", n) + c + struct.pack(">I", zlib.crc32(c)) for n, c in chunks]
-  path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(packed))
-  return path
-
-
 def test_images_are_read_by_number(tmp_path: pathlib.Path) -> None:
   grey, rgba = np.full((4, 6), 77, np.uint8), np.zeros((4, 6, 4), np.uint8)
   rgba[..., 3] = 200
   for name, image in (("0.png", grey), ("1.png", rgba), ("2.png", rgba[..., :3])):
     (tmp_path / name).write_bytes(images.encode_png(image))
-  files = (*(tmp_path / f"{i}.png" for i in range(3)), huge_png(tmp_path / "3.png"))
+  files = (*(tmp_path / f"{i}.png" for i in range(3)), write_huge_header(tmp_path / "3.png"))
   stream = Stream(images=files)
   masks, photos = (video.open_stream(stream, "Camera1", grey=g) for g in (True, False))
   assert masks.read(0)[0, 0] == 77 and masks.read(1)[0, 0] == 200 and masks.read(2)[0, 0] == 0

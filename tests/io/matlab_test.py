@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from jaxsplat_mouse.io import matlab
-from tests.capture.formats.capture_fixtures import refused, write_mat
+from tests.io.file_fixtures import refused, write_mat
 
 pytest.importorskip("scipy")
 h5py = pytest.importorskip("h5py")

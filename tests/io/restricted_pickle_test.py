@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from jaxsplat_mouse.io import restricted_pickle
-from tests.capture.formats.capture_fixtures import refused
+from tests.io.file_fixtures import refused
 
 PLAIN = [
   {

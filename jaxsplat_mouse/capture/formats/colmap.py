@@ -24,7 +24,7 @@ from jaxsplat_mouse.capture import rig_checks
 from jaxsplat_mouse.capture.raw_capture import Capture, Stream
 from jaxsplat_mouse.capture.rig import Rig
 from jaxsplat_mouse.errors import InputError, reason
-from jaxsplat_mouse.io import checks
+from jaxsplat_mouse.io import checks, images
 
 # In the order of COLMAP's model numbers: the name, and the number of parameters; 0 is unsupported.
 MODELS = (
@@ -79,7 +79,8 @@ def read_capture(path: str | os.PathLike[str]) -> Capture:
     for shot in shots
   ]
   for photograph, lens, shot in zip(files, lenses, shots, strict=True):
-    checks.same_size(photograph, shot.name, checks.image_size(photograph, shot.name), lens.size)
+    size = images.read_image_size(photograph, shot.name)
+    checks.check_same_size(photograph, shot.name, size, lens.size)
   rig = Rig(
     names=checks.camera_names([shot.name for shot in shots]),
     matrices=np.stack([lens.matrix for lens in lenses]),
@@ -140,7 +141,8 @@ def _find_masks(
     files = [f for n in names if (f := checks.path_inside(folder, n, folder, shot.name)).is_file()]
     if not files:
       raise InputError(folder, shot.name, f"no mask; expected {names[0]} beside the others")
-    checks.same_size(files[0], shot.name, checks.image_size(files[0], shot.name), lens.size)
+    size = images.read_image_size(files[0], shot.name)
+    checks.check_same_size(files[0], shot.name, size, lens.size)
     found.append(Stream(images=(files[0],)))
   return tuple(found)
 
@@ -168,7 +170,7 @@ def _camera(
   return _Camera(
     matrix=checks.intrinsics(path, field, matrix),
     distortion=np.array([k1, k2, p1, p2, 0.0]),
-    size=checks.check_size(path, field, size),
+    size=images.check_image_size(path, field, size),
   )
 
 

@@ -25,7 +25,7 @@ from jaxsplat_mouse.capture import rig_checks, synchronization
 from jaxsplat_mouse.capture.raw_capture import Capture, Stream
 from jaxsplat_mouse.capture.rig import OPENCV_FIRST_PIXEL, Labels, Rig
 from jaxsplat_mouse.errors import InputError
-from jaxsplat_mouse.io import checks, restricted_pickle
+from jaxsplat_mouse.io import checks, images, restricted_pickle
 
 CAMERAS_FILE = "new_cam.pkl"
 _SURE = 0.5  # confidence, 0 to 1, from which a keypoint counts
@@ -97,7 +97,7 @@ def _camera(
     shift = shift.reshape(3)
   size = (0, 0)
   if isinstance(entry.get("mapx"), np.ndarray) and entry["mapx"].ndim == 2:
-    size = checks.check_size(file, f"{field}.mapx", entry["mapx"].shape[::-1])
+    size = images.check_image_size(file, f"{field}.mapx", entry["mapx"].shape[::-1])
   return matrix, checks.pose_matrix(turn, checks.numbers(file, f"{field}.T", shift, (3,))), size
 
 

@@ -27,7 +27,7 @@ from jaxsplat_mouse.capture.pose_conventions import OPENGL_AXES
 from jaxsplat_mouse.capture.raw_capture import Capture, Stream
 from jaxsplat_mouse.capture.rig import Rig
 from jaxsplat_mouse.errors import InputError
-from jaxsplat_mouse.io import checks
+from jaxsplat_mouse.io import checks, images
 
 CAMERAS_FILE = "transforms.json"
 _MODELS = ("OPENCV", "PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL")
@@ -97,12 +97,12 @@ class _Shot:
     self.name = str(frame["file_path"])
     self.mask = self._find("mask_path") if "mask_path" in frame else None
     self.time = self._number("time", 0.0)
-    self.size = checks.image_size(self.image, f"{field}.file_path")
+    self.size = images.read_image_size(self.image, f"{field}.file_path")
     stated = (int(self._number("w", 0.0)), int(self._number("h", 0.0)))
-    checks.same_size(file, f"{field}.file_path", self.size, stated)
+    checks.check_same_size(file, f"{field}.file_path", self.size, stated)
     if self.mask is not None:
-      mask_size = checks.image_size(self.mask, f"{field}.mask_path")
-      checks.same_size(file, f"{field}.mask_path", mask_size, self.size)
+      mask_size = images.read_image_size(self.mask, f"{field}.mask_path")
+      checks.check_same_size(file, f"{field}.mask_path", mask_size, self.size)
     self.matrix, self.distortion, self.pose = self._matrix(), self._lens(), self._pose()
 
   @property

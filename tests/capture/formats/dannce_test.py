@@ -13,15 +13,8 @@ import pytest
 from jaxsplat_mouse.capture import pose_conventions, rig_checks
 from jaxsplat_mouse.capture.formats import dannce, label3d
 from jaxsplat_mouse.capture.rig import project_points
-from tests.capture.formats.capture_fixtures import (
-  as_matlab,
-  label_points,
-  make_rig,
-  refused,
-  same_rig,
-  touch,
-  write_mat,
-)
+from tests.capture.formats.format_fixtures import as_matlab, label_points, make_rig, same_rig
+from tests.io.file_fixtures import refused, touch, write_mat
 
 pytest.importorskip("scipy")
 

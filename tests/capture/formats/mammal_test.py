@@ -14,14 +14,8 @@ import pytest
 from jaxsplat_mouse.capture import rig_checks
 from jaxsplat_mouse.capture.formats import mammal
 from jaxsplat_mouse.capture.rig import project_points
-from tests.capture.formats.capture_fixtures import (
-  SIZE,
-  make_rig,
-  refused,
-  same_rig,
-  touch,
-  write_video,
-)
+from tests.capture.formats.format_fixtures import SIZE, make_rig, same_rig, write_video
+from tests.io.file_fixtures import refused, touch
 
 POINTS = np.random.default_rng(0).uniform([10, 0, 0], [70, 60, 40], (7, 5, 3))
 

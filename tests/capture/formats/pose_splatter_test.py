@@ -12,7 +12,8 @@ import pytest
 
 from jaxsplat_mouse.capture.formats import pose_splatter
 from jaxsplat_mouse.capture.rig import project_points
-from tests.capture.formats.capture_fixtures import make_rig, refused, same_rig, write_video
+from tests.capture.formats.format_fixtures import make_rig, same_rig, write_video
+from tests.io.file_fixtures import refused
 
 h5py = pytest.importorskip("h5py")
 

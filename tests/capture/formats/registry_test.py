@@ -14,7 +14,8 @@ import pytest
 from jaxsplat_mouse.cameras import generate_camera_poses
 from jaxsplat_mouse.capture.formats import registry
 from jaxsplat_mouse.dataset import camera_file
-from tests.capture.formats.capture_fixtures import refused, write_huge_header, write_image
+from tests.capture.formats.format_fixtures import write_image
+from tests.io.file_fixtures import refused, write_huge_header
 
 NAMES = [f"images/cam_{i:03d}.png" for i in range(5)]
 
@@ -99,6 +100,25 @@ def test_the_real_head_is_read(shared_dir):
   rig = registry.read_capture("facelift", folder).rig
   assert len(rig) == 6
   assert np.allclose(np.linalg.norm(rig.centers, axis=1), 2.7, atol=1e-3)
+
+
+def test_every_reader_in_the_folder_is_registered():
+  folder = pathlib.Path(registry.__file__).parent
+  modules = {"registry", "label3d", "__init__"}  # label3d is shared by dannce and sdannce
+  modules |= {format.module for format in registry._FORMATS.values()}
+  assert {file.stem for file in folder.glob("*.py")} == modules
+
+
+def test_the_registry_and_the_options_are_light():
+  """`python -m jaxsplat_mouse.prepare --help` imports them."""
+  code = """
+import sys
+from jaxsplat_mouse.capture import prepare_options
+from jaxsplat_mouse.capture.formats import registry
+found = {"jax", "PIL", "scipy", "h5py", "av", "cv2", "rich"} & set(sys.modules)
+assert not found, found
+"""
+  subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_optional_packages_are_imported_by_the_reader_that_needs_them():

@@ -9,14 +9,8 @@ import numpy as np
 import pytest
 
 from jaxsplat_mouse.capture.formats import sdannce
-from tests.capture.formats.capture_fixtures import (
-  as_matlab,
-  make_rig,
-  refused,
-  same_rig,
-  write_mat,
-  write_video,
-)
+from tests.capture.formats.format_fixtures import as_matlab, make_rig, same_rig, write_video
+from tests.io.file_fixtures import refused, write_mat
 
 pytest.importorskip("scipy")
 

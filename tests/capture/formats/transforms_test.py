@@ -11,14 +11,8 @@ import pytest
 
 from jaxsplat_mouse.capture.formats import transforms
 from jaxsplat_mouse.capture.rig import Rig
-from tests.capture.formats.capture_fixtures import (
-  SIZE,
-  make_rig,
-  refused,
-  same_rig,
-  write_huge_header,
-  write_image,
-)
+from tests.capture.formats.format_fixtures import SIZE, make_rig, same_rig, write_image
+from tests.io.file_fixtures import refused, write_huge_header
 
 FLIP = np.diag([1.0, -1.0, -1.0, 1.0])
 
