@@ -1,4 +1,4 @@
-"""A wrong calibration is refused, with what is wrong with it; a right one is not."""
+"""A wrong calibration is refused, and the message names the mistake; a right one passes."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ def disc(width: int, height: int, centre: np.ndarray, sigma: float = 2.5) -> np.
 @pytest.mark.parametrize("scale", [1.0, 0.5, 0.4])
 @pytest.mark.parametrize("view", range(VIEWS))
 def test_projected_points_land_where_the_pinhole_sees_them(view: int, scale: float) -> None:
-  """A spot drawn in the raw image comes to lie within 0.05 px, skew and tangential terms in."""
+  """A spot drawn in the raw image lands within 0.05 px, with skew and tangential distortion."""
   rig = make_rig()
   points = np.array([[0.0, 0, 20], [45, -30, 5], [-40, 38, 50], [10, 52, 12], [-50, -20, 0]])
   raw = project_points(rig, points)[view]
@@ -128,7 +128,7 @@ def test_intrinsics_of_other_images_are_refused() -> None:
 
 
 def test_no_background_comes_into_the_edge() -> None:
-  """A soft edge over green: what comes out is the animal's red, wherever there is any of it."""
+  """A soft edge over green: every visible pixel of the crop has the animal's red."""
   rig = make_rig()
   pinhole = lens.make_pinhole(rig, 0, SIZE)
   alpha = np.clip((disc(WIDTH, HEIGHT, np.array([70.0, 60.0]), 18.0) - 0.4) * 4, 0, 1)

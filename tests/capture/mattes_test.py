@@ -1,4 +1,4 @@
-"""Masks out of a codec: coverage at the outline, nothing but the animal; and its own colour."""
+"""Masks from a codec: coverage at the outline, nothing but the animal; and the animal's colour."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_an_outline_moves_by_so_many_pixels_and_stays_soft(pixels: int) -> None:
   assert ((found > 20) & (found < 235)).sum() > 100
 
 
-def test_an_outline_stays_where_it_is_unasked_and_at_the_border() -> None:
+def test_an_outline_stays_without_grow_and_at_the_border() -> None:
   whole = np.full((32, 32), 255, np.uint8)
   np.testing.assert_array_equal(grow_mask(whole, -4), whole)
   np.testing.assert_array_equal(grow_mask(soft_disc(), 0), soft_disc())
@@ -75,10 +75,10 @@ def test_an_outline_stays_where_it_is_unasked_and_at_the_border() -> None:
 def test_label_images_of_0_and_1_are_masks() -> None:
   labels = (soft_disc() > 127).astype(np.uint8)
   np.testing.assert_array_equal(clean_mask(labels), clean_mask(labels * np.uint8(255)))
-  assert not clean_mask(2 * labels).any()  # which of several labels is the animal, nobody knows
+  assert not clean_mask(2 * labels).any()  # no label is known to be the animal
 
 
-def test_the_share_of_the_border_tells_inverted_masks() -> None:
+def test_the_share_of_the_border_reveals_inverted_masks() -> None:
   levels = soft_disc()
   assert border_share(levels) == 0 and border_share(255 - levels) == 1
   levels[:, :64] = 255

@@ -38,7 +38,7 @@ def capture(tmp_path_factory: pytest.TempPathFactory) -> Capture:
 
 @pytest.fixture
 def own(capture: Capture, tmp_path: pathlib.Path) -> Capture:
-  """A copy of the capture whose files may be spoilt."""
+  """A copy of the capture whose files a test may change."""
   folder = tmp_path / "walk"
   shutil.copytree(capture.path, folder)
   move = lambda stream: Stream(
@@ -100,7 +100,7 @@ def test_scenes_are_whole_and_in_the_world_of_the_capture(
     assert np.linalg.norm(np.asarray(hull.centroid) - middle) < 9
 
 
-def test_the_recording_tells_trajectory_and_scale(prepared: pathlib.Path) -> None:
+def test_the_recording_file_has_trajectory_and_scale(prepared: pathlib.Path) -> None:
   value = recording(prepared)
   assert (value["unit"], value["up"], value["recording"]) == ("mm", "+z", "walk")
   moments = value["moments"]
@@ -140,8 +140,8 @@ def test_the_same_command_goes_on(capture: Capture, tmp_path: pathlib.Path) -> N
   assert prepare(capture, tmp_path, frames="0:2")[0] == 0
   before = (tmp_path / NAMES[0] / "opencv_cameras.json").stat().st_mtime_ns
   shutil.rmtree(tmp_path / NAMES[1])
-  status, told = prepare(capture, tmp_path)
-  assert status == 0 and "3 of 3 scenes" in told and "1 were there" in told
+  status, printed = prepare(capture, tmp_path)
+  assert status == 0 and "3 of 3 scenes" in printed and "1 were there" in printed
   assert written(tmp_path) == NAMES
   assert (tmp_path / NAMES[0] / "opencv_cameras.json").stat().st_mtime_ns == before
   assert [m["index"] for m in recording(tmp_path)["moments"]] == [0, 1, 2]
@@ -149,8 +149,8 @@ def test_the_same_command_goes_on(capture: Capture, tmp_path: pathlib.Path) -> N
     prepare(capture, tmp_path, margin=0.3)
   assert prepare(capture, tmp_path, margin=0.3, redo=True, frames="0")[0] == 0
   # scenes of the other preparation are not taken for its own
-  status, told = prepare(capture, tmp_path, margin=0.3)
-  assert status == 0 and "1 were there" in told
+  status, printed = prepare(capture, tmp_path, margin=0.3)
+  assert status == 0 and "1 were there" in printed
 
 
 def test_one_bad_frame_stops_no_other(own: Capture, tmp_path: pathlib.Path) -> None:
@@ -158,10 +158,10 @@ def test_one_bad_frame_stops_no_other(own: Capture, tmp_path: pathlib.Path) -> N
   for view in (0, 1):
     own.pictures[view].images[1].write_bytes(b"broken")
   own.pictures[2].images[2].unlink()
-  status, told = prepare(own, tmp_path / "out")
+  status, printed = prepare(own, tmp_path / "out")
   assert status == 3 and written(tmp_path / "out") == [NAMES[0], NAMES[2]]
-  assert "failed: walk_0011: 3 usable cameras" in told
-  assert "Camera3: not in 1 moments, first:" in told and "no such image" in told
+  assert "failed: walk_0011: 3 usable cameras" in printed
+  assert "Camera3: not in 1 moments, first:" in printed and "no such image" in printed
   moments = recording(tmp_path / "out")["moments"]
   assert [(m["status"], m["views"]) for m in moments] == [("done", 5), ("failed", 3), ("done", 4)]
   assert len(facelift.read_scene(tmp_path / "out" / NAMES[2]).names) == 4
@@ -169,8 +169,10 @@ def test_one_bad_frame_stops_no_other(own: Capture, tmp_path: pathlib.Path) -> N
 
 def test_a_camera_without_pictures_is_left_out(own: Capture, tmp_path: pathlib.Path) -> None:
   streams = (Stream(video=tmp_path / "none.mp4"), *own.pictures[1:])
-  status, told = prepare(dataclasses.replace(own, pictures=streams), tmp_path / "out", frames="0")
-  assert status == 0 and "left out: " in told and "Camera1: no such video" in told
+  status, printed = prepare(
+    dataclasses.replace(own, pictures=streams), tmp_path / "out", frames="0"
+  )
+  assert status == 0 and "left out: " in printed and "Camera1: no such video" in printed
   streams = (*streams[:1] * 2, *own.pictures[2:])
   with pytest.raises(InputError, match="cameras: 3 cameras can be used; expected 4"):
     prepare(dataclasses.replace(own, pictures=streams), tmp_path / "out", frames="0")
@@ -180,9 +182,9 @@ def test_a_mask_of_everything_is_one_bad_frame(own: Capture, tmp_path: pathlib.P
   assert own.masks is not None
   full = np.full((120, 144), 255, np.uint8)
   own.masks[0].images[1].write_bytes(images.encode_png(full))
-  status, told = prepare(own, tmp_path / "out")
+  status, printed = prepare(own, tmp_path / "out")
   window = recording(tmp_path / "out")["window"]["side"]
-  assert status == 0 and "Camera1: not in 1 moments" in told, told
+  assert status == 0 and "Camera1: not in 1 moments" in printed, printed
   assert window <= 96
 
 
@@ -222,7 +224,7 @@ def rewrite_masks(capture: Capture, change: Callable[[np.ndarray], np.ndarray]) 
 def test_masks_of_another_meaning_are_refused_with_the_file(
   own: Capture, tmp_path: pathlib.Path, change: Callable[[np.ndarray], np.ndarray], problem: str
 ) -> None:
-  """Inverted masks have a common solid too, the whole room, so silhouettes alone do not tell."""
+  """Inverted masks have a common solid too, the whole room, so silhouettes alone do not show it."""
   rewrite_masks(own, change)
   assert own.masks is not None
   with pytest.raises(InputError, match=problem) as caught:
@@ -248,8 +250,8 @@ def test_masks_with_holes_bites_and_wide_outlines_pass(
     return levels
 
   rewrite_masks(own, spoil)
-  status, told = prepare(own, tmp_path / "out")
-  assert status == 0 and "warning" not in told
+  status, printed = prepare(own, tmp_path / "out")
+  assert status == 0 and "warning" not in printed
   assert written(tmp_path / "out") == NAMES
 
 
@@ -288,7 +290,7 @@ def test_wide_masks_are_narrowed_on_request(own: Capture, tmp_path: pathlib.Path
 
 
 @pytest.mark.parametrize("masked", [True, False])
-def test_narrowing_that_leaves_nothing_is_told(
+def test_narrowing_that_leaves_nothing_is_reported(
   own: Capture, tmp_path: pathlib.Path, masked: bool
 ) -> None:
   if not masked:
@@ -308,8 +310,8 @@ def test_pictures_with_alpha_of_their_own_do_not_grow(own: Capture, tmp_path: pa
 
 
 def test_a_camera_is_left_out_on_request(own: Capture, tmp_path: pathlib.Path) -> None:
-  status, told = prepare(own, tmp_path / "out", frames="0", without=("Camera2",))
-  assert status == 0 and "left out: Camera2: named by --without" in told
+  status, printed = prepare(own, tmp_path / "out", frames="0", without=("Camera2",))
+  assert status == 0 and "left out: Camera2: named by --without" in printed
   scene = json.loads((tmp_path / "out" / NAMES[0] / "opencv_cameras.json").read_text())
   cameras = [frame["camera"] for frame in scene["frames"]]
   assert cameras == ["Camera1", "Camera3", "Camera4", "Camera5"]
@@ -318,7 +320,7 @@ def test_a_camera_is_left_out_on_request(own: Capture, tmp_path: pathlib.Path) -
 
 
 @pytest.mark.parametrize(("module", "package"), [("av", "PyAV"), ("cv2", "OpenCV")])
-def test_a_missing_package_is_told_once(
+def test_a_missing_package_is_reported_once(
   capture: Capture, tmp_path: pathlib.Path, monkeypatch, module: str, package: str
 ) -> None:
   monkeypatch.setitem(sys.modules, module, None)
@@ -339,7 +341,7 @@ def test_scenes_go_into_a_folder_of_their_own(own: Capture, tmp_path: pathlib.Pa
 
 
 def test_a_recording_of_an_earlier_version_goes_on(own: Capture, tmp_path: pathlib.Path) -> None:
-  """Its settings lack what came later, which was as it is unasked."""
+  """Its settings lack newer options, which had their default values then."""
   assert prepare(own, tmp_path / "out", frames="0")[0] == 0
   value = recording(tmp_path / "out")
   del value["settings"]["specks"], value["settings"]["grow"], value["settings"]["without"]

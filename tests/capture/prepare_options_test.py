@@ -1,4 +1,4 @@
-"""What the command line means, and what it is refused for."""
+"""Which moments and frames the options select, and which options are refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Frames by number: exact whatever the file, each camera's trouble told, nothing held."""
+"""Frames by number: exact for every file, errors name the camera, memory does not grow."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SIDE = 64
 
 
 def picture(number: int, side: int = SIDE) -> np.ndarray:
-  """A frame that tells its number: ten bits as bright and dark blocks."""
+  """Draws a frame that shows its number: ten bits as bright and dark blocks."""
   image = np.full((side, side), 20, np.uint8)
   for bit in range(10):
     if number >> bit & 1:
@@ -61,7 +61,7 @@ def read(path: pathlib.Path, numbers: list[int], grey: bool = True) -> list[int]
     [300, 20, 580, 0],
   ],
 )
-def test_frames_are_the_ones_asked_for(movie: pathlib.Path, numbers: list[int]) -> None:
+def test_frames_are_found_by_number(movie: pathlib.Path, numbers: list[int]) -> None:
   assert read(movie, numbers) == numbers
 
 
@@ -79,10 +79,10 @@ def test_a_jump_decodes_no_more_than_a_group(
 def test_a_seek_that_arrives_elsewhere_is_undone(
   movie: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-  """As if key frames were marked where decoding cannot begin: the file is read from its start."""
+  """Simulates a key frame at which decoding cannot start: the file is read from its start."""
   reader = video.VideoReader(movie, "Camera1", grey=True)
   times = reader._scan()
-  reader._keys = times[[590]]  # a lie: the seek leads behind the frame
+  reader._keys = times[[590]]  # wrong on purpose: the seek ends behind the frame
   lie = lambda n: reader._jump(n, int(times[590]), int(times[n]))
   monkeypatch.setattr(reader, "_approach", lie)
   assert number_of(reader.read(420)) == 420
@@ -105,7 +105,7 @@ def test_grey_levels_are_of_full_range(tmp_path: pathlib.Path) -> None:
   assert video.open_stream(Stream(video=path), "Camera1").read(1).shape == (SIDE, SIDE, 3)
 
 
-def test_a_short_video_is_told_with_its_camera(movie: pathlib.Path) -> None:
+def test_a_short_video_is_reported_with_its_camera(movie: pathlib.Path) -> None:
   with pytest.raises(InputError, match=r"Camera1 frame 600: missing; the video has 600 frames"):
     read(movie, [600])
   with pytest.raises(InputError, match="Camera1 frame -1: the recording has no frame"):
@@ -113,7 +113,7 @@ def test_a_short_video_is_told_with_its_camera(movie: pathlib.Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"not a video at all" * 100, None])
-def test_no_video_is_told(tmp_path: pathlib.Path, content: bytes | None) -> None:
+def test_a_file_that_is_no_video_is_reported(tmp_path: pathlib.Path, content: bytes | None) -> None:
   path = tmp_path / "0.mp4"
   if content is not None:
     path.write_bytes(content)

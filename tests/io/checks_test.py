@@ -61,6 +61,6 @@ def test_paths_that_lead_out_are_refused(tmp_path, file):
   refused(lambda: checks.path_inside(tmp_path, file, PATH, "file_path"), "rig.mat", "file_path")
 
 
-def test_camera_names_are_stems_where_those_tell_cameras_apart():
+def test_camera_names_are_stems_where_those_are_unique():
   assert checks.camera_names(["images/a.png", "images/b.png"]) == ("a", "b")
   assert checks.camera_names(["x/0.png", "y/0.png"]) == ("x_0", "y_0")

@@ -16,7 +16,13 @@ from jaxsplat_mouse.errors import InputError
 
 
 def refused(call: Callable[[], Any], path: str, field: str) -> str:
-  """The problem that a call tells in one line, with a file and a field that contain these."""
+  """Returns the problem of the InputError that a call raises, after checking its other parts.
+
+  Args:
+    call: raises InputError with a message of one line.
+    path: part of the file that the error names.
+    field: part of the field that the error names.
+  """
   with pytest.raises(InputError) as caught:
     call()
   message = str(caught.value)
@@ -28,7 +34,7 @@ def refused(call: Callable[[], Any], path: str, field: str) -> str:
 
 
 def touch(path: pathlib.Path) -> pathlib.Path:
-  """A file that is there and nothing more."""
+  """Creates an empty file."""
   path.parent.mkdir(parents=True, exist_ok=True)
   path.write_bytes(b"")
   return path
@@ -41,7 +47,7 @@ def write_image(path: pathlib.Path, size: tuple[int, int], mode: str = "RGBA") -
 
 
 def write_huge_header(path: pathlib.Path, side: int = 20_000) -> pathlib.Path:
-  """A PNG whose header claims side x side pixels and which holds none."""
+  """Writes a PNG without pixels whose header claims side x side of them."""
   path.parent.mkdir(parents=True, exist_ok=True)
   header = struct.pack(">IIBBBBB", side, side, 8, 6, 0, 0, 0)
   data = b"\x89PNG\r\n\x1a\n"
@@ -60,7 +66,16 @@ def write_video(
   b_frames: int = 2,
   times: list[int] | None = None,
 ) -> pathlib.Path:
-  """An h264 file of (H, W) or (H, W, 3) uint8 frames; `times` are their numbers on the clock."""
+  """Writes an h264 file.
+
+  Args:
+    path: the file.
+    frames: (H, W) or (H, W, 3) uint8 images.
+    rate: frames a second.
+    gop: largest distance of key frames.
+    b_frames: largest number of B frames in a row.
+    times: presentation times of the frames, in frames; by default 0, 1, 2 ...
+  """
   av = pytest.importorskip("av")
 
   path.parent.mkdir(parents=True, exist_ok=True)

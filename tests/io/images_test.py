@@ -6,7 +6,7 @@ from jaxsplat_mouse.io import images
 from tests.io.file_fixtures import refused, write_huge_header, write_image
 
 
-def test_headers_tell_sizes_without_decoding(tmp_path):
+def test_sizes_are_read_from_headers_without_decoding(tmp_path):
   assert images.read_image_size(write_image(tmp_path / "a.png", (7, 5)), "f") == (7, 5)
   assert images.read_image_size(write_huge_header(tmp_path / "b.png", 9000), "f") == (9000, 9000)
   for side in (20_000, 2**31 - 1):

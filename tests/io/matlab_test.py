@@ -150,7 +150,7 @@ def test_what_is_no_matlab_file_is_refused(tmp_path, content: bytes):
   refused(lambda: matlab.read_matlab(tmp_path / "a.mat", ("params",)), "a.mat", "")
 
 
-def test_a_missing_file_and_a_missing_package_are_told(tmp_path, monkeypatch):
+def test_a_missing_file_and_a_missing_package_are_reported(tmp_path, monkeypatch):
   refused(lambda: matlab.read_matlab(tmp_path / "no.mat", ("params",)), "no.mat", "")
   five = write_mat(tmp_path / "5.mat", DATA)
   seven = write_mat(tmp_path / "73.mat", DATA, "7.3")

@@ -198,7 +198,7 @@ def test_unchanged_columns_pass(tmp_path: pathlib.Path):
     (lambda raw: raw.replace(b"float opacity", b"list uchar float opacity"), "PLY"),
   ],
 )
-def test_broken_files_are_told_in_one_line(tmp_path: pathlib.Path, change, problem):
+def test_broken_files_are_reported_in_one_line(tmp_path: pathlib.Path, change, problem):
   ply.write_gaussians(tmp_path / "g.ply", make())
   path = tmp_path / "bad.ply"
   path.write_bytes(change((tmp_path / "g.ply").read_bytes()))
@@ -208,6 +208,6 @@ def test_broken_files_are_told_in_one_line(tmp_path: pathlib.Path, change, probl
   assert "\n" not in str(caught.value)
 
 
-def test_a_missing_file_is_told(tmp_path: pathlib.Path):
+def test_a_missing_file_is_reported(tmp_path: pathlib.Path):
   with pytest.raises(InputError, match=r"no\.ply.*no such file"):
     ply.read_gaussians(tmp_path / "no.ply")

@@ -59,7 +59,7 @@ def test_real_labels_lie_where_the_cameras_project_them(
   assert np.median(errors["pinhole"]) > 1.0
 
 
-def test_the_real_rig_is_what_its_readme_says(shared_dir: pathlib.Path):
+def test_the_real_rig_agrees_with_its_readme(shared_dir: pathlib.Path):
   rig = dannce.read_rig(shared_dir / "data/dannce_rigs/markerless_mouse_1/label3d_dannce.mat")
   distance = np.linalg.norm(rig.centers, axis=1)
   assert rig.names == tuple(f"Camera{i}" for i in range(1, 7))
@@ -143,7 +143,7 @@ def test_labels_are_joined_by_sample_too(tmp_path, data):
   np.testing.assert_allclose(labels.pixels, project_points(make_rig(), label_points())[:, 1:])
 
 
-def test_a_recording_that_nobody_labelled_has_no_labels(tmp_path, data):
+def test_a_recording_without_labels_has_none(tmp_path, data):
   data["labelData"] = np.zeros((0, 0))
   assert dannce.read_capture(write_recording(tmp_path, data)).rig.labels is None
 

@@ -41,7 +41,7 @@ def make_rig(views: int = 4, *, lens: bool = True) -> Rig:
 
 
 def write_video(path: pathlib.Path, frames: int = 3) -> pathlib.Path:
-  """A video of so many frames."""
+  """Writes a small video."""
   images = [np.full((32, 32), 40 * i, np.uint8) for i in range(frames)]
   return file_fixtures.write_video(path, images)
 
@@ -49,7 +49,7 @@ def write_video(path: pathlib.Path, frames: int = 3) -> pathlib.Path:
 def write_image(
   path: pathlib.Path, size: tuple[int, int] = SIZE, mode: str = "RGBA"
 ) -> pathlib.Path:
-  """An image of the rig's size."""
+  """Writes an image, by default of the rig's size."""
   return file_fixtures.write_image(path, size, mode)
 
 

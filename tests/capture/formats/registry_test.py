@@ -63,7 +63,7 @@ def test_facelift_refusals(scene):
 
 
 @pytest.mark.parametrize("format", registry.FORMATS)
-def test_every_format_tells_of_a_missing_folder_and_of_an_empty_one(tmp_path, format: str):
+def test_every_format_reports_a_missing_folder_and_an_empty_one(tmp_path, format: str):
   for extra in ("h5py", "av"):
     pytest.importorskip(extra)
   problem = refused(lambda: registry.read_capture(format, tmp_path / "no"), "no", "")
@@ -72,12 +72,12 @@ def test_every_format_tells_of_a_missing_folder_and_of_an_empty_one(tmp_path, fo
 
 
 @pytest.mark.parametrize("format", [f for f in registry.FORMATS if f != "facelift"])
-def test_the_wrong_format_is_told_which_one_is_right(scene, format: str):
+def test_a_wrong_format_gets_a_hint_at_the_right_one(scene, format: str):
   problem = refused(lambda: registry.read_capture(format, scene), "", "")
   assert problem.endswith("; it looks like a capture of --format=facelift")
 
 
-def test_a_folder_too_high_or_too_low_is_told_the_right_one(scene, tmp_path_factory):
+def test_a_folder_too_high_or_too_low_gets_a_hint_at_the_right_one(scene, tmp_path_factory):
   walk = tmp_path_factory.mktemp("laboratory") / "walk"
   shutil.copytree(scene, walk)
   for folder in (walk / "images", walk.parent):
