@@ -34,13 +34,13 @@ class Cameras:
   height: int = dataclasses.field(metadata={"static": True})
 
   def __getitem__(self, index: Any) -> Cameras:
-    """The cameras at `index` of the leading axes."""
+    """Returns the cameras at an index of the leading axes."""
     return dataclasses.replace(
       self, world_to_camera=self.world_to_camera[index], intrinsics=self.intrinsics[index]
     )
 
   def __len__(self) -> int:
-    """Number of cameras along the leading axis."""
+    """Returns the number of cameras along the leading axis."""
     return self.world_to_camera.shape[0]
 
   @property
@@ -55,7 +55,7 @@ class Cameras:
     return safe_sqrt((self.centers**2).sum(-1)) / self.intrinsics[..., 0]
 
   def resized(self, width: int, height: int) -> Cameras:
-    """The same cameras with images resampled to width x height: fx, cx and fy, cy scale alike."""
+    """Returns the cameras of the same images, resampled to width x height pixels."""
     sx, sy = width / self.width, height / self.height
     factors = np.array([sx, sy, sx, sy], np.float32)
     return dataclasses.replace(
@@ -66,7 +66,12 @@ class Cameras:
 def look_at(
   eye: ArrayLike, target: ArrayLike = (0.0, 0.0, 0.0), up: ArrayLike = (0.0, 0.0, 1.0)
 ) -> np.ndarray:
-  """World-to-camera (4, 4), float64, of a camera at `eye` that looks at `target`.
+  """Returns the world-to-camera transform (4, 4), float64, of a camera that looks at a point.
+
+  Args:
+    eye: (3,) centre of the camera, world units.
+    target: (3,) the point that lies on the optical axis.
+    up: (3,) direction of any length that points up in the image.
 
   Raises:
     ValueError: eye and target coincide, or the view direction is parallel to `up`.
@@ -86,9 +91,13 @@ def look_at(
 
 
 def nearest_point_to_axes(world_to_camera: np.ndarray) -> np.ndarray | None:
-  """Point (3,) with the least squared distance to the optical axes of cameras (V, 4, 4).
+  """Returns the point (3,) with the least squared distance to the optical axes of V cameras.
 
-  Returns None where the axes are nearly parallel and leave the point open.
+  Args:
+    world_to_camera: (V, 4, 4).
+
+  Returns:
+    The point, or None where nearly parallel axes do not determine it.
   """
   rotations, translations = world_to_camera[:, :3, :3], world_to_camera[:, :3, 3]
   centers, axes = -np.einsum("vij,vi->vj", rotations, translations), rotations[:, 2]
@@ -100,7 +109,7 @@ def nearest_point_to_axes(world_to_camera: np.ndarray) -> np.ndarray | None:
 
 
 def focal_from_fov(fov: float, size: int) -> float:
-  """Focal length in pixels of a field of view in degrees across `size` pixels."""
+  """Returns the focal length in pixels of a field of view in degrees across `size` pixels."""
   return size / (2.0 * math.tan(math.radians(fov) / 2.0))
 
 
@@ -111,7 +120,9 @@ def generate_camera_poses(
   image_size: int = 512,
   fov: float = 50.0,
 ) -> Cameras:
-  """FaceLift's orbit: camera i at azimuth 360 i / num_views degrees, counter-clockwise from +X.
+  """Returns FaceLift's orbit: camera i at azimuth 360 i / num_views degrees.
+
+  Azimuths run counter-clockwise from +X; every camera looks at the origin, and Z is up.
 
   Args:
     num_views: cameras on the orbit.
@@ -121,7 +132,13 @@ def generate_camera_poses(
     fov: field of view in degrees.
 
   Returns:
-    Cameras (num_views,) with numpy float32 arrays; every camera looks at the origin, Z is up.
+    Cameras (num_views,) with NumPy float32 arrays.
+
+  >>> orbit = generate_camera_poses(num_views=4, elevation=0.0, distance=2.0, image_size=100)
+  >>> orbit.world_to_camera.shape, orbit.width, orbit.height
+  ((4, 4, 4), 100, 100)
+  >>> orbit.centers[1].round(3) + 0.0  # a quarter of the way round: on +Y
+  array([0., 2., 0.], dtype=float32)
   """
   azimuth = np.arange(num_views) * (2.0 * np.pi / num_views)
   lift = math.radians(elevation)
@@ -140,10 +157,10 @@ def generate_camera_poses(
 
 
 def pixel_rays(camera: Cameras) -> tuple[jax.Array, jax.Array]:
-  """Rays through the pixel centres of one camera.
+  """Returns the rays through the pixel centres of one camera.
 
   Returns:
-    origin (3,) and directions (H, W, 3) in the world, scaled so that their camera z is 1: a point
+    The origin (3,) and the directions (H, W, 3) in the world, scaled to a camera z of 1: the point
     at depth d is origin + d * direction.
   """
   fx, fy, cx, cy = camera.intrinsics
@@ -156,7 +173,11 @@ def pixel_rays(camera: Cameras) -> tuple[jax.Array, jax.Array]:
 
 
 def concatenate_cameras(batches: list[Cameras]) -> Cameras:
-  """Joins batches of one image size along their leading axis."""
+  """Joins batches of cameras along their leading axis.
+
+  Raises:
+    ValueError: the image sizes differ.
+  """
   sizes = {(c.width, c.height) for c in batches}
   if len(sizes) != 1:
     raise ValueError(f"cameras of one batch share one image size, got {sorted(sizes)}")

@@ -1,7 +1,7 @@
 """The canonical frame: up is +Z, the animal stands at the origin, one scale for everything.
 
-The frame is one similarity transform of the world per scene. Images and intrinsics are never
-touched: scaling the world by s scales every camera-space length by s and leaves pixels alone.
+The frame is one similarity transform of the world per scene. Images and intrinsics stay the same:
+scaling the world by s scales every camera-space length by s and moves no pixel.
 """
 
 from __future__ import annotations
@@ -32,19 +32,25 @@ def canonicalize(
 
   Args:
     scene: the views, in any world units.
-    normalize: `scene`, the animal's radius becomes `radius`; `recording`, `scale` decides, so that
-      sizes stay comparable between the scenes of a recording; `none`, the input frame is kept.
+    normalize: `scene` scales the animal to `radius`; `recording` takes `scale`, so that sizes stay
+      comparable between the scenes of a recording; `none` keeps the input frame.
     radius: largest distance of the visual hull (tail included) from its centroid, canonical units.
-    up: the input world's up axis: `+z`, any other signed axis name, a vector, or `cameras` for the
-      axis that the cameras agree on.
+    up: the input world's up axis: a signed axis name such as `+z`, a vector (3,), or `cameras` for
+      the axis on which level cameras agree.
     scale: canonical units per input unit; overrides `radius`.
-    config: how the hull that is measured is carved.
+    config: how to carve the hull, from which centroid and radius are measured.
 
   Returns:
-    The scene in the canonical frame, and the transform input -> canonical.
+    The scene in the canonical frame, and the transform from the input frame to it.
 
   Raises:
     ValueError: an argument is not one of the above, or the scene has no visual hull.
+
+  >>> from jaxsplat_mouse.procedural_mouse.mouse_scenes import input_cameras, make_scene
+  >>> scene = make_scene(0, input_cameras(image_size=64))
+  >>> moved, similarity = canonicalize(scene, radius=0.5)
+  >>> moved.images is scene.images, 0.4 < similarity.scale < 0.7
+  (True, True)
   """
   if normalize not in ("scene", "recording", "none"):
     raise ValueError(f"normalize: expected scene, recording or none, got {normalize!r}")
@@ -66,7 +72,11 @@ def canonicalize(
 
 
 def recording_scale(radii: Sequence[float], radius: float = DEFAULT_RADIUS) -> float:
-  """One scale for scenes whose hulls have `radii` (input units): the largest becomes `radius`.
+  """Returns one scale for the scenes of a recording, which takes the largest radius to `radius`.
+
+  Args:
+    radii: of the scenes' hulls, input units.
+    radius: of the largest one, canonical units.
 
   Raises:
     ValueError: no radii, or one that is not a number > 0.
@@ -78,10 +88,14 @@ def recording_scale(radii: Sequence[float], radius: float = DEFAULT_RADIUS) -> f
 
 
 def up_axis(cameras: Cameras, up: str | Sequence[float] | np.ndarray) -> np.ndarray:
-  """The input world's unit up axis (3,); see `canonicalize` for `up`.
+  """Returns the unit up axis (3,) of the input world.
+
+  Args:
+    cameras: (V,) those of the photographs, no padding.
+    up: as for `canonicalize`.
 
   Raises:
-    ValueError: `up` is no axis.
+    ValueError: `up` is not an axis, or the cameras agree on none.
   """
   if isinstance(up, str):
     if up == "cameras":
@@ -98,11 +112,11 @@ def up_axis(cameras: Cameras, up: str | Sequence[float] | np.ndarray) -> np.ndar
 
 
 def _cameras_up(world_to_camera: np.ndarray) -> np.ndarray:
-  """The axis that cameras (V, 4, 4) held level agree on.
+  """Returns the axis on which level cameras (V, 4, 4) agree.
 
-  A level camera's right axis is horizontal whatever its elevation, so up is the direction that all
-  right axes are least along; the mean of the cameras' own up axes gives the sign, and the axis too
-  where the right axes are parallel and leave it open.
+  A level camera's right axis is horizontal whatever its elevation, so up is the direction to which
+  all right axes are closest to perpendicular. The mean of the cameras' own up axes gives the sign,
+  and also the axis where the right axes are parallel and do not determine it.
   """
   right, own_up = world_to_camera[:, 0, :3], -world_to_camera[:, 1, :3].mean(0)
   values, vectors = np.linalg.eigh(right.T @ right)
@@ -113,7 +127,7 @@ def _cameras_up(world_to_camera: np.ndarray) -> np.ndarray:
 
 
 def rotation_to_z(axis: np.ndarray) -> np.ndarray:
-  """The smallest rotation (3, 3) that takes a unit axis (3,) to +Z (Rodrigues)."""
+  """Returns the smallest rotation (3, 3) that takes a unit axis (3,) to +Z (Rodrigues)."""
   x, y, z = np.asarray(axis, np.float64)
   if z < -1.0 + 1e-12:
     return np.diag([1.0, -1.0, -1.0])

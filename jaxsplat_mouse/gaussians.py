@@ -1,4 +1,4 @@
-"""Gaussian splats as pytrees of unconstrained parameters: what is optimised is what is stored.
+"""Gaussian splats as pytrees of unconstrained parameters: the arrays are what a fit optimises.
 
 `Gaussians3D` are the ellipsoids of Kerbl et al. 2023, `Gaussians2D` the discs of Huang et al. 2024,
 whose normal is the third column of their rotation. Every array may carry leading batch axes.
@@ -52,22 +52,22 @@ MODELS: dict[str, type] = {"3dgs": Gaussians3D, "2dgs": Gaussians2D}
 
 
 def model_name(gaussians: Gaussians) -> str:
-  """`3dgs` or `2dgs`."""
+  """Returns `3dgs` or `2dgs`."""
   return next(name for name, cls in MODELS.items() if type(gaussians) is cls)
 
 
 def opacities(gaussians: Gaussians) -> jax.Array:
-  """Opacities (N,) in (0, 1)."""
+  """Returns the opacities (N,) in (0, 1)."""
   return jax.nn.sigmoid(gaussians.logit_opacities)
 
 
 def scales(gaussians: Gaussians) -> jax.Array:
-  """Standard deviations (N, 3) or (N, 2), world units."""
+  """Returns the standard deviations (N, 3) or (N, 2), world units."""
   return jnp.exp(gaussians.log_scales)
 
 
 def normals(gaussians: Gaussians) -> jax.Array:
-  """Unit normals (N, 3), of either sign: a disc's third axis, an ellipsoid's shortest one."""
+  """Returns unit normals (N, 3) of either sign: a disc's third axis, an ellipsoid's shortest."""
   columns = quaternion_columns(gaussians.quats)
   if isinstance(gaussians, Gaussians2D):
     return columns[2]
@@ -76,18 +76,18 @@ def normals(gaussians: Gaussians) -> jax.Array:
 
 
 def covariances(gaussians: Gaussians3D) -> jax.Array:
-  """World covariances (N, 3, 3): (R S)(R S)^T."""
+  """Returns the world covariances (N, 3, 3): (R S)(R S)^T."""
   columns, s = quaternion_columns(gaussians.quats), scales(gaussians)
   scaled = [column * s[..., i, None] for i, column in enumerate(columns)]
   return sum(a[..., :, None] * a[..., None, :] for a in scaled)
 
 
 def sh_degree(gaussians: Gaussians) -> int:
-  """Degree of the stored spherical harmonics, 0 to 3."""
+  """Returns the degree of the stored spherical harmonics, 0 to 3."""
   return {1: 0, 4: 1, 9: 2, 16: 3}[gaussians.sh.shape[-2]]
 
 
 def mask(gaussians: Gaussians, alive: jax.Array) -> Gaussians:
-  """The same Gaussians, those outside alive (N,) invisible."""
+  """Returns the Gaussians with those that are not alive (N,) made invisible."""
   logits = jnp.where(alive, gaussians.logit_opacities, -30.0)
   return dataclasses.replace(gaussians, logit_opacities=logits)

@@ -15,32 +15,44 @@ EPSILON = 1e-12
 def safe_divide(
   numerator: jax.Array, denominator: jax.Array, epsilon: float = EPSILON
 ) -> jax.Array:
-  """numerator / denominator, and 0 with a zero gradient where |denominator| <= epsilon."""
+  """Returns numerator / denominator, 0 with a zero gradient where |denominator| <= epsilon.
+
+  Args:
+    numerator: of any shape that broadcasts with the denominator's.
+    denominator: likewise.
+    epsilon: the largest magnitude that counts as zero.
+  """
   usable = jnp.abs(denominator) > epsilon
   return jnp.where(usable, numerator / jnp.where(usable, denominator, 1.0), 0.0)
 
 
 def safe_sqrt(x: jax.Array, epsilon: float = EPSILON) -> jax.Array:
-  """sqrt(max(x, 0)) whose gradient is zero, not infinite, where x <= epsilon."""
+  """Returns sqrt(x), 0 with a zero (not an infinite) gradient where x <= epsilon."""
   usable = x > epsilon
   return jnp.where(usable, jnp.sqrt(jnp.where(usable, x, 1.0)), 0.0)
 
 
 def safe_normalize(x: jax.Array, axis: int = -1, epsilon: float = EPSILON) -> jax.Array:
-  """x / |x| along `axis`; zero vectors stay zero, with a zero gradient."""
+  """Returns x / |x| along an axis; zero vectors stay zero, with a zero gradient.
+
+  Args:
+    x: vectors of any shape.
+    axis: along which the length is taken.
+    epsilon: the largest squared length that counts as zero.
+  """
   squared = jnp.sum(x * x, axis=axis, keepdims=True)
   usable = squared > epsilon
   return jnp.where(usable, x * jax.lax.rsqrt(jnp.where(usable, squared, 1.0)), 0.0)
 
 
 def logit(p: jax.Array) -> jax.Array:
-  """Inverse of the sigmoid, with p clipped to [1e-6, 1 - 1e-6]."""
+  """Returns the inverse of the sigmoid of p, which is clipped to [1e-6, 1 - 1e-6]."""
   p = jnp.clip(p, 1e-6, 1.0 - 1e-6)
   return jnp.log(p) - jnp.log1p(-p)
 
 
 def normalize_quaternion(quats: jax.Array) -> jax.Array:
-  """Unit quaternions (..., 4) in w x y z order; a zero quaternion becomes the identity."""
+  """Returns unit quaternions (..., 4) in w x y z order; a zero quaternion becomes the identity."""
   squared = jnp.sum(quats * quats, axis=-1, keepdims=True)
   usable = squared > EPSILON
   identity = jnp.array([1.0, 0.0, 0.0, 0.0], quats.dtype)
@@ -48,7 +60,7 @@ def normalize_quaternion(quats: jax.Array) -> jax.Array:
 
 
 def quaternion_columns(quats: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-  """The three columns (..., 3) of the rotation of quats (..., 4) wxyz, normalised inside."""
+  """Returns the three columns (..., 3) of the rotations of quats (..., 4) wxyz of any length."""
   w, x, y, z = jnp.moveaxis(normalize_quaternion(quats), -1, 0)
   first = jnp.stack([1 - 2 * (y * y + z * z), 2 * (x * y + w * z), 2 * (x * z - w * y)], -1)
   second = jnp.stack([2 * (x * y - w * z), 1 - 2 * (x * x + z * z), 2 * (y * z + w * x)], -1)
@@ -57,14 +69,14 @@ def quaternion_columns(quats: jax.Array) -> tuple[jax.Array, jax.Array, jax.Arra
 
 
 def quaternion_to_matrix(quats: jax.Array) -> jax.Array:
-  """Rotation matrices (..., 3, 3) of quats (..., 4) wxyz, normalised inside."""
+  """Returns the rotation matrices (..., 3, 3) of quats (..., 4) wxyz of any length."""
   return jnp.stack(quaternion_columns(quats), -1)
 
 
 def matrix_to_quaternion(rotation: jax.Array) -> jax.Array:
-  """Unit quaternions (..., 4) wxyz of rotation matrices (..., 3, 3), with w >= 0.
+  """Returns unit quaternions (..., 4) wxyz, w >= 0, of rotation matrices (..., 3, 3).
 
-  Of the four ways to divide, the one with the largest divisor is taken (Shepperd 1978).
+  Of the four ways to divide, it takes the one with the largest divisor (Shepperd 1978).
   """
   m = rotation
   xx, yy, zz = m[..., 0, 0], m[..., 1, 1], m[..., 2, 2]
@@ -86,7 +98,7 @@ def matrix_to_quaternion(rotation: jax.Array) -> jax.Array:
 
 
 def rotate(matrix: jax.Array, x: jax.Array) -> jax.Array:
-  """matrix[:3, :3] @ x for one matrix (3 or 4 square) and points x (..., 3), written out."""
+  """Returns matrix[:3, :3] @ x for points x (..., 3) and one matrix (3, 3), (3, 4) or (4, 4)."""
   x0, x1, x2 = x[..., 0], x[..., 1], x[..., 2]
   rows = [matrix[i, 0] * x0 + matrix[i, 1] * x1 + matrix[i, 2] * x2 for i in range(3)]
   return jnp.stack(rows, -1)

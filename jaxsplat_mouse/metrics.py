@@ -1,7 +1,8 @@
-"""How close rendered views come to the truth: PSNR over the animal, IoU of silhouettes, SSIM.
+"""Scores of rendered views against the truth: PSNR over the animal, IoU of silhouettes, SSIM.
 
-Everything is NumPy in float64, for reports only. An animal fills a few percent of a frame, so PSNR
-and SSIM of the whole image are flattered by the background; `fg_psnr` and `iou` are the headlines.
+These are for reports, in NumPy and float64; `losses.py` has those that a fit descends. An animal
+fills a few percent of a frame, so the background flatters PSNR and SSIM of the whole image:
+`fg_psnr` and `iou` are the headlines.
 """
 
 from __future__ import annotations
@@ -16,23 +17,23 @@ _WINDOW, _SIGMA = 11, 1.5
 
 
 def on_white(rgba: np.ndarray) -> np.ndarray:
-  """Straight RGBA (..., 4) in [0, 1] composited on white, float64 (..., 3)."""
+  """Composites straight RGBA (..., 4) in [0, 1] on white; returns float64 (..., 3)."""
   rgba = np.asarray(rgba, np.float64)
   return rgba[..., :3] * rgba[..., 3:] + (1.0 - rgba[..., 3:])
 
 
 def to_decibel(mean_squared_error: float) -> float:
-  """-10 log10 of a mean squared error of values in [0, 1]; at most 100 dB."""
+  """Returns -10 log10 of a mean squared error of values in [0, 1], at most 100 dB."""
   return float(-10.0 * np.log10(max(mean_squared_error, _FLOOR)))
 
 
 def psnr(rendered: np.ndarray, target: np.ndarray) -> float:
-  """PSNR in dB of two images of one shape, values in [0, 1], over all pixels."""
+  """Returns the PSNR in dB of two images of one shape, values in [0, 1], over all pixels."""
   return to_decibel(float(np.mean((np.asarray(rendered, np.float64) - target) ** 2)))
 
 
 def fg_psnr(rendered: np.ndarray, target: np.ndarray) -> float:
-  """PSNR in dB over the pixels where either alpha exceeds one half; NaN where there are none.
+  """Returns the PSNR in dB over the pixels where either alpha exceeds 0.5; NaN without any.
 
   Args:
     rendered: (H, W, 4) straight RGBA in [0, 1].
@@ -45,17 +46,17 @@ def fg_psnr(rendered: np.ndarray, target: np.ndarray) -> float:
 
 
 def iou(rendered: np.ndarray, target: np.ndarray) -> float:
-  """Intersection over union of two alphas (H, W) above one half; NaN where both are empty."""
+  """Returns the intersection over union of two alphas (H, W) above 0.5; NaN if both are empty."""
   a, b = np.asarray(rendered) > 0.5, np.asarray(target) > 0.5
   union = (a | b).sum()
   return float((a & b).sum() / union) if union else float("nan")
 
 
 def ssim(rendered: np.ndarray, target: np.ndarray) -> float:
-  """Structural similarity (Wang et al. 2004) of images (H, W, C) in [0, 1].
+  """Returns the structural similarity (Wang et al. 2004) of images (H, W, C) in [0, 1].
 
-  Gaussian window of 11 pixels, sigma 1.5, population covariance; windows that reach past the image
-  do not count. NaN where the image is smaller than the window.
+  The window is a Gaussian of 11 pixels, sigma 1.5, with the population covariance; windows that
+  reach past the image do not count. NaN where the image is smaller than the window.
   """
   x, y = np.asarray(rendered, np.float64), np.asarray(target, np.float64)
   if min(x.shape[:2]) < _WINDOW:
@@ -76,7 +77,7 @@ def ssim(rendered: np.ndarray, target: np.ndarray) -> float:
 
 
 def _differing_box(x: np.ndarray, y: np.ndarray) -> tuple[slice, slice] | None:
-  """Rows and columns that hold every window with a difference in it: all others score exactly 1."""
+  """Returns rows and columns of all windows that contain a difference: others score exactly 1."""
   rows, columns = np.nonzero((x != y).any(-1))
   if len(rows) == 0:
     return None
@@ -87,7 +88,7 @@ def _differing_box(x: np.ndarray, y: np.ndarray) -> tuple[slice, slice] | None:
 
 
 def _blur(image: np.ndarray) -> np.ndarray:
-  """Gaussian-weighted means of all whole windows, (H - 10, W - 10, C)."""
+  """Returns the Gaussian-weighted means of all whole windows, (H - 10, W - 10, C)."""
   offsets = np.arange(_WINDOW) - _WINDOW // 2
   weights = np.exp(-0.5 * (offsets / _SIGMA) ** 2)
   weights /= weights.sum()
@@ -99,7 +100,7 @@ def _blur(image: np.ndarray) -> np.ndarray:
 
 
 def compare_view(rendered: np.ndarray, target: np.ndarray) -> dict[str, float]:
-  """All of `NAMES` for one view, both straight RGBA (H, W, 4) in [0, 1].
+  """Returns all metrics of `NAMES` for one view, both straight RGBA (H, W, 4) in [0, 1].
 
   Raises:
     ValueError: the shapes differ.
@@ -116,7 +117,7 @@ def compare_view(rendered: np.ndarray, target: np.ndarray) -> dict[str, float]:
 
 
 def average(rows: Iterable[Mapping[str, float]]) -> dict[str, float]:
-  """Mean of each metric over views, those that are not defined left out; empty without rows."""
+  """Returns the mean of each metric over the views where it is defined; empty without rows."""
   rows = list(rows)
   names = [name for name in NAMES if rows and name in rows[0]]
   columns = {name: np.array([row[name] for row in rows], np.float64) for name in names}

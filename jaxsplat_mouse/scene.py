@@ -1,6 +1,6 @@
-"""Scenes: a few photographs of one moment, their silhouettes and cameras, on the host as numpy.
+"""Scenes: a few photographs of one moment, their silhouettes and cameras, on the host as NumPy.
 
-No image is ever cropped, scaled or moved here without its intrinsics.
+Every crop here moves the intrinsics with the pixels.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ class Scene:
 
   Attributes:
     cameras: (V,) cameras whose width and height are those of `images`.
-    images: (V, H, W, 3) straight colour in [0, 1], 0 where alpha is 0; or as uint8, 255 times it.
-    alphas: (V, H, W) silhouettes in [0, 1], soft at the edges; or as uint8 like the images.
-    frames: (V, 4) x0 y0 x1 y1 in pixels: the rectangle that the camera really saw. Pixels outside
-      it are unknown, not background.
+    images: (V, H, W, 3) straight colour, 0 where alpha is 0: float32 in [0, 1], or uint8.
+    alphas: (V, H, W) silhouettes, soft at the edges: float32 in [0, 1], or uint8.
+    frames: (V, 4) x0 y0 x1 y1 in pixels: the rectangle that the camera saw. Pixels outside it are
+      unknown, not background.
     view_mask: (V,) bool; False marks a padding view.
-    doubted: (V, H, W) bool, pixels whose silhouette the other views contradict, and to which
-      nothing is fitted; None where there are none.
+    doubted: (V, H, W) bool, pixels whose silhouette the other views contradict, which the fit
+      leaves out; None where there are none.
   """
 
   cameras: Cameras
@@ -91,12 +91,18 @@ def observed_pixels(scene: Scene) -> Any:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Similarity:
-  """x_new = scale * rotation @ x_old + translation, float64.
+  """A change of world frame: x_new = scale * rotation @ x_old + translation, float64.
 
   Attributes:
     scale: new units per old unit, > 0.
     rotation: (3, 3), determinant +1.
     translation: (3,) in new units.
+
+  >>> to_metres = Similarity(scale=0.001, translation=np.array([0.0, 0.0, 1.0]))
+  >>> to_metres.points(np.array([500.0, 0.0, 0.0]))
+  array([0.5, 0. , 1. ])
+  >>> to_metres.inverse().points(np.array([0.5, 0.0, 1.0]))
+  array([500.,   0.,   0.])
   """
 
   scale: float = 1.0
@@ -104,14 +110,14 @@ class Similarity:
   translation: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(3))
 
   def matrix(self) -> np.ndarray:
-    """The transform as one (4, 4) matrix."""
+    """Returns the transform as one (4, 4) matrix."""
     matrix = np.eye(4)
     matrix[:3, :3] = self.scale * np.asarray(self.rotation)
     matrix[:3, 3] = self.translation
     return matrix
 
   def inverse(self) -> Similarity:
-    """The transform back."""
+    """Returns the transform from the new world to the old."""
     rotation = np.asarray(self.rotation).T
     return Similarity(
       scale=1.0 / self.scale,
@@ -120,13 +126,13 @@ class Similarity:
     )
 
   def points(self, x: np.ndarray) -> np.ndarray:
-    """Transforms points (..., 3)."""
+    """Returns points (..., 3) of the old world in the new one."""
     return self.scale * (np.asarray(x, np.float64) @ np.asarray(self.rotation).T) + self.translation
 
   def world_to_camera(self, world_to_camera: np.ndarray) -> np.ndarray:
-    """Rigid (..., 4, 4) of the same cameras in the new world.
+    """Returns the rigid transforms (..., 4, 4) of the same cameras from the new world.
 
-    Camera-space lengths are multiplied by `scale`, so images and intrinsics stay as they are.
+    Camera-space lengths are multiplied by `scale`, so images and intrinsics stay the same.
     """
     old = np.asarray(world_to_camera, np.float64)
     new = old.copy()
@@ -135,7 +141,7 @@ class Similarity:
     return new
 
   def to_json(self) -> dict[str, Any]:
-    """A JSON object: scale, rotation (row-major), translation."""
+    """Returns a JSON object: scale, rotation (row-major), translation."""
     return {
       "scale": float(self.scale),
       "rotation": np.asarray(self.rotation).tolist(),
@@ -144,7 +150,11 @@ class Similarity:
 
   @classmethod
   def from_json(cls, value: dict[str, Any]) -> Similarity:
-    """Reads what `to_json` wrote; raises ValueError where it is no similarity."""
+    """Reads what `to_json` wrote.
+
+    Raises:
+      ValueError: the value is not a similarity.
+    """
     rotation = np.asarray(value["rotation"], np.float64)
     translation = np.asarray(value["translation"], np.float64)
     scale = float(value["scale"])
@@ -156,7 +166,7 @@ class Similarity:
 
 
 def transform_scene(scene: Scene, similarity: Similarity) -> Scene:
-  """The same photographs in a new world frame; images and intrinsics are untouched."""
+  """Returns the scene with its cameras in a new world; images and intrinsics stay the same."""
   moved = similarity.world_to_camera(scene.cameras.world_to_camera).astype(np.float32)
   return dataclasses.replace(
     scene, cameras=dataclasses.replace(scene.cameras, world_to_camera=moved)
@@ -164,7 +174,12 @@ def transform_scene(scene: Scene, similarity: Similarity) -> Scene:
 
 
 def silhouette_boxes(scene: Scene, threshold: float = 0.02) -> np.ndarray:
-  """Pixel boxes (V, 4) x0 y0 x1 y1 around alpha > threshold; the centre pixel of an empty view."""
+  """Returns the pixel boxes (V, 4) x0 y0 x1 y1 of silhouettes; of an empty view, its centre pixel.
+
+  Args:
+    scene: V views.
+    threshold: the alpha in [0, 1] above which a pixel counts.
+  """
   boxes = np.zeros((len(scene.alphas), 4), np.int64)
   for i, alpha in enumerate(scene.alphas):
     shown = np.asarray(alpha) > threshold * (255 if alpha.dtype == np.uint8 else 1)
@@ -180,9 +195,12 @@ def silhouette_boxes(scene: Scene, threshold: float = 0.02) -> np.ndarray:
 def crop_shape(
   scenes: Sequence[Scene], margin: float = 0.06, multiple: int = 32
 ) -> tuple[int, int]:
-  """One (height, width) that holds every view's silhouette with a margin, in steps of `multiple`.
+  """Returns one (height, width) in pixels that holds the silhouette of every view.
 
-  Steps keep the number of distinct shapes, and so of compilations, small.
+  Args:
+    scenes: at least one.
+    margin: room on each side, as a share of the silhouette's side.
+    multiple: of which both sides are multiples: few distinct shapes mean few compilations.
   """
   sides = np.concatenate([silhouette_boxes(scene) for scene in scenes])
   wide, high = (sides[:, 2] - sides[:, 0]).max(), (sides[:, 3] - sides[:, 1]).max()
@@ -191,7 +209,7 @@ def crop_shape(
 
 
 def crop_views(scene: Scene, shape: tuple[int, int] | None = None) -> Scene:
-  """Cuts every view to `shape` around its silhouette and moves cx, cy with it.
+  """Cuts every view to one shape around its silhouette, and moves cx and cy with it.
 
   Where the cut reaches past the photograph, the new pixels are empty and lie outside `frames`.
 
@@ -228,7 +246,11 @@ def crop_views(scene: Scene, shape: tuple[int, int] | None = None) -> Scene:
 
 
 def pad_views(scene: Scene, num_views: int) -> Scene:
-  """Repeats the first view as masked padding until the scene has `num_views` views."""
+  """Appends masked copies of the first view until the scene has `num_views` views.
+
+  Raises:
+    ValueError: the scene has more views.
+  """
   missing = num_views - len(scene.view_mask)
   if missing < 0:
     raise ValueError(
@@ -249,6 +271,6 @@ def without_padding(scene: Scene) -> Scene:
 
 
 def stack_scenes(scenes: Sequence[Scene]) -> Scene:
-  """Stacks scenes of one image shape into a batch (B, V, ...), padding view counts."""
+  """Stacks scenes of one image shape into a batch (B, V, ...), padded to the largest V."""
   views = max(len(scene.view_mask) for scene in scenes)
   return jax.tree.map(lambda *x: np.stack(x), *[pad_views(scene, views) for scene in scenes])

@@ -18,7 +18,7 @@ _C3 = (
 
 
 def basis(directions: jax.Array, num_coefficients: int) -> list[jax.Array]:
-  """Basis functions at unit directions (..., 3), as `num_coefficients` arrays (...)."""
+  """Returns the first basis functions at unit directions (..., 3), each an array (...)."""
   x, y, z = directions[..., 0], directions[..., 1], directions[..., 2]
   values = [jnp.full_like(x, C0)]
   if num_coefficients > 1:
@@ -41,7 +41,7 @@ def basis(directions: jax.Array, num_coefficients: int) -> list[jax.Array]:
 
 
 def evaluate_sh(sh: jax.Array, directions: jax.Array) -> jax.Array:
-  """Colours (..., 3) = max(SH(direction) + 0.5, 0).
+  """Returns the colours (..., 3) that splats show along directions: max(SH + 0.5, 0).
 
   Args:
     sh: (..., K, 3) coefficients, K one of 1, 4, 9, 16.
@@ -53,5 +53,5 @@ def evaluate_sh(sh: jax.Array, directions: jax.Array) -> jax.Array:
 
 
 def from_rgb(rgb: jax.Array) -> jax.Array:
-  """Degree-0 coefficients (..., 3) of a colour (..., 3) in [0, 1]."""
+  """Returns the degree-0 coefficients (..., 3) of colours (..., 3) in [0, 1]."""
   return (rgb - 0.5) / C0

@@ -87,7 +87,16 @@ def test_the_python_api_of_the_readme(tmp_path: pathlib.Path) -> None:
 
 
 @pytest.mark.unoptimized
-@pytest.mark.parametrize("name", ["jaxsplat_mouse", "jaxsplat_mouse.dataset.sources"])
+@pytest.mark.parametrize(
+  "name",
+  [
+    "jaxsplat_mouse",
+    "jaxsplat_mouse.cameras",
+    "jaxsplat_mouse.canonical",
+    "jaxsplat_mouse.dataset.sources",
+    "jaxsplat_mouse.scene",
+  ],
+)
 def test_the_examples_of_the_docstrings(
   name: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
