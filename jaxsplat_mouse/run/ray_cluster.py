@@ -30,11 +30,11 @@ from jaxsplat_mouse.errors import ConfigError, InputError
 from jaxsplat_mouse.fit.driver import FitError
 from jaxsplat_mouse.run import batches
 from jaxsplat_mouse.run.batches import BatchPlan
+from jaxsplat_mouse.run.engine import RunPlan
 from jaxsplat_mouse.run.ray_pool import FIRST_PAUSE, LONGEST_PAUSE, Reply, WorkerHandle, WorkerPool
 from jaxsplat_mouse.run.ray_tasks import MOST_DEATHS, CropShapes, Task, TaskState, TaskTable
 from jaxsplat_mouse.run.ray_worker import Outcome, RemoteWorker, Scenes
 from jaxsplat_mouse.run.settings import Settings
-from jaxsplat_mouse.run.work import Work
 from jaxsplat_mouse.run.workdir import Workdir
 from jaxsplat_mouse.run.worker import SceneEvents
 from jaxsplat_mouse.runtime.progress import Progress
@@ -199,7 +199,7 @@ class Cluster:
       self._stop.check()
       time.sleep(_POLL_SECONDS)
 
-  def run(self, work: Work, events: SceneEvents, progress: Progress) -> None:
+  def run(self, work: RunPlan, events: SceneEvents, progress: Progress) -> None:
     """Does all the work.
 
     Args:
@@ -222,7 +222,7 @@ class Cluster:
     self._pool.close()
 
 
-def _tasks_of(work: Work) -> list[Task]:
+def _tasks_of(work: RunPlan) -> list[Task]:
   parts = [
     work.fitted[i : i + _RENDERED_AT_ONCE] for i in range(0, len(work.fitted), _RENDERED_AT_ONCE)
   ]
@@ -237,7 +237,7 @@ class _Run:
     pool: WorkerPool,
     slots: int,
     workdir: Workdir,
-    work: Work,
+    work: RunPlan,
     events: SceneEvents,
     progress: Progress,
   ):
@@ -266,7 +266,7 @@ class _Run:
       workers = [worker for worker in workers if self._begin_task(worker)]
 
   def _begin_task(self, worker: WorkerHandle) -> bool:
-    task = self._table.next_for(worker)
+    task = self._table.next_for(worker, time.monotonic())
     if task is None:
       return False
     task.worker = worker
@@ -298,6 +298,8 @@ class _Run:
     task = reply.task
     if task is None:
       self._table.release_read(reply.worker)
+    elif reply.lost and not reply.begun:
+      self._table.release(task)
     elif reply.lost:
       self._lose(task)
     elif reply.error:
@@ -320,7 +322,7 @@ class _Run:
   def _lose(self, task: Task) -> None:
     """Does a task again whose worker died; splits it or gives it up where this keeps happening."""
     names = ", ".join(task.names)
-    if self._table.blame(task):
+    if self._table.blame(task, time.monotonic()):
       if task.plan is not None:
         batches.remove_plan(task.plan)  # the next run tries the scene from its start
       self._fail(task, f"{task.deaths} workers died while they worked on this scene alone")

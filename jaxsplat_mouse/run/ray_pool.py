@@ -1,8 +1,9 @@
 """The workers of a Ray cluster, which of them are up, and the calls on their way to them.
 
 Ray starts a dead worker again, and refuses calls until the new process is up. A worker gets work
-only after it has answered a ping in its present life. One call, `watch`, stays with every worker
-that is up: it never returns, and fails as soon as the worker dies, at work or idle.
+only after it has answered a ping in its present life. Another ping goes before every task: where
+that fails, the worker did not die of the task. One call, `watch`, stays with every worker that is
+up: it never returns, and fails as soon as the worker dies, at work or idle.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ class Reply:
     value: what the call returned.
     error: what the call raised, in one line; empty where it raised nothing.
     lost: the worker died before the call returned.
+    begun: the worker was alive when the call was sent.
   """
 
   worker: WorkerHandle
@@ -58,14 +60,18 @@ class Reply:
   value: Any = None
   error: str = ""
   lost: bool = False
+  begun: bool = False
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class _Call:
+  """A call on its way; `following` is what a ping goes before."""
+
   worker: WorkerHandle
   life: int
   method: str
   task: Any = None
+  following: tuple[str, tuple[Any, ...]] | None = None
 
 
 class WorkerPool:
@@ -91,12 +97,24 @@ class WorkerPool:
     return [worker for worker in self.workers if worker.up]
 
   def call(self, worker: WorkerHandle, task: Any, method: str, *arguments: Any) -> None:
-    """Calls a method of a worker; `poll` returns the reply."""
-    self._send(worker, task, method, *arguments)
+    """Pings a worker, then calls a method of it; `poll` returns the reply.
 
-  def _send(self, worker: WorkerHandle, task: Any, method: str, *arguments: Any) -> None:
+    Args:
+      worker: one that is up.
+      task: returned with the reply.
+      method: name of the method.
+      arguments: of the method.
+    """
+    reference = worker.actor.ping.remote()
+    self._calls[reference] = _Call(
+      worker=worker, life=worker.life, method="ping", task=task, following=(method, arguments)
+    )
+
+  def _send(
+    self, worker: WorkerHandle, method: str, arguments: tuple[Any, ...] = (), task: Any = None
+  ) -> None:
     reference = getattr(worker.actor, method).remote(*arguments)
-    self._calls[reference] = _Call(worker, worker.life, method, task)
+    self._calls[reference] = _Call(worker=worker, life=worker.life, method=method, task=task)
 
   def poll(self, timeout: float) -> list[Reply]:
     """Pings workers that are down, and waits for a reply.
@@ -111,7 +129,7 @@ class WorkerPool:
     for worker in self.workers:
       if worker.ping_at <= now:
         worker.ping_at = math.inf
-        self._send(worker, None, "ping")
+        self._send(worker, "ping")
     if not self._calls:
       time.sleep(timeout)
       return []
@@ -124,15 +142,26 @@ class WorkerPool:
     try:
       value = self._ray.get(reference)
     except errors.RayTaskError as error:
-      if call.task is None:  # a ping that raises is as good as none
+      if call.method in ("ping", "watch"):
         return self._lose(call, error)
       reason = str(error.cause or error).splitlines()[0]
       return [Reply(worker=worker, task=call.task, error=reason)]
     except errors.RayError as error:
       return self._lose(call, error)
+    if call.following is not None:
+      return self._follow(call, value)
     if call.method == "ping":
       self._come_up(worker, value)
     return [] if call.task is None else [Reply(worker=worker, task=call.task, value=value)]
+
+  def _follow(self, call: _Call, process: str) -> list[Reply]:
+    """Sends the call that waited for a ping, unless another process answered it."""
+    worker, following = call.worker, call.following
+    assert following is not None
+    if not worker.up or (worker.life, worker.process) != (call.life, process):
+      return [Reply(worker=worker, task=call.task, lost=True)]
+    self._send(worker, *following, call.task)
+    return []
 
   def _come_up(self, worker: WorkerHandle, process: str) -> None:
     if process == worker.process:
@@ -143,13 +172,13 @@ class WorkerPool:
       return
     worker.up, worker.process, worker.pause = True, process, FIRST_PAUSE
     worker.life += 1
-    self._send(worker, None, "watch")
+    self._send(worker, "watch")
 
   def _lose(self, call: _Call, error: Exception) -> list[Reply]:
     """Handles a call without an answer; a late one is about an earlier life of its worker."""
     worker, replies = call.worker, []
     self._problem = (str(error).strip() or type(error).__name__).splitlines()[-1]
-    if call.method == "ping":
+    if call.method == "ping" and call.task is None:
       if isinstance(error, self._ray.exceptions.ActorDiedError):
         self._replace(worker)
       self._ping_later(worker)
@@ -159,7 +188,8 @@ class WorkerPool:
       self._ping_later(worker)
       replies.append(Reply(worker=worker, lost=True))
     if call.task is not None:
-      replies.append(Reply(worker=worker, task=call.task, lost=True))
+      begun = call.following is None
+      replies.append(Reply(worker=worker, task=call.task, lost=True, begun=begun))
     return replies
 
   def _ping_later(self, worker: WorkerHandle) -> None:

@@ -19,6 +19,9 @@ MOST_DEATHS = 3
 # A batch is halved after this many deaths. The first one is taken for an accident, because a half
 # cannot go on from the checkpoint of the whole.
 DEATHS_BEFORE_SPLIT = 2
+# A task rests after a death, twice as long after the next: workers that die within moments of one
+# another have a common cause, which is no scene.
+FIRST_REST = 2.0  # seconds
 
 CropShapes = tuple[tuple[int, int], tuple[int, int]]  # as `batches.needed_shapes` returns them
 
@@ -43,6 +46,7 @@ class Task:
     worker: who reads, holds or computes it; None while it waits.
     deaths: workers that died while they worked on it.
     suspect: it may have killed a worker, or is a part of a task that may have.
+    rests_until: when it may begin again, on the clock of the run.
     was_read: a worker has read its scenes, in whatever life.
     needed: the crops that its scenes need; None where none of them can be read.
   """
@@ -53,6 +57,7 @@ class Task:
   worker: Any = None
   deaths: int = 0
   suspect: bool = False
+  rests_until: float = 0.0
   was_read: bool = False
   needed: CropShapes | None = None
 
@@ -81,20 +86,24 @@ class TaskTable:
     """
     self.tasks, self._slots = list(tasks), slots
 
-  def next_for(self, worker: Any) -> Task | None:
+  def next_for(self, worker: Any, now: float) -> Task | None:
     """Returns the task that a worker begins now, None where it begins nothing.
 
     A suspect goes first. It has the worker to itself, so that the next death has one cause, but it
     needs no free slot: all slots may be held by tasks that wait for its crops.
+
+    Args:
+      worker: one that is up.
+      now: time in seconds, of any clock that runs on.
     """
     held = [task for task in self.tasks if task.worker is worker]
     busy = [task for task in held if task.at_work]
-    suspects = [task for task in self.tasks if task.suspect and self._can_begin(task, worker)]
+    suspects = [task for task in self.tasks if task.suspect and self._can_begin(task, worker, now)]
     if suspects or any(task.suspect for task in busy):
       return None if busy else suspects[0]
     computing = any(task.state is TaskState.COMPUTING for task in held)
     for task in self.tasks:
-      if not self._can_begin(task, worker):
+      if not self._can_begin(task, worker, now):
         continue
       if task.state is TaskState.WAITING and len(held) >= self._slots:
         continue
@@ -103,10 +112,10 @@ class TaskTable:
       return task
     return None
 
-  def _can_begin(self, task: Task, worker: Any) -> bool:
+  def _can_begin(self, task: Task, worker: Any, now: float) -> bool:
     if task.state is TaskState.READ:
       return task.worker is worker and task.has_crops
-    return task.state is TaskState.WAITING
+    return task.state is TaskState.WAITING and task.rests_until <= now
 
   def choose_crops(self, choose: Callable[[BatchPlan, CropShapes], BatchPlan]) -> None:
     """Chooses crops in the order of the batches, up to the first batch that was never read.
@@ -136,9 +145,10 @@ class TaskTable:
       if task.worker is worker and task.state is TaskState.READ:
         self.release(task)
 
-  def blame(self, task: Task) -> bool:
+  def blame(self, task: Task, now: float) -> bool:
     """Counts the death of a task's worker; returns whether the task has failed by it."""
     self.release(task)
+    task.rests_until = now + FIRST_REST * 2**task.deaths
     task.deaths += 1
     task.suspect = True
     return len(task.names) == 1 and task.deaths >= MOST_DEATHS

@@ -18,6 +18,7 @@ from jaxsplat_mouse.dataset.scene_records import SceneRecord
 from jaxsplat_mouse.run.ray_worker import Outcome
 
 REFUSED_SECONDS = 2.0  # until Ray refuses a call to an actor that is being restarted
+PING_SECONDS = 0.01
 CROPS = ((32, 32), (64, 64))
 
 
@@ -62,7 +63,7 @@ class Script:
     seconds: how long `prepare`, `fit` and `render` take.
     start_seconds: until the first process of a worker is up.
     restart_seconds: until a replacement is up.
-    kills: whether a call kills its worker half way.
+    kills: whether a call kills its worker half way; `watch` before the next call can come.
     raises: whether a call raises.
     starts: whether a process's constructor succeeds, by worker and number of the process.
   """
@@ -176,14 +177,19 @@ class FakeRay:
   ) -> None:
     actor.calls[reference] = None
     if method == "ping":
-      self._end(actor, reference, value=f"process {actor.number}.{actor.process}")
+      value = f"process {actor.number}.{actor.process}"
+      self.at(self.now + PING_SECONDS, lambda: self._end(actor, reference, value=value))
     elif method == "describe":
       self._end(actor, reference, value=({"platform": "fake"}, 4))
     elif method == "stop":
       for other, attempt in list(actor.calls.items()):
         if attempt is not None:
           self._end(actor, other, value=[])
-    elif method != "watch":
+    elif method == "watch":
+      process = actor.process
+      if self.script.kills(Attempt("watch", (), None, actor.number, process)):
+        self.at(self.now + PING_SECONDS / 2, lambda: self.die(actor, process))
+    else:
       self._attempt(actor, reference, method, given)
 
   def _attempt(
