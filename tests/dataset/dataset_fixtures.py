@@ -9,6 +9,8 @@ import pathlib
 import numpy as np
 
 from jaxsplat_mouse.cameras import Cameras, generate_camera_poses
+from jaxsplat_mouse.dataset import writer
+from jaxsplat_mouse.dataset.scene_records import SceneRecord
 
 VIEWS, SIZE = 12, 80
 _SPHERES = (  # centre, radius, colour
@@ -58,3 +60,19 @@ def edit_frames(folder: pathlib.Path, change) -> None:
   path = folder / "opencv_cameras.json"
   data = json.loads(path.read_text())
   path.write_text(json.dumps(change(data) or data))
+
+
+def small_scene(views=3, size=8):
+  rgba = np.zeros((views, size, size, 4), np.uint8)
+  rgba[:, 2:6, 2:6] = (10, 200, 30, 255)
+  return rgba, generate_camera_poses(num_views=views, image_size=size)
+
+
+def dataset_of(root: pathlib.Path, *names: str) -> pathlib.Path:
+  for name in names:
+    writer.write_scene(root, name, *small_scene())
+  return root
+
+
+def record(scene: str, **values) -> SceneRecord:
+  return SceneRecord(scene=scene, status=values.pop("status", "done"), **values)

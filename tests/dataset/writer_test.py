@@ -1,4 +1,4 @@
-"""The dataset writer: whole scenes or none, exact colours, lists, manifest, training YAML."""
+"""The writer of scenes: whole or not at all, with exact colours."""
 
 from __future__ import annotations
 
@@ -15,23 +15,14 @@ import time
 
 import numpy as np
 import pytest
-import yaml
 from PIL import Image
 
-from jaxsplat_mouse.cameras import generate_camera_poses
 from jaxsplat_mouse.dataset import lists, scene_records, training_yaml, writer
-from jaxsplat_mouse.errors import InputError
 from jaxsplat_mouse.io import atomic, images
 from tests.dataset import dataset_fixtures
-from tests.dataset.dataset_fixtures import SIZE, VIEWS
+from tests.dataset.dataset_fixtures import SIZE, VIEWS, record, small_scene
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-
-
-def small_scene(views=3, size=8):
-  rgba = np.zeros((views, size, size, 4), np.uint8)
-  rgba[:, 2:6, 2:6] = (10, 200, 30, 255)
-  return rgba, generate_camera_poses(num_views=views, image_size=size)
 
 
 def files_of(folder: pathlib.Path) -> list[str]:
@@ -215,7 +206,7 @@ def test_shipped_checker_accepts_what_is_written(tmp_path: pathlib.Path, shared_
 _WRITER = """
 import sys
 from jaxsplat_mouse.dataset import scene_records, writer
-from tests.dataset.writer_test import small_scene
+from tests.dataset.dataset_fixtures import small_scene
 rgba, cameras = small_scene(views=8, size=64)
 print("ready", flush=True)
 for i in range(10**6):
@@ -274,170 +265,6 @@ def test_leftovers_of_dead_writers_only_are_cleaned(tmp_path: pathlib.Path):
   assert left == {name for name, gone in cases.items() if not gone} | {"scene", "now"}
 
 
-# ------------------------------------------------------------------------------------------ lists
-
-
-def dataset_of(root: pathlib.Path, *names: str) -> pathlib.Path:
-  for name in names:
-    writer.write_scene(root, name, *small_scene())
-  return root
-
-
-def test_lists_are_absolute_and_without_blank_lines(tmp_path: pathlib.Path, monkeypatch):
-  dataset_of(tmp_path / "d", "a", "b", "c")
-  monkeypatch.chdir(tmp_path)
-  lists.write_lists("d", ["c", "a"], ["b"])
-  assert (tmp_path / "d/train.txt").read_text() == f"{tmp_path}/d/c\n{tmp_path}/d/a\n"
-  assert (tmp_path / "d/val.txt").read_text() == f"{tmp_path}/d/b\n"
-  lists.write_lists("d", ["a"], [], relative=True)
-  assert (tmp_path / "d/train.txt").read_text() == "a\n"
-  assert (tmp_path / "d/val.txt").read_text() == ""
-
-
-def test_lists_that_would_lie_are_refused(tmp_path: pathlib.Path):
-  dataset_of(tmp_path, "a", "b")
-  lists.write_lists(tmp_path, ["a"], ["b"])
-  before = (tmp_path / "train.txt").read_text()
-  for train, val, problem in [
-    (["a", "a"], [], "listed twice"),
-    (["a"], ["a"], "listed twice"),
-    (["a", "none"], [], "no such scene"),
-  ]:
-    with pytest.raises(InputError, match=problem):
-      lists.write_lists(tmp_path, train, val)
-  assert (tmp_path / "train.txt").read_text() == before
-  strange = dataset_of(tmp_path / "line\nbreak", "a")
-  with pytest.raises(InputError, match="line breaks"):
-    lists.write_lists(strange, ["a"], [])
-
-
-def test_the_split_is_deterministic_and_near_the_fraction():
-  names = [f"scene_{i:04d}" for i in range(200)]
-  train, val = lists.split_scenes(names)
-  assert (train, val) == lists.split_scenes(list(reversed(names)))
-  assert len(val) == 20
-  assert sorted(train + val) == names
-  assert val != lists.split_scenes(names, seed=1)[1]
-  # drawn, not the first or last or every tenth
-  assert len(set(np.diff([names.index(v) for v in val]))) > 4
-
-
-def test_recordings_are_never_divided():
-  recordings = {f"s{i:03d}": f"recording {i // 10}" for i in range(120)}
-  train, val = lists.split_scenes(recordings, val_fraction=0.2)
-  sides = [{recordings[name] for name in side} for side in (train, val)]
-  assert not sides[0] & sides[1]
-  assert 20 <= len(val) <= 30
-
-
-@pytest.mark.parametrize(
-  ("counts", "fraction", "held_out"),
-  [([1], 0.1, 0), ([5], 0.5, 0), ([1, 1], 0.1, 1), ([90, 5, 5], 0.1, 10), ([90, 10], 0.1, 10),
-   ([50, 50], 0.1, 50), ([1, 1, 1], 0.0, 0), ([4, 4], 0.99, 4)],
-)  # fmt: skip
-def test_small_splits(counts, fraction, held_out):
-  recordings = {f"{r}_{i}": str(r) for r, n in enumerate(counts) for i in range(n)}
-  train, val = lists.split_scenes(recordings, val_fraction=fraction)
-  assert len(val) == held_out
-  assert len(train) + len(val) == len(recordings)
-
-
-# --------------------------------------------------------------------------------------- manifest
-
-
-def record(scene: str, **values) -> scene_records.SceneRecord:
-  return scene_records.SceneRecord(scene=scene, status=values.pop("status", "done"), **values)
-
-
-def test_records_round_trip(tmp_path: pathlib.Path):
-  full = record(
-    "a",
-    recording="day 1",
-    metrics={"fg_psnr": 27.5},
-    transform={"scale": 2.0, "rotation": np.eye(3).tolist(), "translation": [0.0, 1.0, 2.0]},
-    seconds={"fit": 1.5},
-    hashes={"images/cam_000.png": "00ff"},
-    extra={"source": "in/a"},
-  )
-  scene_records.append_record(tmp_path, full)
-  scene_records.append_record(tmp_path, record("b", status="failed", error="NaN"))
-  assert scene_records.read_manifest(tmp_path) == [full, record("b", status="failed", error="NaN")]
-  for line in (tmp_path / "manifest.jsonl").read_text().splitlines():
-    assert json.loads(line)["scene"] in "ab"
-
-
-def test_the_last_record_counts(tmp_path: pathlib.Path):
-  for status in ("failed", "done"):
-    scene_records.append_record(tmp_path, record("a", status=status))
-    scene_records.append_record(tmp_path, record("b"))
-  latest = scene_records.latest_records(tmp_path)
-  assert [(name, r.status) for name, r in latest.items()] == [("a", "done"), ("b", "done")]
-
-
-def test_numbers_that_json_lacks_become_null(tmp_path: pathlib.Path):
-  metrics = {"psnr": float("nan"), "iou": np.float32(0.5), "worst": np.inf}
-  scene_records.append_record(tmp_path, record("a", metrics=metrics))
-  text = (tmp_path / "manifest.jsonl").read_text()
-  assert "NaN" not in text
-  assert scene_records.read_manifest(tmp_path)[0].metrics == {
-    "psnr": None,
-    "iou": 0.5,
-    "worst": None,
-  }
-
-
-def test_no_manifest_is_an_empty_one(tmp_path: pathlib.Path):
-  assert scene_records.read_manifest(tmp_path) == []
-
-
-def test_a_cut_last_line_is_dropped_wherever_it_is_cut(tmp_path: pathlib.Path):
-  path = tmp_path / "manifest.jsonl"
-  scene_records.append_record(tmp_path, record("a"))
-  whole = path.stat().st_size
-  scene_records.append_record(tmp_path, record("b", extra={"text": "é" * 10}))
-  data = path.read_bytes()
-  for cut in range(whole, len(data)):
-    path.write_bytes(data[:cut])
-    assert [r.scene for r in scene_records.read_manifest(tmp_path)] == ["a"]
-    scene_records.append_record(tmp_path, record("c"))
-    assert [r.scene for r in scene_records.read_manifest(tmp_path)] == ["a", "c"]
-
-
-def test_a_long_cut_line_is_dropped(tmp_path: pathlib.Path):
-  path = tmp_path / "manifest.jsonl"
-  scene_records.append_record(tmp_path, record("a"))
-  with open(path, "ab") as file:
-    file.write(b"\0" * 200_000)
-  scene_records.append_record(tmp_path, record("b"))
-  assert [r.scene for r in scene_records.read_manifest(tmp_path)] == ["a", "b"]
-  path.write_bytes(b"x" * 200_000)
-  scene_records.append_record(tmp_path, record("c"))
-  assert [r.scene for r in scene_records.read_manifest(tmp_path)] == ["c"]
-
-
-def test_a_broken_line_in_the_middle_is_an_error(tmp_path: pathlib.Path):
-  for broken in ("{", "[]", '"a"', '{"scene": "a"}', '{"scene": "a", "status": "maybe"}'):
-    (tmp_path / "manifest.jsonl").write_text(broken + "\n")
-    scene_records.append_record(tmp_path, record("b"))
-    with pytest.raises(InputError, match=r"manifest\.jsonl: line 1"):
-      scene_records.read_manifest(tmp_path)
-
-
-def test_writers_do_not_mix_their_lines(tmp_path: pathlib.Path):
-  code = (
-    "import sys; from jaxsplat_mouse.dataset import scene_records as s\n"
-    "for i in range(25): s.append_record(sys.argv[1], s.SceneRecord("
-    "scene=sys.argv[2], status='done', extra={'i': i, 'pad': 'x' * 5000}))"
-  )
-  writers = [
-    subprocess.Popen([sys.executable, "-c", code, tmp_path, name], cwd=ROOT) for name in "ab"
-  ]
-  assert [writer.wait() for writer in writers] == [0, 0]
-  records = scene_records.read_manifest(tmp_path)
-  for name in "ab":
-    assert [r.extra["i"] for r in records if r.scene == name] == list(range(25))
-
-
 def test_complete_means_byte_for_byte(tmp_path: pathlib.Path):
   hashes = writer.write_scene(tmp_path, "s", *small_scene())
   done = record("s", hashes=hashes)
@@ -453,77 +280,3 @@ def test_complete_means_byte_for_byte(tmp_path: pathlib.Path):
   assert writer.is_complete(tmp_path, done)
   image.unlink()
   assert not writer.is_complete(tmp_path, done)
-
-
-# ---------------------------------------------------------------------------------- training YAML
-
-
-def load(path: pathlib.Path) -> dict:
-  return yaml.safe_load(path.read_text())
-
-
-def test_the_training_config_mixes_and_points_at_the_lists(tmp_path: pathlib.Path):
-  dataset_of(tmp_path, "a", "b")
-  lists.write_lists(tmp_path, ["a"], ["b"])
-  path = training_yaml.write_training_yaml(tmp_path)
-  assert path == tmp_path / "mouse_gslrm_synthetic.yaml"
-  config = load(path)
-  data = config["training"]["dataset"]
-  assert data["class_name"] == "MixedDataset"
-  assert [(d["name"], d["weight"]) for d in data["datasets"]] == [
-    ("objaverse", 0.7),
-    ("mouse_synthetic", 0.3),
-  ]
-  assert (data["num_views"], data["num_input_views"]) == (8, 4)
-  assert data["background_color"] == "white"
-  assert data["dataset_path"] == data["datasets"][1]["dataset_path"] == str(tmp_path / "train.txt")
-  assert config["validation"]["dataset_path"] == str(tmp_path / "val.txt")
-  assert config["validation"]["enabled"] is True
-  optimizer, losses = config["training"]["optimizer"], config["training"]["losses"]
-  assert (optimizer["beta1"], optimizer["beta2"], optimizer["weight_decay"]) == (0.9, 0.95, 0.05)
-  assert (losses["l2_loss_weight"], losses["perceptual_loss_weight"]) == (1.0, 0.5)
-  assert "RandomViewDataset knows one list only" in path.read_text()
-
-
-def test_without_held_out_scenes_validation_is_off(tmp_path: pathlib.Path):
-  dataset_of(tmp_path, "a")
-  lists.write_lists(tmp_path, ["a"], [])
-  assert load(training_yaml.write_training_yaml(tmp_path))["validation"]["enabled"] is False
-
-
-def test_with_objaverse_the_one_list_carries_the_weights(tmp_path: pathlib.Path):
-  mice = dataset_of(tmp_path / "mice dir", "a", "b", "c")
-  lists.write_lists(mice, ["a", "b", "c"], [])
-  objects = [tmp_path / "objaverse" / f"o{i}" for i in range(70)]
-  for folder in objects:
-    folder.mkdir(parents=True)
-  (tmp_path / "objaverse/train.txt").write_text("".join(f"{folder}\n" for folder in objects))
-  config = load(
-    training_yaml.write_training_yaml(mice, objaverse_list=tmp_path / "objaverse/train.txt")
-  )
-  mixed = pathlib.Path(config["training"]["dataset"]["dataset_path"])
-  lines = mixed.read_text().strip().split("\n")
-  counts = {line: lines.count(line) for line in lines}
-  assert len(lines) == 100
-  assert all(counts[str(folder)] == 1 for folder in objects)
-  assert [counts[str(mice / name)] for name in "abc"] == [10, 10, 10]
-  assert all(pathlib.Path(line).is_absolute() for line in lines)
-  entries = config["training"]["dataset"]["datasets"]
-  assert entries[0]["dataset_path"] == str(tmp_path / "objaverse/train.txt")
-
-
-def test_mixed_lists_hold_each_scene_once_at_least(tmp_path: pathlib.Path):
-  for name, count in (("few", 3), ("many", 50)):
-    for i in range(count):
-      (tmp_path / name / str(i)).mkdir(parents=True)
-    (tmp_path / f"{name}.txt").write_text("".join(f"{name}/{i}\n" for i in range(count)))
-  lists.write_mixed_list(
-    tmp_path / "mixed.txt", {tmp_path / "few.txt": 0.9, tmp_path / "many.txt": 0.1}
-  )
-  lines = (tmp_path / "mixed.txt").read_text().splitlines()
-  few = [line for line in lines if "/few/" in line]
-  assert len(lines) == 500
-  assert len(few) == 450
-  assert len(set(lines)) == 53
-  with pytest.raises(InputError, match=r"none\.txt"):
-    lists.write_mixed_list(tmp_path / "mixed.txt", {tmp_path / "none.txt": 1.0})
