@@ -1,8 +1,24 @@
-"""The whole job on disk: scenes in, fits, a dataset, a report. Plain Python around pure functions.
+"""The whole job on disk: scenes in; fits, a dataset and a report out. A stopped run continues.
 
-    run(config, workdir)  reads scenes, fits them in batches, renders, writes, and can be stopped
-                          at any moment: the same call goes on where the last one was.
+    job.run(config, workdir)
 
-What happens to a scene stands in one module each: `prepare` (read, canonical frame, hull),
-`fitting` (a batch on the device, with checkpoints), `outputs` (renders, dataset, metrics).
+`job` contains the order of the work: read the settings, lock the workdir, compare the settings with
+its `config.json`, find finished scenes, sort the rest into batches, compute them, write lists and
+report.
+
+The way of one scene, with the carrier that each step returns:
+
+    dataset.sources  Source        where a scene comes from
+    scene_input      SceneInput    photographs, then canonical frame, hull and first Gaussians
+    batches          FitState      scenes of a batch, cropped and stacked; `fit.driver` fits them
+    fit_store        SavedFit      a fit in `fits/SCENE`
+    outputs          SceneRenders  images and maps that are rendered of it
+    outputs          SceneRecord   the manifest line of a scene whose files are written
+
+    order     job, engine (interface), execution (choice of engine), run_events, closing
+    settings  settings, config_files, config_keys, config_schema
+    disk      workdir, ledger, batches, fit_store, recording_scales
+    devices   worker (one process), fit_progress, frame_order (warm starts), renders, outputs,
+              quality_scores; ray_cluster, ray_pool, ray_tasks, ray_worker (many processes)
+    after     evaluation, fit_mesh, mesh_files, render_folder, splat_viewer
 """

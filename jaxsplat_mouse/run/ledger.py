@@ -1,12 +1,11 @@
-"""Which scenes are finished, fitted or failed: the manifest and `fits/`, compared by hashes."""
+"""Finds finished and fitted scenes by their hashes, and records outcomes in the manifest."""
 
 from __future__ import annotations
 
 import dataclasses
 import datetime
 import traceback
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 
 from absl import logging
 
@@ -18,33 +17,39 @@ from jaxsplat_mouse.fit.driver import FitError
 from jaxsplat_mouse.run import fit_store
 from jaxsplat_mouse.run.settings import Settings
 from jaxsplat_mouse.run.workdir import Workdir
+from jaxsplat_mouse.runtime.threads import ordered_map
+
+_CHECKED_AT_ONCE = 16  # mostly waiting for the disk
 
 
 class Ledger:
-  """What became of every scene.
+  """The state of every scene of a run.
 
   Attributes:
     sources: the scenes of the run by name.
     records: the last manifest line of every scene of the dataset.
-    failures: scenes that failed in this run, and why.
+    failures: the reason why a scene failed in this run, by name.
   """
 
   def __init__(self, settings: Settings, workdir: Workdir, found: Sequence[Source]):
     """Reads the manifest.
 
+    Args:
+      settings: of the run.
+      workdir: folder of the run.
+      found: the scenes of the run.
+
     Raises:
-      InputError: it is broken.
+      InputError: the manifest is broken.
     """
     self._settings, self._workdir = settings, workdir
     self.sources = {source.name: source for source in found}
     self.records = scene_records.latest_records(workdir.dataset)
     self.failures: dict[str, str] = {}
 
-  def finished(self) -> set[str]:
-    """Scenes that the dataset holds as this configuration makes them from these files."""
-    with ThreadPoolExecutor() as threads:
-      answers = list(threads.map(self._is_finished, self.sources))
-    return {name for name, answer in zip(self.sources, answers, strict=True) if answer}
+  def find_finished(self) -> set[str]:
+    """Returns the scenes whose dataset files match this configuration and the input files."""
+    return set(_select(list(self.sources), self._is_finished))
 
   def _is_finished(self, name: str) -> bool:
     record = self.records.get(name)
@@ -60,17 +65,15 @@ class Ledger:
     same = digest == record.extra.get("digest")
     return same and writer.is_complete(self._workdir.dataset, record)
 
-  def fitted(self, names: Sequence[str], scales: Mapping[str, float]) -> list[str]:
-    """Scenes whose fits `fits/` holds with these settings from these files.
+  def find_fitted(self, names: Sequence[str], scales: Mapping[str, float]) -> list[str]:
+    """Returns the scenes whose saved fits match this configuration and the input files.
 
     Args:
       names: the scenes to look for.
       scales: canonical units per input unit by recording.
     """
     scale = lambda name: scales.get(self.sources[name].recording)
-    with ThreadPoolExecutor() as threads:
-      answers = list(threads.map(lambda name: self._is_fitted(name, scale(name)), names))
-    return [name for name, answer in zip(names, answers, strict=True) if answer]
+    return _select(names, lambda name: self._is_fitted(name, scale(name)))
 
   def _is_fitted(self, name: str, scale: float | None) -> bool:
     try:
@@ -80,8 +83,11 @@ class Ledger:
     except InputError:
       return False
 
-  def judge_again(self) -> dict[str, str]:
-    """Applies the quality gate of this run to scenes of earlier ones; those that changed sides.
+  def apply_gate(self) -> dict[str, str]:
+    """Applies the quality gate of this run to the scenes of earlier runs.
+
+    Returns:
+      the new status of every scene whose status changed, by name.
 
     Raises:
       OSError: the manifest cannot be written.
@@ -95,8 +101,8 @@ class Ledger:
         changed[name] = judged.status
     return changed
 
-  def done(self, record: SceneRecord) -> SceneRecord:
-    """Notes a scene whose files are all written, as the quality gate judges it.
+  def record_written(self, record: SceneRecord) -> SceneRecord:
+    """Records a scene whose files are written; returns its record with the gate's verdict.
 
     Raises:
       OSError: the manifest cannot be written.
@@ -107,19 +113,14 @@ class Ledger:
     self.records[record.scene] = record
     return record
 
-  def failed(self, name: str, error: Exception) -> str:
-    """Notes a scene that failed; the reason in one line. What was not foreseen is logged whole."""
-    reason = (str(error) or type(error).__name__).splitlines()[0]
-    if not isinstance(error, (InputError, FitError, OSError)):
-      reason = f"{type(error).__name__}: {reason}"
-      details = "".join(traceback.format_exception(error))
-      logging.error("%s failed in a way that was not foreseen:\n%s", name, details)
+  def record_failure(self, name: str, error: Exception) -> str:
+    """Records a scene that failed; returns the reason in one line."""
+    reason = failure_reason(name, error)
     self.failures[name] = reason
-    recording = self.sources[name].recording
     record = SceneRecord(
       scene=name,
       status="failed",
-      recording=recording,
+      recording=self.sources[name].recording,
       error=reason,
       extra={"source": str(self.sources[name]), "finished": _now()},
     )
@@ -135,31 +136,51 @@ class Ledger:
     scene_records.append_record(self._workdir.dataset, record)
 
   def complete_manifest(self) -> None:
-    """Appends what the manifest lacks: it was deleted, or could not be written at the time.
+    """Appends records that the manifest lacks because it was deleted or could not be written.
 
     Raises:
       OSError: it still cannot be written.
     """
-    told = scene_records.latest_records(self._workdir.dataset)
+    written = scene_records.latest_records(self._workdir.dataset)
     for name in self.sources:
       record = self.records.get(name)
-      if record is not None and (name not in told or told[name].status != record.status):
+      if record is not None and (name not in written or written[name].status != record.status):
         self._append(record)
 
-  def read_others(self) -> None:
-    """Takes the scenes of other shards from the manifest as it stands now."""
-    told = scene_records.latest_records(self._workdir.dataset)
-    self.records |= {name: record for name, record in told.items() if name not in self.sources}
+  def read_other_shards(self) -> None:
+    """Adds the present manifest lines of scenes that belong to other shards."""
+    written = scene_records.latest_records(self._workdir.dataset)
+    self.records |= {name: record for name, record in written.items() if name not in self.sources}
 
-  def lost(self) -> list[str]:
-    """Scenes of this run that were written, and whose folders are gone now."""
+  def deleted_scenes(self) -> list[str]:
+    """Returns the scenes of this run whose folders were written and no longer exist."""
     written = [n for n in self.sources if n in self.records and self.records[n].status != "failed"]
     return [name for name in written if not (self._workdir.dataset / name).is_dir()]
 
-  def listed(self) -> list[str]:
-    """Scenes that belong into the dataset's lists."""
+  def scenes_for_lists(self) -> list[str]:
+    """Returns the scenes that `train.txt` and `val.txt` name: passed by the gate, and on disk."""
     done = [name for name, record in self.records.items() if record.status == "done"]
     return [name for name in done if (self._workdir.dataset / name).is_dir()]
+
+
+def failure_reason(name: str, error: Exception) -> str:
+  """Returns why a scene failed in one line; logs an unforeseen error with its traceback.
+
+  Args:
+    name: of the scene.
+    error: that it failed with.
+  """
+  reason = (str(error) or type(error).__name__).splitlines()[0]
+  if isinstance(error, (InputError, FitError, OSError)):
+    return reason
+  details = "".join(traceback.format_exception(error))
+  logging.error("%s failed with an unforeseen error:\n%s", name, details)
+  return f"{type(error).__name__}: {reason}"
+
+
+def _select(names: Sequence[str], test: Callable[[str], bool]) -> list[str]:
+  """Returns the names that pass a test, which reads files: several threads run it."""
+  return [name for name, passed in ordered_map(test, names, _CHECKED_AT_ONCE) if passed]
 
 
 def _now() -> str:

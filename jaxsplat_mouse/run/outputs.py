@@ -17,7 +17,12 @@ from jaxsplat_mouse.dataset.sources import Truth
 from jaxsplat_mouse.gaussians import Gaussians, model_name
 from jaxsplat_mouse.report import scene_pictures, turntable
 from jaxsplat_mouse.run.fit_store import SavedFit, render_key
-from jaxsplat_mouse.run.quality import compile_judge, judge_hull, quality_scores, sampling
+from jaxsplat_mouse.run.quality_scores import (
+  compile_hull_reference,
+  quality_scores,
+  render_hull_reference,
+  sampling_strides,
+)
 from jaxsplat_mouse.run.renders import InputRenders, OrbitRenders, compile_renders, render_groups
 from jaxsplat_mouse.run.settings import Settings
 from jaxsplat_mouse.run.workdir import Workdir
@@ -34,7 +39,7 @@ class SceneRenders:
     scene: the photographs in the canonical frame.
     orbit: the images of the dataset and maps of them.
     inputs: maps at the cameras of the photographs.
-    hull: what `judge_hull` returned, where scores are wanted.
+    hull: what `render_hull_reference` returned, where scores are wanted.
     truth: held-out views, where they are scored at once.
     truth_rgba: the fit at their cameras, uint8.
     seconds: wall time so far.
@@ -53,9 +58,9 @@ class SceneRenders:
     self.scene, self.truth = scene, None
     if saved.source.folder is None:
       self.truth = sources.read_truth(saved.source, scene, num_views=_TRUTH_VIEWS)
-    self.orbit = OrbitRenders(saved.gaussians, cameras, width, *sampling(cameras))
+    self.orbit = OrbitRenders(saved.gaussians, cameras, width, *sampling_strides(cameras))
     self.inputs = InputRenders(saved.gaussians, without_padding(scene).cameras, width)
-    self.hull = judge_hull(scene, cameras) if settings.report.quality else None
+    self.hull = render_hull_reference(scene, cameras) if settings.report.quality else None
     self.truth_rgba = render_held_out(saved, self.truth) if self.truth else []
     self.nbytes = self.orbit.nbytes + self.inputs.nbytes + _bytes_of(self.truth_rgba)
     self.seconds = time.monotonic() - started
@@ -98,7 +103,7 @@ def compile_outputs(
   for cameras in rigs.values():
     compile_renders(compiler, gaussians, cameras)
   if settings.report.quality:
-    compile_judge(compiler, scene, _orbit(settings))
+    compile_hull_reference(compiler, scene, _orbit(settings))
 
 
 def _quality(renders: SceneRenders, settings: Settings) -> dict[str, float]:

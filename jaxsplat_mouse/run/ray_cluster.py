@@ -31,7 +31,14 @@ from jaxsplat_mouse.fit.driver import FitError
 from jaxsplat_mouse.run import batches
 from jaxsplat_mouse.run.batches import BatchPlan
 from jaxsplat_mouse.run.engine import RunPlan
-from jaxsplat_mouse.run.ray_pool import FIRST_PAUSE, LONGEST_PAUSE, Reply, WorkerHandle, WorkerPool
+from jaxsplat_mouse.run.ray_pool import (
+  FIRST_PAUSE,
+  LONGEST_PAUSE,
+  REPORT_SECONDS,
+  Reply,
+  WorkerHandle,
+  WorkerPool,
+)
 from jaxsplat_mouse.run.ray_tasks import MOST_DEATHS, CropShapes, Task, TaskState, TaskTable
 from jaxsplat_mouse.run.ray_worker import Outcome, RemoteWorker, Scenes
 from jaxsplat_mouse.run.settings import Settings
@@ -173,7 +180,7 @@ class Cluster:
         self._wait(actor.ping.remote())
       except (errors.ActorDiedError, errors.RayTaskError) as error:
         raise _no_answer(error) from None
-      except errors.RayError:  # the worker is being started again
+      except errors.RayError:  # Ray is starting the worker again
         self._pause(pause)
         pause = min(2 * pause, LONGEST_PAUSE)
         continue
@@ -187,10 +194,13 @@ class Cluster:
 
   def _wait(self, reference: Any) -> Any:
     """Returns a result; raises Stopped where a signal comes before it."""
-    ready: Sequence[Any] = ()
-    while not ready:
+    started = reported = time.monotonic()
+    while not self._ray.wait([reference], timeout=_POLL_SECONDS)[0]:
       self._stop.check()
-      ready, _ = self._ray.wait([reference], timeout=_POLL_SECONDS)
+      now = time.monotonic()
+      if now - reported >= REPORT_SECONDS:
+        reported = now
+        logging.warning("a worker of the cluster has not answered for %.0f s", now - started)
     return self._ray.get(reference)
 
   def _pause(self, seconds: float) -> None:

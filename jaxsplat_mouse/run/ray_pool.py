@@ -18,7 +18,7 @@ from typing import Any
 from jaxsplat_mouse.runtime.progress import format_seconds
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 10.0  # seconds between pings, doubled from one to the next
-_OUTAGE_SECONDS = 60.0  # between two lines about a cluster without workers
+REPORT_SECONDS = 60.0  # between two lines about a wait for the cluster
 
 
 @dataclasses.dataclass(eq=False)
@@ -89,7 +89,7 @@ class WorkerPool:
     self.workers = [WorkerHandle(start_actor()) for _ in range(count)]
     self._calls: dict[Any, _Call] = {}
     self._problem = "none has started yet"
-    self._last_up = self._last_report = time.monotonic()
+    self._last_up = self._last_report = math.inf  # until the first look
 
   @property
   def up(self) -> list[WorkerHandle]:
@@ -205,9 +205,9 @@ class WorkerPool:
   def report_outage(self) -> str:
     """Returns a line about a cluster that has had no worker for long, else an empty string."""
     now = time.monotonic()
-    if self.up:
+    if self.up or self._last_up > now:
       self._last_up = self._last_report = now
-    if now - self._last_report < _OUTAGE_SECONDS:
+    if now - self._last_report < REPORT_SECONDS:
       return ""
     self._last_report = now
     waited = format_seconds(now - self._last_up)

@@ -12,15 +12,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from absl import logging
 from rich.console import Console
 
 from jaxsplat_mouse.dataset.scene_records import SceneRecord
 from jaxsplat_mouse.dataset.sources import Source
 from jaxsplat_mouse.errors import InputError
-from jaxsplat_mouse.fit.driver import FitError
 from jaxsplat_mouse.run import batches
 from jaxsplat_mouse.run.batches import BatchPlan
+from jaxsplat_mouse.run.ledger import failure_reason
 from jaxsplat_mouse.run.ray_tasks import CropShapes
 from jaxsplat_mouse.run.scene_input import measure_radius
 from jaxsplat_mouse.run.settings import Settings
@@ -65,12 +64,9 @@ class Collector:
       self.failed(name, outcome)
 
   def failed(self, name: str, error: Exception) -> None:
-    """Keeps the reason why a scene failed; an unforeseen error is logged whole."""
-    reason = (str(error) or type(error).__name__).splitlines()[0]
-    if not isinstance(error, (InputError, FitError, OSError)):
-      logging.error("%s failed in a way that was not foreseen", name, exc_info=error)
-      reason = f"{type(error).__name__}: {reason}"
+    """Keeps the reason why a scene failed."""
     unreadable = isinstance(error, InputError)
+    reason = failure_reason(name, error)
     self.outcomes.append(Outcome(name=name, reason=reason, unreadable=unreadable))
 
   def fitting(self, iteration: int, metrics: Mapping[str, np.ndarray]) -> None:

@@ -58,7 +58,7 @@ def drop_invisible(gaussians: Gaussians, alive: np.ndarray) -> Gaussians:
   return jax.tree.map(lambda x: np.asarray(x)[shown], gaussians)
 
 
-def roomy_size(width: int, height: int) -> tuple[int, int]:
+def padded_image_size(width: int, height: int) -> tuple[int, int]:
   """Returns the width and height of the image that is rendered for an image of this size."""
   return width + -width % _SIDE_STEP, height + -height % _SIDE_STEP
 
@@ -105,7 +105,7 @@ class Renders:
       filter_width: world units, see `rendering.render`.
       reduce: returns what of a render travels to the host, a pytree of arrays (V, ...).
     """
-    width, height = roomy_size(cameras.width, cameras.height)
+    width, height = padded_image_size(cameras.width, cameras.height)
     self._gaussians = jax.device_put(pad_gaussians(gaussians))
     self._cameras = jax.tree.map(
       np.asarray, dataclasses.replace(cameras, width=width, height=height)
@@ -172,7 +172,7 @@ def compile_renders(compiler: BackgroundCompiler, gaussians: Gaussians, cameras:
     gaussians: (N,); their number counts.
     cameras: (V,); their size counts.
   """
-  width, height = roomy_size(cameras.width, cameras.height)
+  width, height = padded_image_size(cameras.width, cameras.height)
   padded = pad_gaussians(gaussians)
   part = cameras[np.zeros(_cameras_at_once(width, height), np.int64)]
   part = dataclasses.replace(part, width=width, height=height)
@@ -345,7 +345,7 @@ def render_groups(
   """
   rooms: dict[tuple[int, int], list[tuple[np.ndarray, Cameras]]] = {}
   for index, cameras in groups:
-    rooms.setdefault(roomy_size(cameras.width, cameras.height), []).append((index, cameras))
+    rooms.setdefault(padded_image_size(cameras.width, cameras.height), []).append((index, cameras))
   images: dict[int, np.ndarray] = {}
   for (width, height), members in rooms.items():
     alike = [dataclasses.replace(cameras, width=width, height=height) for _, cameras in members]

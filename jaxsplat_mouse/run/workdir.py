@@ -29,12 +29,12 @@ from typing import IO, Any
 
 from absl import logging
 
-from jaxsplat_mouse.version import __version__
 from jaxsplat_mouse.errors import ConfigError, InputError
 from jaxsplat_mouse.io import atomic
 from jaxsplat_mouse.run import settings as settings_lib
 from jaxsplat_mouse.run.config_keys import differences
 from jaxsplat_mouse.run.config_schema import SCHEMA, upgrade
+from jaxsplat_mouse.version import __version__
 
 _LIBRARIES = ("jax", "jaxlib", "numpy", "optax", "orbax-checkpoint", "pillow")
 _RUNS_KEPT = 50

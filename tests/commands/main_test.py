@@ -185,7 +185,7 @@ def test_ctrl_c_is_one_line_and_status_130(tiny: pathlib.Path, tmp_path: pathlib
   process.send_signal(signal.SIGINT)
   out, err = process.communicate(timeout=200)
   assert process.returncode == 130, err
-  assert out.splitlines()[-1] == "Stopped by Ctrl-C. The same command goes on from here."
+  assert out.splitlines()[-1] == "Stopped by Ctrl-C. The same command continues from here."
   assert "Traceback" not in err
 
 

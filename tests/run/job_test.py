@@ -145,7 +145,7 @@ def test_stopped_in_a_fit_it_goes_on_bit_for_bit(
 
   monkeypatch.setattr(fit_progress, "chunk_program", interrupted)
   assert job.run(config, tmp_path / "w") == status
-  assert "goes on from here" in capsys.readouterr().out
+  assert "continues from here" in capsys.readouterr().out
   assert not results(tmp_path / "w")
   assert job.run(config, tmp_path / "w") == 0
   assert done == [0, 5, 10, 15]

@@ -290,9 +290,11 @@ def test_questions_wait_for_a_worker_and_count_only_deaths_in_the_method(play: P
   played.ray.at(5.2, lambda: played.ray.die(played.ray.actors[0]))
   assert played.cluster.describe() == {"platform": "fake", "workers": 2}
   assert played.cluster.auto_batch() == 4
+  played.ray.sleep(1000.0)  # no outage: until the run begins, nobody looks for workers
   with pytest.raises(InputError, match="3 workers of the cluster died in `measure`"):
     played.cluster.measure(Source(name="m", recording="r", mouse=7))
   assert len(played.attempts("measure")) == MOST_DEATHS
+  assert not played.run([["a"]]).lines
 
 
 def test_workers_that_cannot_start_end_the_command_before_any_work(play: Play) -> None:

@@ -1,4 +1,4 @@
-"""Where batches run: on this machine, or spread over a cluster."""
+"""Chooses where batches run: on the devices of this machine, or on the workers of a cluster."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 
 from jaxsplat_mouse.dataset.sources import Source
 from jaxsplat_mouse.run import batches
+from jaxsplat_mouse.run.engine import Engine, RunPlan
 from jaxsplat_mouse.run.scene_input import measure_radius
 from jaxsplat_mouse.run.settings import Settings
-from jaxsplat_mouse.run.work import Engine, Work
 from jaxsplat_mouse.run.workdir import Workdir
 from jaxsplat_mouse.run.worker import SceneEvents, Worker
 from jaxsplat_mouse.runtime import devices
@@ -21,43 +21,66 @@ from jaxsplat_mouse.runtime.threads import read_ahead
 
 @contextlib.contextmanager
 def open_engine(settings: Settings, workdir: Workdir, stop: StopRequest) -> Iterator[Engine]:
-  """The engine that the settings ask for; a cluster is left again at the end.
+  """Opens the engine that `execution.engine` names and disconnects from its cluster at the end.
+
+  Args:
+    settings: of the run.
+    workdir: folder of the run.
+    stop: reports a signal.
+
+  Yields:
+    the engine.
 
   Raises:
-    ConfigError: there is no such device or cluster, or its library is missing.
+    ConfigError: the device or cluster does not exist, or its library is not installed.
   """
   if settings.execution.engine == "local":
     devices.set_up_cache()
-    yield Local(settings, workdir, stop)
+    yield LocalEngine(settings, workdir, stop)
     return
-  from jaxsplat_mouse.run import ray_cluster
+  from jaxsplat_mouse.run import ray_cluster  # Ray is optional
 
   with ray_cluster.open_cluster(settings, workdir, stop) as engine:
     yield engine
 
 
-class Local:
-  """All devices of this machine, in this process."""
+class LocalEngine:
+  """Uses all devices of this machine, in this process; see `engine.Engine`."""
 
   def __init__(self, settings: Settings, workdir: Workdir, stop: StopRequest):
-    """Takes what every run has; no device is touched yet."""
+    """Stores what every run shares; touches no device yet.
+
+    Args:
+      settings: of the run.
+      workdir: folder of the run.
+      stop: reports a signal.
+    """
     self._settings, self._workdir, self._stop = settings, workdir, stop
 
   def describe(self) -> dict[str, Any]:
-    """Platform, kind and number of the devices."""
+    """Returns the platform, kind and number of the devices."""
     return devices.describe()
 
   def auto_batch(self) -> int:
-    """What the memory of the devices holds."""
+    """Returns how many scenes the memory of the devices can fit together."""
     return batches.auto_batch(self._settings.fit.num_gaussians)
 
   def measure(self, source: Source) -> float:
-    """Radius of a scene's hull in input units."""
+    """Returns the radius of a scene's hull in input units; raises InputError without a hull."""
     with devices.on_host():
       return measure_radius(source, self._settings.hull)
 
-  def run(self, work: Work, events: SceneEvents, progress: Progress) -> None:
-    """Renders what is fitted, then does batch after batch."""
+  def run(self, work: RunPlan, events: SceneEvents, progress: Progress) -> None:
+    """Renders the scenes that are fitted already, then fits batch after batch.
+
+    Args:
+      work: the scenes and batches.
+      events: receives the outcome of every scene, in this thread.
+      progress: displays the fit.
+
+    Raises:
+      Stopped: a signal came.
+    """
     worker = Worker(
       self._settings,
       self._workdir,

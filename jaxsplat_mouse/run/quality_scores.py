@@ -1,8 +1,8 @@
-"""How far a fit can be trusted where nobody looked: scores without held-out views.
+"""Scores of a fit that need no held-out views: they show where a fit cannot be trusted.
 
 They cost one coarse hull and arithmetic on some of the views that are rendered anyway. So every
-scene gets them into its manifest line, and a training set can drop its worst scenes by rule.
-Leaving a camera out (`evaluate`) measures the same properly, at the price of a fit per camera.
+scene has them in its manifest line, and a rule can drop the worst scenes of a training set.
+`evaluate` measures the same properly by leaving cameras out, for one fit per camera.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ SCORES = {
 }
 _HULL = HullConfig(resolution=128, num_points=4096)
 _SIZE = 128  # side of the pictures that are compared
-_VIEWS = 8  # that are compared, spread over all: walking through the hull is what takes the time
-_MARGIN = 2  # their pixels within which the hull's outline is left alone
+_VIEWS = 8  # that are compared, spread over all: marching through the hull takes most of the time
+_MARGIN = 2  # pixels on either side of the hull's outline that are not compared
 _SEEN = 0.02  # visibility weight from which a surface point counts as seen
-_SAME_DEPTH = 0.03  # relative: a point this near to what a photograph shows is what it shows
+_SAME_DEPTH = 0.03  # relative difference up to which a photograph shows the same point
 
 
 def quality_scores(
@@ -45,54 +45,70 @@ def quality_scores(
   inputs: Mapping[str, np.ndarray],
   orbit: Mapping[str, np.ndarray],
   cameras: Cameras,
-  hull: Mapping[str, ArrayLike] | None = None,
+  reference: Mapping[str, ArrayLike] | None = None,
 ) -> dict[str, float]:
-  """`SCORES` of one fit; those that are not defined are left out.
+  """Returns the `SCORES` of one fit; leaves out those that are not defined.
 
   Args:
-    scene: its photographs in the canonical frame.
-    inputs: `alpha` and `depth` (V, H, W) of the fit at the real cameras of the scene.
-    orbit: `rgb` (K, S, S, 3) over black, `alpha` and `depth` (K, S, S): every n-th pixel of every
-      m-th view of `cameras`, n and m as `sampling` gives them.
-    cameras: (V,) that took no photograph.
-    hull: what `judge_hull` gave for the scene and the cameras, where it was called before.
+    scene: its V photographs in the canonical frame.
+    inputs: `alpha` and `depth` (V, H, W) of the fit at the cameras of the photographs.
+    orbit: `rgb` (K, S, S, 3) over black, `alpha` and `depth` (K, S, S) of the fit: every n-th pixel
+      of every m-th view of `cameras`, with n and m from `sampling_strides`.
+    cameras: (M,) new views, which no camera took.
+    reference: what `render_hull_reference` returned for the scene and `cameras`; by default it is
+      called.
+
+  Returns:
+    scores by name, rounded to 4 decimals.
   """
-  judged = jax.device_get(judge_hull(scene, cameras) if hull is None else hull)
-  scores = _hull_scores(judged, orbit["alpha"])
-  agreement = _agreement(scene, inputs, orbit, _strided(cameras))
+  if reference is None:
+    reference = render_hull_reference(scene, cameras)
+  scores = _hull_scores(jax.device_get(reference), orbit["alpha"])
+  agreement = _agreement(scene, inputs, orbit, _sampled(cameras))
   if np.isfinite(agreement):
     scores["quality_agreement"] = agreement
   return {name: round(float(value), 4) for name, value in scores.items()}
 
 
-def judge_hull(scene: Scene, cameras: Cameras) -> dict[str, jax.Array]:
-  """What a scene's coarse hull says of new views, on the default device, for `quality_scores`.
+def render_hull_reference(scene: Scene, cameras: Cameras) -> dict[str, jax.Array]:
+  """Carves a coarse hull and renders it at new views, on the default device.
 
   Args:
     scene: its photographs in the canonical frame.
-    cameras: (V,) of one size.
+    cameras: (M,) of one size; `sampling_strides` names those that are rendered.
+
+  Returns:
+    `solid` () bool, whether the silhouettes admit a hull; `coverage` (), the share of its surface
+    that a photograph shows; `outside` and `inside` (K, S, S) bool, pixels that are surely outside
+    and inside its silhouettes.
   """
-  return _judge(_photographed(scene), _strided(cameras))
+  return _hull_reference(_photographed(scene), _sampled(cameras))
 
 
-def compile_judge(compiler: BackgroundCompiler, scene: Scene, cameras: Cameras) -> None:
-  """Has compiled what `judge_hull` runs for such a scene."""
-  compiler.start(_judge, _photographed(scene), _strided(cameras))
+def compile_hull_reference(compiler: BackgroundCompiler, scene: Scene, cameras: Cameras) -> None:
+  """Compiles the program of `render_hull_reference` in the background.
+
+  Args:
+    compiler: compiles it.
+    scene: a scene; its shapes count.
+    cameras: (M,); their number and size count.
+  """
+  compiler.start(_hull_reference, _photographed(scene), _sampled(cameras))
 
 
 def _photographed(scene: Scene) -> Scene:
-  """A scene without what an earlier hull told of it."""
+  """Returns a scene without the pixels that an earlier hull doubted."""
   return jax.tree.map(jnp.asarray, dataclasses.replace(scene, doubted=None))
 
 
-def sampling(cameras: Cameras) -> tuple[int, int]:
-  """Pixels from one that is looked at to the next, and views likewise."""
+def sampling_strides(cameras: Cameras) -> tuple[int, int]:
+  """Returns the steps from one compared pixel, and from one compared view, to the next."""
   return max(cameras.width // _SIZE, 1), -(-len(cameras) // _VIEWS)
 
 
-def _strided(cameras: Cameras) -> Cameras:
-  """Those of the cameras, and of their pixels, that `sampling` takes."""
-  stride, step = sampling(cameras)
+def _sampled(cameras: Cameras) -> Cameras:
+  """Returns cameras whose pixels are those that `sampling_strides` selects."""
+  stride, step = sampling_strides(cameras)
   intrinsics = np.asarray(cameras.intrinsics)[::step] / np.float32(stride)
   # Pixel i of the coarse grid stands for pixel i * stride, whose centre is at i * stride + 0.5.
   intrinsics[:, 2:] += 0.5 - 0.5 / stride
@@ -102,8 +118,8 @@ def _strided(cameras: Cameras) -> Cameras:
 
 
 @jax.jit
-def _judge_hull(scene: Scene, cameras: Cameras) -> dict[str, jax.Array]:
-  """Whether there is a hull, how much of it was seen, and what is surely outside and inside it."""
+def _carve_and_render(scene: Scene, cameras: Cameras) -> dict[str, jax.Array]:
+  """See `render_hull_reference`."""
   hull = carve_hull(scene, _HULL)
   silhouettes = jnp.round(hull_alpha(hull, cameras) * 255.0).astype(jnp.uint8)
   margin = jnp.full(len(silhouettes), float(_MARGIN))
@@ -115,11 +131,11 @@ def _judge_hull(scene: Scene, cameras: Cameras) -> dict[str, jax.Array]:
   }
 
 
-_judge = Program(_judge_hull)
+_hull_reference = Program(_carve_and_render)
 
 
 def _hull_scores(hull: Mapping[str, np.ndarray], alpha: np.ndarray) -> dict[str, float]:
-  """Scores of coverage (K, S, S) in new views."""
+  """Returns the scores that compare the alpha (K, S, S) of new views with the hull."""
   if not hull["solid"]:
     return {}
   outside, inside = hull["outside"], hull["inside"]
@@ -133,24 +149,15 @@ def _hull_scores(hull: Mapping[str, np.ndarray], alpha: np.ndarray) -> dict[str,
 def _agreement(
   scene: Scene, inputs: Mapping[str, np.ndarray], orbit: Mapping[str, np.ndarray], cameras: Cameras
 ) -> float:
-  """PSNR in dB of new views against the photographs that show the same points of the fit.
+  """Returns the PSNR in dB of new views against photographs that show the same points of the fit.
 
-  A fit whose geometry is wrong shows a point in a new view in one colour and finds another in the
-  photographs. NaN where no photograph shows any.
+  Where the geometry of a fit is wrong, a point has another colour in the new view than in the
+  photographs. NaN if no photograph shows any of the points.
   """
   points, colors = _surface(orbit, cameras)
-  real = np.flatnonzero(scene.view_mask)
   total, count = 0.0, 0
-  for row, view in enumerate(real):
-    matrix = np.asarray(scene.cameras.world_to_camera)[view]
-    fx, fy, cx, cy = np.asarray(scene.cameras.intrinsics)[view]
-    local = points @ matrix[:3, :3].T + matrix[:3, 3]
-    depth = np.maximum(local[:, 2], 1e-6)
-    column = np.floor(local[:, 0] / depth * fx + cx).astype(np.int64)
-    line = np.floor(local[:, 1] / depth * fy + cy).astype(np.int64)
-    height, width = inputs["alpha"].shape[1:]
-    known = (local[:, 2] > 0) & (column >= 0) & (column < width) & (line >= 0) & (line < height)
-    column, line = np.where(known, column, 0), np.where(known, line, 0)
+  for row, view in enumerate(np.flatnonzero(scene.view_mask)):
+    line, column, depth, known = _project_points(scene, view, points, inputs["alpha"].shape[1:])
     shown = np.asarray(inputs["depth"])[row, line, column]
     known &= np.asarray(inputs["alpha"])[row, line, column] > 0.5
     known &= as_unit_floats(np.asarray(scene.alphas)[view, line, column]) > 0.9
@@ -161,8 +168,28 @@ def _agreement(
   return metrics.to_decibel(total / count) if count else float("nan")
 
 
+def _project_points(
+  scene: Scene, view: int, points: np.ndarray, size: tuple[int, ...]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+  """Projects world points (P, 3) into a view of `size` (height, width).
+
+  Returns:
+    row and column (P,) of the pixel, depth (P,) in world units, and (P,) bool whether the point is
+    inside the image; outside, row and column are 0.
+  """
+  matrix = np.asarray(scene.cameras.world_to_camera)[view]
+  fx, fy, cx, cy = np.asarray(scene.cameras.intrinsics)[view]
+  local = points @ matrix[:3, :3].T + matrix[:3, 3]
+  depth = np.maximum(local[:, 2], 1e-6)
+  column = np.floor(local[:, 0] / depth * fx + cx).astype(np.int64)
+  line = np.floor(local[:, 1] / depth * fy + cy).astype(np.int64)
+  height, width = size
+  inside = (local[:, 2] > 0) & (column >= 0) & (column < width) & (line >= 0) & (line < height)
+  return np.where(inside, line, 0), np.where(inside, column, 0), depth, inside
+
+
 def _surface(orbit: Mapping[str, np.ndarray], cameras: Cameras) -> tuple[np.ndarray, np.ndarray]:
-  """World points (P, 3) that opaque pixels of K views show, and their colours (P, 3)."""
+  """Returns world points (P, 3) that opaque pixels of K views show, and their colours (P, 3)."""
   points, colors = [], []
   for k in range(len(cameras)):
     solid = orbit["alpha"][k] > 0.9

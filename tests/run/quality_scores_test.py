@@ -12,7 +12,7 @@ from jaxsplat_mouse.dataset import scene_records
 from jaxsplat_mouse.procedural_mouse.mouse import make_mouse, render_truth
 from jaxsplat_mouse.procedural_mouse.mouse_scenes import input_cameras
 from jaxsplat_mouse.run import job
-from jaxsplat_mouse.run.quality import SCORES, quality_scores
+from jaxsplat_mouse.run.quality_scores import SCORES, quality_scores
 from jaxsplat_mouse.scene import scene_from_rgba
 from tests.run_fixtures import tiny_config
 
