@@ -1,7 +1,7 @@
 """Colour of the animal: coat pattern and fine hair streaks from value noise in rest coordinates.
 
-Everything is a function of the surface point in the rest pose, so that all views agree and the
-pattern moves with the skin. Noise: trilinear value noise on a hashed integer lattice.
+Colour is a function of the surface point in the rest pose, so all views agree and the pattern moves
+with the skin. The noise is trilinear value noise on a hashed integer lattice.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from jaxsplat_mouse.procedural_mouse.parameters import Coat
 
 Triple = tuple[Array, ...]
 
-# lattice cells per body unit: blotches, border of the belly, skin grain
+# Lattice cells per body unit: blotches, border of the belly, skin grain.
 _ISOTROPIC = (13.0, 9.0, 75.0)
-# the same along and across the body: two scales of hair streaks, long in the hair's direction
+# Likewise along and across the body: two scales of hair streaks, long in the hair's direction.
 _STREAKS = ((13.0, 55.0), (30.0, 105.0))
-# no view looks along a lattice that is turned like this
+# A lattice that is rotated like this is aligned with no view.
 _TURN = ((0.66, -0.54, 0.52), (0.62, 0.78, 0.02), (-0.42, 0.31, 0.85))
 _RING_LENGTH = 0.02  # of the tail's scales, body units
 _SPINE_HEIGHT = 0.2
 
 
 def _hash(x: Array, y: Array, z: Array, seed: Array) -> Array:
-  """Uniform [0, 1) of integer lattice points."""
+  """Hashes integer lattice points to uniform numbers in [0, 1)."""
   u = lambda a: a.astype(jnp.uint32)
   h = u(x) * jnp.uint32(0x8DA6B343) ^ u(y) * jnp.uint32(0xD8163841) ^ u(z) * jnp.uint32(0xCB1AB31F)
   h = (h ^ seed) * jnp.uint32(0x2C1B3C6D)
@@ -35,7 +35,14 @@ def _hash(x: Array, y: Array, z: Array, seed: Array) -> Array:
 
 
 def value_noise(x: Array, y: Array, z: Array, seed: Array) -> Array:
-  """Smooth noise in [0, 1) with features of one lattice cell."""
+  """Returns smooth noise in [0, 1) with features of one lattice cell.
+
+  Args:
+    x: (N,) lattice units.
+    y: (N,) likewise.
+    z: (N,) likewise.
+    seed: () uint32.
+  """
   floors = [jnp.floor(c) for c in (x, y, z)]
   cells = [f.astype(jnp.int32) for f in floors]
   fades = [(t := c - f) * t * (3.0 - 2.0 * t) for c, f in zip((x, y, z), floors, strict=True)]
@@ -51,7 +58,7 @@ def value_noise(x: Array, y: Array, z: Array, seed: Array) -> Array:
 
 
 def _noises(coat: Coat, rest: Triple) -> list[Array]:
-  """Noise layers: patches, then `_ISOTROPIC`, then `_STREAKS`."""
+  """Returns noise layers (N,): patches, those of `_ISOTROPIC`, those of `_STREAKS`."""
   x, y, z = rest
   turned = [a * x + b * y + c * z for a, b, c in _TURN]
   across = (0.8 * y - 0.6 * z, 0.6 * y + 0.8 * z)
@@ -73,25 +80,27 @@ def _noises(coat: Coat, rest: Triple) -> list[Array]:
 
 
 def _smoothstep(low: Array | float, high: Array | float, x: Array) -> Array:
+  """Returns a smooth step from 0 at `low` to 1 at `high`."""
   t = jnp.clip((x - low) / (high - low), 0.0, 1.0)
   return t * t * (3.0 - 2.0 * t)
 
 
 def _mix(a: Triple, b: Triple, t: Array) -> Triple:
+  """Interpolates from colour a, at t = 0, to colour b, at t = 1."""
   return tuple(p + (q - p) * t for p, q in zip(a, b, strict=True))
 
 
 def albedo(coat: Coat, rest: Triple, materials: Triple, inner_ear: Array) -> tuple[Triple, Array]:
-  """Colour before lighting.
+  """Returns the colour of surface points before lighting.
 
   Args:
     coat: colours and pattern.
-    rest: x, y, z in the rest pose, body units.
-    materials: weights of fur, skin, eye, ear.
-    inner_ear: in [0, 1], 1 where an ear's surface faces out of its opening.
+    rest: x, y, z (N,) in the rest pose, body units.
+    materials: weights (N,) of fur, skin, eye and ear.
+    inner_ear: (N,) in [0, 1], 1 where an ear's surface faces out of its opening.
 
   Returns:
-    The three channels in [0, 1], and the hair streaks in [0, 1] (for the density of soft fur).
+    Three channels (N,) in [0, 1], and the hair streaks (N,) in [0, 1], the density of soft fur.
   """
   patches, blotches, border, grain, coarse, fine = _noises(coat, rest)
   streak = 0.42 * coarse + 0.58 * fine
@@ -114,16 +123,16 @@ def albedo(coat: Coat, rest: Triple, materials: Triple, inner_ear: Array) -> tup
 
 
 def _fur(coat: Coat, rest: Triple, patches: Array, blotches: Array, border: Array) -> Triple:
-  """Belly, back, dark line and patches."""
+  """Returns the colour of fur: belly, back, dark line and patches."""
   _, y, z = rest
   wobble = 0.05 * (border - 0.5)
-  outside = 0.09 * _smoothstep(0.07, 0.14, jnp.abs(y))  # flanks and thighs belong to the back
+  outside = 0.09 * _smoothstep(0.07, 0.14, jnp.abs(y))  # Flanks and thighs belong to the back.
   upper = _smoothstep(coat.belly_line - 0.045, coat.belly_line + 0.045, z + wobble + outside)
   rgb = lambda c: tuple(c[i] + jnp.zeros_like(z) for i in range(3))
   colour = _mix(rgb(coat.belly), rgb(coat.back), upper)
   ridge = jnp.exp(-((y / 0.035) ** 2)) * _smoothstep(_SPINE_HEIGHT, _SPINE_HEIGHT + 0.1, z)
   colour = tuple(c * (1.0 - 0.55 * coat.stripe * ridge) for c in colour)
-  # value noise is near 0.5 +- 0.17: this maps a share of the surface to a threshold
+  # Value noise is about 0.5 +- 0.17: this turns a share of the surface into a threshold.
   level = 0.5 - 0.55 * (coat.patch_cover - 0.5)
   ragged = patches + 0.14 * (blotches - 0.5) + 0.1 * (border - 0.5)
   inside = _smoothstep(level - 0.03, level + 0.03, ragged) * (coat.patch_cover > 0)

@@ -1,9 +1,9 @@
 """The signed distance field of one animal: a smooth union of tapered capsules, ellipsoids and ears.
 
 Distances are negative inside. They are exact to first order at the surface, so depth, normals and
-sampled points are true; further away they are bounds that sphere tracing may follow after scaling
-by `SAFE_STEP`. Points are three arrays x, y, z of one shape (structure of arrays: that vectorises).
-Primitives are visited in a loop, so the program is small and is compiled once for all animals.
+sampled points are exact; farther away they are bounds that sphere tracing can follow when scaled by
+`SAFE_STEP`. Points are three arrays x, y, z of one shape, which vectorises better than rows. A loop
+visits the primitives, so the program is small and compiles once for all animals.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from jax import Array
 from jaxsplat_mouse.procedural_mouse.skeleton import EAR, BoneFrame, Parts
 
 SAFE_STEP = 0.85
-_SKIN_WIDTH = 0.012  # how far the rest coordinates of neighbouring bones mix, world units
+_SKIN_WIDTH = 0.012  # over which the rest coordinates of neighbouring bones mix, world units
 _MATERIAL_WIDTH = 0.002
 
 
@@ -32,8 +32,8 @@ class ConeGroup:
   Attributes:
     start, axis: (P, 3) first end and the vector to the second, world units.
     inverse_squared_length, radius, taper: (P,) 1 / |axis|^2, first radius, change of radius.
-    blend: (P,) width of the smooth union with everything before.
-    to_rest: (P, 3, 4) from the world to body units in the rest pose.
+    blend: (P,) width of the smooth union with all primitives before.
+    to_rest: (P, 3, 4) transforms from the world to body units in the rest pose.
     material: (P, 4) one-hot fur, skin, eye, ear.
   """
 
@@ -47,7 +47,7 @@ class ConeGroup:
   material: Array
 
   def distance(self, x: Array, y: Array, z: Array) -> Array:
-    """Distance to one cone (fields without their leading axis)."""
+    """Returns the distance to one cone (fields without their leading axis)."""
     x, y, z = x - self.start[0], y - self.start[1], z - self.start[2]
     a, b, c = self.axis[0], self.axis[1], self.axis[2]
     h = jnp.clip((x * a + y * b + z * c) * self.inverse_squared_length, 0.0, 1.0)
@@ -75,7 +75,7 @@ class EllipsoidGroup:
   material: Array
 
   def distance(self, x: Array, y: Array, z: Array) -> Array:
-    """First-order distance k (k - 1) / |grad k^2 / 2| with k the scaled radius."""
+    """Returns the first-order distance k (k - 1) / |grad k^2 / 2|, k being the scaled radius."""
     u, v, w = _rotate(self.to_local, x - self.center[0], y - self.center[1], z - self.center[2])
     r = self.inverse_radii
     u, v, w = u * r[0], v * r[1], w * r[2]
@@ -92,8 +92,9 @@ class EarGroup:
   Attributes:
     center: (P, 3) centre of the rim.
     to_local: (P, 3, 3) rows: along the ear, across it, out of its opening.
-    rim, plane, sphere: (P,) radius of the rim, height of its plane against the centre of the
-      sphere that the cap is cut from (negative), radius of that sphere.
+    rim: (P,) radius of the rim.
+    plane: (P,) height of the rim's plane above the centre of the sphere, negative.
+    sphere: (P,) radius of the sphere from which the cap is cut.
     thickness, stretch: (P,) half the thickness of the wall; length over width.
     blend, to_rest, material: as in `ConeGroup`.
   """
@@ -110,7 +111,7 @@ class EarGroup:
   material: Array
 
   def distance(self, x: Array, y: Array, z: Array) -> Array:
-    """Distance to one ear."""
+    """Returns the distance to one ear."""
     u, v, w = _rotate(self.to_local, x - self.center[0], y - self.center[1], z - self.center[2])
     u, w = u / self.stretch, w + self.plane
     across = jnp.sqrt(u * u + v * v)
@@ -130,7 +131,7 @@ class Body:
     cones: neck, snout, legs, feet, tail.
     ears: left and right.
     details: nose and eyes.
-    ear_openings: (2, 3) directions out of the left and right ear, world.
+    ear_openings: (2, 3) directions out of the left and the right ear, world.
     unit: () world units per body unit.
   """
 
@@ -148,12 +149,13 @@ class Body:
 
 
 def _rotate(m: Array, x: Array, y: Array, z: Array) -> tuple[Array, Array, Array]:
+  """Returns m @ (x, y, z) for one matrix (3, 3)."""
   rows = [m[i, 0] * x + m[i, 1] * y + m[i, 2] * z for i in range(3)]
   return rows[0], rows[1], rows[2]
 
 
 def _fold(group: Any, step: Callable[[Any, Any], Any], carry: Any) -> Any:
-  """step(primitive, carry) over the primitives of a group."""
+  """Applies step(primitive, carry) to the primitives of a group in turn."""
 
   def body(i: Array, carry: Any) -> Any:
     pick = lambda leaf: jax.lax.dynamic_index_in_dim(leaf, i, 0, keepdims=False)
@@ -163,13 +165,20 @@ def _fold(group: Any, step: Callable[[Any, Any], Any], carry: Any) -> Any:
 
 
 def _smooth_minimum(a: Array, b: Array, width: Array) -> Array:
-  """Quadratic smooth minimum: below min(a, b) by at most width / 4, where a = b."""
+  """Returns the quadratic smooth minimum, at most width / 4 below min(a, b), where a = b."""
   overlap = jnp.maximum(width - jnp.abs(a - b), 0.0)
   return jnp.minimum(a, b) - overlap * overlap * (0.25 / width)
 
 
 def body_distance(body: Body, x: Array, y: Array, z: Array) -> Array:
-  """Signed distance, world units."""
+  """Returns the signed distance of points from the animal.
+
+  Args:
+    body: the animal.
+    x: coordinates of any one shape, world units.
+    y: likewise.
+    z: likewise.
+  """
   step = lambda item, d: _smooth_minimum(d, item.distance(x, y, z), item.blend)
   d = jnp.full_like(x, 1e3)
   for group in body.groups:
@@ -180,7 +189,15 @@ def body_distance(body: Body, x: Array, y: Array, z: Array) -> Array:
 def body_gradient(
   body: Body, x: Array, y: Array, z: Array, delta: float = 5e-4
 ) -> tuple[Array, ...]:
-  """Gradient of the distance from four samples at the corners of a tetrahedron."""
+  """Estimates the gradient of the distance from four samples at the corners of a tetrahedron.
+
+  Args:
+    body: the animal.
+    x: coordinates of any one shape, world units.
+    y: likewise.
+    z: likewise.
+    delta: offset of the samples along each axis, world units.
+  """
   corners = jnp.array([[1, -1, -1], [-1, -1, 1], [-1, 1, -1], [1, 1, 1]], jnp.float32)
 
   def add(i: Array, total: tuple[Array, ...]) -> tuple[Array, ...]:
@@ -194,17 +211,23 @@ def body_gradient(
 def surface_attributes(
   body: Body, x: Array, y: Array, z: Array
 ) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
-  """Where surface points (N,) lie on the animal in its rest pose, and what they are made of.
+  """Returns the places of surface points on the animal in its rest pose, and their materials.
+
+  Args:
+    body: the animal.
+    x: (N,) on the surface, world units.
+    y: (N,) likewise.
+    z: (N,) likewise.
 
   Returns:
-    (x, y, z) in body units of the rest pose, blended between bones, and the weights of fur, skin,
-    eye and ear, which sum to 1.
+    x, y and z (N,) in the rest pose, body units, blended between bones; and the weights (N,) of
+    fur, skin, eye and ear, which sum to 1.
   """
   every = lambda name: jnp.concatenate([jnp.asarray(getattr(g, name)) for g in body.groups])
   distances = jnp.concatenate(
     [jax.vmap(lambda item: item.distance(x, y, z))(group) for group in body.groups]
   )
-  # on the surface no primitive is nearer than about 0, so nothing overflows
+  # At the surface no distance is far below 0, so the exponentials do not overflow.
   distances = jnp.clip(distances, -0.1, 0.15)
   blend = lambda columns, width: jnp.einsum(
     "pk,pn->kn", columns, jnp.exp(distances * (-1.0 / width)), precision="highest"
@@ -227,7 +250,7 @@ def assemble(posed: Parts, rest: Parts, scale: float, yaw: float, translation: n
     posed: primitives in the body frame.
     rest: the same animal in the rest pose.
     scale: world units per body unit.
-    yaw: heading in the world, radians from +X counter-clockwise.
+    yaw: heading in the world, radians counter-clockwise from +X.
     translation: (3,) world position of the body frame's origin.
   """
   c, s = np.cos(yaw), np.sin(yaw)
@@ -252,14 +275,15 @@ class _Placement:
   translation: np.ndarray
 
   def point(self, p: np.ndarray) -> np.ndarray:
+    """Returns a point of the body frame in the world."""
     return self.scale * self.turn @ p + self.translation
 
   def to_local(self, frames: Sequence[BoneFrame]) -> np.ndarray:
-    """(P, 3, 3) rows are the axes of the frames in the world."""
+    """Returns (P, 3, 3), whose rows are the axes of the frames in the world."""
     return _floats([(self.turn @ frame.axes).T for frame in frames])
 
   def to_rest(self, posed: Sequence[BoneFrame], rest: Sequence[BoneFrame]) -> np.ndarray:
-    """(P, 3, 4) from the world to the body frame of the rest pose."""
+    """Returns the transforms (P, 3, 4) from the world to the body frame of the rest pose."""
     maps = []
     for now, then in zip(posed, rest, strict=True):
       rotation = then.axes @ (self.turn @ now.axes).T / self.scale

@@ -1,4 +1,4 @@
-"""What goes wrong in real captures, as small functions from scene to scene, drawn from a seed."""
+"""The faults of real captures, as small functions from scene to scene, drawn from a seed."""
 
 from __future__ import annotations
 
@@ -11,9 +11,14 @@ from jaxsplat_mouse.scene import Scene
 
 
 def exposure_gains(views: int, seed: int, spread: float = 0.1) -> np.ndarray:
-  """Gains (V, 3) per view and channel: a common factor within 1 +- spread and a tint a third of it.
+  """Draws gains (V, 3) per view and channel: a common factor, and a tint a third as strong.
 
   The gains are divided by their mean over the views, so that the set as a whole keeps its colour.
+
+  Args:
+    views: V.
+    seed: of the gains.
+    spread: largest deviation of the common factor from 1.
   """
   rng = np.random.default_rng([seed, views])
   gains = 1.0 + rng.uniform(-spread, spread, (views, 1))
@@ -22,7 +27,7 @@ def exposure_gains(views: int, seed: int, spread: float = 0.1) -> np.ndarray:
 
 
 def apply_exposure(scene: Scene, gains: np.ndarray) -> Scene:
-  """Multiplies the colour of every view by its gains (V, 3), clipped to [0, 1]."""
+  """Multiplies the colours of every view by its gains (V, 3), and clips them to [0, 1]."""
   images = np.clip(scene.images * gains[:, None, None, :], 0.0, 1.0)
   return dataclasses.replace(scene, images=images.astype(np.float32))
 
@@ -30,16 +35,21 @@ def apply_exposure(scene: Scene, gains: np.ndarray) -> Scene:
 def grow_masks(
   scene: Scene, pixels: int, background: tuple[float, float, float] = (0.5, 0.5, 0.5)
 ) -> Scene:
-  """Dilates the silhouettes by a disc of `pixels` (erodes where negative).
+  """Dilates the silhouettes by a disc, or erodes them.
 
-  Pixels won show the background behind the animal; pixels lost become transparent.
+  New pixels show the background behind the animal; lost pixels become transparent.
+
+  Args:
+    scene: V views with float32 images.
+    pixels: radius of the disc; negative erodes.
+    background: colour in [0, 1].
   """
   alphas = np.asarray(scene.alphas)
   if pixels < 0:
     grown = 1.0 - _dilate(1.0 - alphas, -pixels)
   else:
     grown = _dilate(alphas, pixels)
-  # straight colour of the new pixel: what was seen there, over the background
+  # Straight colour of a new pixel: the photograph over the background.
   share = np.divide(alphas, grown, out=np.zeros_like(alphas), where=grown > 0)
   share = np.clip(share, 0.0, 1.0)[..., None]
   images = scene.images * share + np.asarray(background, np.float32) * (1.0 - share)
@@ -52,9 +62,9 @@ def punch_holes(scene: Scene, seed: int, count: int = 2, radius: float = 0.012) 
 
   Args:
     scene: the views.
-    seed: of the places, which lie anywhere on the silhouette.
+    seed: of the places, anywhere on the silhouette.
     count: discs per view.
-    radius: largest radius as a share of the image's height; drawn between half of it and it.
+    radius: largest radius, as a share of the image's height; the smallest is half as large.
   """
   images, alphas = np.array(scene.images), np.array(scene.alphas)
   height, width = alphas.shape[1:]
@@ -70,12 +80,12 @@ def punch_holes(scene: Scene, seed: int, count: int = 2, radius: float = 0.012) 
 
 
 def shake_cameras(scene: Scene, seed: int, degrees: float = 0.1, focal: float = 0.0) -> Scene:
-  """A calibration that is a little wrong; the images stay as they are.
+  """Makes the calibration slightly wrong; the images stay the same.
 
   Args:
     scene: the views.
     seed: of the errors.
-    degrees: standard deviation of each camera's turn about each of its axes.
+    degrees: standard deviation of each camera's rotation about each of its axes.
     focal: relative standard deviation of the focal lengths.
   """
   poses = np.array(scene.cameras.world_to_camera, np.float64)
@@ -93,7 +103,7 @@ def shake_cameras(scene: Scene, seed: int, degrees: float = 0.1, focal: float = 
 
 
 def rotation_about(vector: np.ndarray) -> np.ndarray:
-  """Rodrigues' rotation (3, 3) by |vector| radians about the vector."""
+  """Returns the rotation (3, 3) by |vector| radians about a vector (3,) (Rodrigues)."""
   angle = float(np.linalg.norm(vector))
   x, y, z = vector / max(angle, 1e-12)
   k = np.array([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]])
@@ -101,7 +111,7 @@ def rotation_about(vector: np.ndarray) -> np.ndarray:
 
 
 def _dilate(alphas: np.ndarray, pixels: int) -> np.ndarray:
-  """Maximum over a disc around every pixel."""
+  """Returns the maximum over a disc around every pixel."""
   height, width = alphas.shape[1:]
   padded = np.pad(alphas, [(0, 0), (pixels, pixels), (pixels, pixels)], mode="edge")
   grown = alphas

@@ -1,4 +1,4 @@
-"""One procedural mouse: parameters, placement in the world, and what can be asked of it."""
+"""One procedural mouse: its parameters, its place in the world, views, distances and surface."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ from jaxsplat_mouse.procedural_mouse.shading import Lighting
 from jaxsplat_mouse.procedural_mouse.skeleton import build_primitives
 from jaxsplat_mouse.procedural_mouse.tracer import TruthViews, chunk_slices, pad_chunk, trace_views
 
-RADIUS = 0.82  # of the sphere around the origin that holds the animal in every phase of its walk
+RADIUS = 0.82  # of the sphere around the origin that holds the animal in all phases of its walk
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Mouse:
-  """All parameters of one animal; the same mouse always gives the same bytes.
+  """All parameters of one animal: the same mouse always renders to the same bytes.
 
   Attributes:
     shape: proportions.
     pose: joint angles.
     coat: colours and pattern.
     scale: world units per body unit.
-    yaw: heading, radians from +X counter-clockwise.
+    yaw: heading, radians counter-clockwise from +X.
     translation: world position of the point on the floor below the pelvis.
   """
 
@@ -56,7 +56,7 @@ class Mouse:
 
   @property
   def floor(self) -> float:
-    """World z of the floor that the feet stand on."""
+    """World z of the floor under the feet."""
     return self.translation[2]
 
 
@@ -69,7 +69,7 @@ def make_mouse(seed: int, pose: str | Pose | None = None, coat: str | Coat | Non
     coat: one of `COATS` (colours still vary with the seed), or an exact coat; by default drawn.
 
   Raises:
-    ValueError: a name that is not known.
+    ValueError: the name of a pose or a coat is unknown.
   """
   shape_rng, pose_rng, coat_rng, place_rng = (
     np.random.default_rng([seed, part]) for part in range(4)
@@ -85,13 +85,14 @@ def make_mouse(seed: int, pose: str | Pose | None = None, coat: str | Coat | Non
 
 
 def _known(name: str, names: tuple[str, ...], what: str) -> str:
+  """Returns a name, or raises ValueError if it is not among `names`."""
   if name not in names:
     raise ValueError(f"{what}: expected one of {', '.join(names)}, got {name!r}")
   return str(name)
 
 
 def _centred(mouse: Mouse) -> Mouse:
-  """Scales and shifts so that a sphere around the pose and the whole walk is the unit's."""
+  """Scales and moves a mouse: its pose and its whole walk fit a sphere of `RADIUS`."""
   poses = [mouse, *[walking(mouse, i / 6) for i in range(6)]]
   spheres = [_spheres(body_of(m)) for m in poses]
   center, radius = _enclosing_sphere(*(np.concatenate(s) for s in zip(*spheres, strict=True)))
@@ -101,11 +102,11 @@ def _centred(mouse: Mouse) -> Mouse:
 
 
 def walking(mouse: Mouse, phase: float) -> Mouse:
-  """The same animal at a phase of its walk, in place (the floor moves below it).
+  """Returns the animal at a phase of its walk, in place: the floor moves below it.
 
   Args:
-    mouse: any animal; placement, proportions and coat are kept.
-    phase: in strides; an integer gives the same pose again.
+    mouse: any animal; it keeps its place, proportions and coat.
+    phase: in strides; all integers give the same pose.
   """
   turn = 2 * math.pi * phase
   pose = dataclasses.replace(
@@ -126,14 +127,14 @@ def walking(mouse: Mouse, phase: float) -> Mouse:
 
 
 def body_of(mouse: Mouse) -> Body:
-  """The primitives of the distance field, in the world."""
+  """Returns the primitives of the animal's distance field, in the world."""
   posed = build_primitives(mouse.shape, mouse.pose)
   rest = build_primitives(mouse.shape, Pose())
   return assemble(posed, rest, mouse.scale, mouse.yaw, np.asarray(mouse.translation))
 
 
 def _spheres(body: Body) -> tuple[np.ndarray, np.ndarray]:
-  """Spheres (N, 3), (N,) that together hold the body, up to the fillets of its smooth unions."""
+  """Returns centres (N, 3) and radii (N,) of spheres that hold the body, up to its fillets."""
   ends = [body.cones.start, body.cones.start + body.cones.axis]
   radii = [body.cones.radius, body.cones.radius + body.cones.taper]
   for group in (body.masses, body.details):
@@ -150,7 +151,10 @@ def _spheres(body: Body) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _enclosing_sphere(centers: np.ndarray, radii: np.ndarray) -> tuple[np.ndarray, float]:
-  """A nearly smallest sphere around spheres: steps toward the farthest (Badoiu, Clarkson 2003)."""
+  """Returns a nearly smallest sphere around spheres.
+
+  The centre steps toward the farthest sphere (Badoiu and Clarkson 2003).
+  """
   middle = centers.mean(0)
   reach = lambda: np.linalg.norm(centers - middle, axis=1) + radii
   for i in range(400):
@@ -167,19 +171,19 @@ def render_truth(
   fur: float = 0.0,
   lighting: Lighting | None = None,
 ) -> TruthViews:
-  """Exact views of the animal.
+  """Renders exact views of the animal.
 
   Args:
     mouse: the animal.
     cameras: (V,) any pinhole cameras outside the animal.
     samples: rays along each side of a pixel.
-    edge_samples: the same for pixels on the silhouette, where alpha needs finer steps.
+    edge_samples: likewise for pixels on the silhouette, where alpha needs finer steps.
     fur: length of soft hair outside the surface, world units: the silhouette becomes a partly
       transparent band. 0 for a hard surface; 0.01 to 0.03 looks like fur.
     lighting: lights fixed in the world.
 
   Returns:
-    TruthViews with straight alpha and colour 0 where alpha is 0.
+    V views with straight alpha, and colour 0 where alpha is 0.
   """
   body = body_of(mouse)
   center, radius = _enclosing_sphere(*_spheres(body))
@@ -200,7 +204,7 @@ _gradient = jax.jit(lambda body, p: jax.numpy.stack(body_gradient(body, p[0], p[
 
 
 def _evaluate(function: Callable[..., jax.Array], mouse: Mouse, points: np.ndarray) -> np.ndarray:
-  """Applies a jitted field function to points (N, 3) in chunks; (..., N)."""
+  """Applies a compiled function of the field to points (N, 3) in chunks; returns (..., N)."""
   body, columns = body_of(mouse), np.asarray(points, np.float32).reshape(-1, 3).T
   parts = [
     np.asarray(function(body, pad_chunk(columns[:, part], padding)))[..., : part.stop - part.start]
@@ -210,14 +214,22 @@ def _evaluate(function: Callable[..., jax.Array], mouse: Mouse, points: np.ndarr
 
 
 def signed_distance(mouse: Mouse, points: np.ndarray) -> np.ndarray:
-  """Signed distance (...,) of world points (..., 3), negative inside; exact near the surface."""
+  """Returns signed distances (...) of world points (..., 3), negative inside, exact near 0."""
   return _evaluate(_distance, mouse, points).reshape(np.shape(points)[:-1])
 
 
 def truth_surface_points(mouse: Mouse, n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-  """Points (n, 3) spread evenly by area over the surface, and their outward normals (n, 3).
+  """Spreads points evenly by area over the surface.
 
-  Points are drawn evenly in a thin layer around the surface and moved onto it.
+  Points are drawn evenly in a thin layer around the surface, then moved onto it.
+
+  Args:
+    mouse: the animal.
+    n: number of points.
+    seed: of the points.
+
+  Returns:
+    Points (n, 3) float32, world units, and outward unit normals (n, 3).
   """
   rng = np.random.default_rng([seed, n])
   corner, cell, thickness = _surface_cells(mouse)
@@ -242,7 +254,7 @@ def truth_surface_points(mouse: Mouse, n: int, seed: int = 0) -> tuple[np.ndarra
 
 
 def _surface_cells(mouse: Mouse, resolution: int = 64) -> tuple[np.ndarray, float, float]:
-  """Lower corners (N, 3) of grid cells near the surface, their side, and the layer's thickness."""
+  """Returns the low corners (N, 3) of cells near the surface, their side, the layer's thickness."""
   thickness = 0.0015 * mouse.scale
   center, radius = _enclosing_sphere(*_spheres(body_of(mouse)))
   radius += 0.02

@@ -1,4 +1,4 @@
-"""Views of a procedural mouse as a scene to fit, and the cameras of the usual set-ups."""
+"""Scenes of a procedural mouse to fit, and the cameras of the usual set-ups."""
 
 from __future__ import annotations
 
@@ -15,10 +15,14 @@ from jaxsplat_mouse.scene import Scene, scene_from_rgba
 
 
 def input_cameras(num_views: int = 6, image_size: int = 512) -> Cameras:
-  """FaceLift's ring (distance 2.7, field of view 50 degrees) as a rig would sample it.
+  """Returns cameras on FaceLift's ring (distance 2.7, field of view 50 degrees), as in a rig.
 
   Azimuths start at 15 degrees and are evenly spaced; elevations alternate between 12 and 28
   degrees, 20 on average.
+
+  Args:
+    num_views: number of cameras.
+    image_size: width and height in pixels.
   """
   focal = focal_from_fov(50.0, image_size)
   poses = []
@@ -36,7 +40,7 @@ def input_cameras(num_views: int = 6, image_size: int = 512) -> Cameras:
 
 
 def rig_cameras(seed: int = 0, width: int = 576, height: int = 512) -> Cameras:
-  """Six cameras as uneven as those of a real rig.
+  """Returns six cameras as uneven as those of a real rig.
 
   Distances differ by up to 1.6, azimuth gaps are 54 to 66 degrees, elevations 7 to 24 degrees; the
   principal points lie up to 9 % of the image off-centre, and the optical axes miss the animal. The
@@ -44,8 +48,8 @@ def rig_cameras(seed: int = 0, width: int = 576, height: int = 512) -> Cameras:
 
   Args:
     seed: of the rig.
-    width: of the images in pixels.
-    height: of the images in pixels.
+    width: of the images, pixels.
+    height: of the images, pixels.
   """
   rng = np.random.default_rng([seed, width, height])
   azimuth = np.radians(60.0 * np.arange(6) + rng.uniform(-3, 3, 6) + rng.uniform(0, 360))
@@ -57,7 +61,7 @@ def rig_cameras(seed: int = 0, width: int = 576, height: int = 512) -> Cameras:
     eye = d * np.array([math.cos(e) * math.cos(a), math.cos(e) * math.sin(a), math.sin(e)])
     focal = 1.45 * width * rng.uniform(0.98, 1.02) * np.array([1.0, rng.uniform(0.995, 1.005)])
     centre = size * (0.5 + rng.uniform(-0.09, 0.09, 2))
-    # the camera turns until the animal is seen near the middle of the frame
+    # The camera turns until the animal is near the middle of the frame.
     room = np.maximum(size / 2 - focal * 0.9 / (d - 0.3), 0.0)
     seen = size / 2 + rng.uniform(-1, 1, 2) * room
     poses.append(_aimed(eye, (seen - centre) / focal))
@@ -71,7 +75,7 @@ def rig_cameras(seed: int = 0, width: int = 576, height: int = 512) -> Cameras:
 
 
 def _aimed(eye: np.ndarray, offset: np.ndarray) -> np.ndarray:
-  """World-to-camera (4, 4) of a camera that sees the origin at x / z, y / z = `offset`."""
+  """Returns world-to-camera (4, 4) of a camera at `eye` with the origin at (x, y) / z = offset."""
   direction = np.array([*offset, 1.0]) / math.sqrt(1.0 + float((offset**2).sum()))
   axis = np.cross([0.0, 0.0, 1.0], direction)
   turn = np.eye(4)
@@ -91,10 +95,20 @@ def make_scene(
   fur: float = 0.0,
   lighting: Lighting | None = None,
 ) -> Scene:
-  """The scene of `make_mouse(seed, pose, coat)`, by default from `input_cameras()`.
+  """Makes the scene of one mouse.
 
-  The other arguments are those of `render_truth`. The cameras and the mouse share one world, so
-  `render_truth` at any other camera gives held-out truth for this scene.
+  The cameras and the mouse share one world, so `render_truth` of the same mouse at any other camera
+  gives held-out truth for the scene.
+
+  Args:
+    seed: of `make_mouse`.
+    cameras: (V,) by default `input_cameras()`.
+    pose: of `make_mouse`.
+    coat: of `make_mouse`.
+    samples: this and the following are arguments of `render_truth`.
+    edge_samples: rays along each side of a pixel on the silhouette.
+    fur: length of soft hair, world units.
+    lighting: lights fixed in the world.
   """
   cameras = input_cameras() if cameras is None else cameras
   mouse = make_mouse(seed, pose, coat)

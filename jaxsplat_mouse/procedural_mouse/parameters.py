@@ -1,7 +1,7 @@
-"""What makes one mouse differ from another: proportions, pose and coat, drawn from an integer seed.
+"""The parameters in which mice differ: proportions, pose and coat, drawn from a seed.
 
 Lengths are in body units: the straight animal measures about 0.8 from nose to tail base. Angles are
-in radians, positive yaw turns left, positive pitch lifts the nose.
+in radians; positive yaw turns left, positive pitch lifts the nose.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Pose:
 
   Attributes:
     height: of the pelvis above the floor, in body units.
-    arch: how much the back is rounded.
+    arch: pitch of the back from pelvis to chest, which rounds it.
     rear: pitch of the trunk about the pelvis; beyond about 0.5 the forelegs leave the floor.
     bend: yaw of the spine, spread over trunk and neck.
     head_yaw: turn of the head against the neck.
@@ -53,7 +53,7 @@ class Pose:
     head_roll: tilt of the head.
     gait_phase: position in the stride, in cycles; hind left, fore left, hind right and fore right
       follow each other by a quarter of a cycle.
-    stride: length of a step in body units; 0 stands still.
+    stride: length of a step in body units; 0 for standing still.
     lift: height of a swinging foot in body units.
     tail_yaw: direction of the tail at its base, 0 is straight back.
     tail_curl: turn of the tail from base to tip.
@@ -82,12 +82,12 @@ class Pose:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Coat:
-  """Colours and pattern of the fur, as arrays: animals differ without recompilation.
+  """Colours and pattern of the fur, as arrays: a new coat needs no recompilation.
 
   Attributes:
     back, belly, patch: (3,) fur colours in [0, 1].
-    skin: (3,) of nose, feet, tail and the inside of the ears.
-    eye: (3,).
+    skin: (3,) colour of nose, feet, tail and the inside of the ears.
+    eye: (3,) colour of the eyes.
     belly_line: () height, in body units, where back turns into belly.
     patch_cover: () share of the body under patches, 0 for none.
     patch_frequency: () patches per body unit.
@@ -111,7 +111,7 @@ class Coat:
   noise_seed: np.ndarray
 
 
-# back, belly, patch, cover of the patches, dark stripe
+# Colours of back, belly and patches, cover of the patches, strength of the dark stripe.
 _COATS = {
   "agouti": ((0.46, 0.34, 0.22), (0.78, 0.69, 0.56), (0.36, 0.25, 0.15), 0.15, 0.45),
   "black": ((0.16, 0.14, 0.14), (0.33, 0.29, 0.27), (0.24, 0.21, 0.20), 0.2, 0.2),
@@ -132,7 +132,7 @@ POSES = tuple(_POSES)
 
 
 def sample_shape(rng: np.random.Generator) -> BodyShape:
-  """Draws proportions within what a mouse has."""
+  """Draws proportions within the range of real mice."""
   return BodyShape(
     fatness=rng.uniform(0.94, 1.16),
     haunch=rng.uniform(0.92, 1.1),
@@ -147,7 +147,7 @@ def sample_shape(rng: np.random.Generator) -> BodyShape:
 
 
 def sample_pose(rng: np.random.Generator, kind: str) -> Pose:
-  """Draws the freely varying angles around one of the named poses."""
+  """Draws angles around one of the named poses."""
   base = _POSES[kind]
   side = float(rng.choice([-1.0, 1.0]))
   vary = lambda value, spread: value + rng.uniform(-spread, spread)

@@ -1,7 +1,7 @@
-"""The geometry of a real rig around a built-in mouse: six cameras, uneven in every way.
+"""The geometry of a real rig around a built-in mouse: six cameras, uneven in every respect.
 
 The numbers are those of the calibration published with DANNCE (`third_party/dannce_rig.md`); lens
-distortion and skew are left out, since the built-in photographs are those of pinholes.
+distortion and skew are left out, because the built-in photographs come from pinhole cameras.
 """
 
 from __future__ import annotations
@@ -56,12 +56,12 @@ _TRANSLATIONS = np.array(
 
 
 def dannce_cameras(width: int = 576) -> Cameras:
-  """Six cameras (6,) as they stood around a real mouse, in a world where the mouse is built in.
+  """Returns six cameras that stood around a real mouse, in the world of the built-in mice.
 
-  Its centre is the origin and its radius `RADIUS`; images keep the shape 9 : 8.
+  The real mouse's centre becomes the origin and its radius `RADIUS`; images keep the shape 9 : 8.
 
   Args:
-    width: of the images in pixels; a multiple of 9.
+    width: of the images, pixels; a multiple of 9.
   """
   scale = RADIUS / _MOUSE_RADIUS
   poses = np.tile(np.eye(4), (6, 1, 1))

@@ -1,4 +1,4 @@
-"""Light fixed in the world: hemispherical sky, one key light, occlusion by the animal itself."""
+"""Lighting fixed in the world: a hemispherical sky, one key light, self-occlusion."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def _number(value: float) -> np.ndarray:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Lighting:
-  """Lights in the world. With `specular` 0 a point looks the same from everywhere.
+  """Lights in the world. With `specular` 0 a point looks the same in all views.
 
   Attributes:
-    key_direction: (3,) toward the key light; need not be of unit length.
-    key, sky, ground: () strength of the key light and of the light from above and below.
-    occlusion: () 0 for none, 1 for full self-occlusion.
+    key_direction: (3,) toward the key light, of any length.
+    key, sky, ground: () strengths of the key light and of the light from above and below.
+    occlusion: () strength of self-occlusion, 0 to 1.
     specular: () strength of the highlight, which moves with the camera.
   """
 
@@ -57,7 +57,7 @@ def _unit(v: Triple) -> Triple:
 
 
 def _occlusion(body: Body, point: Triple, normal: Triple) -> Array:
-  """Share of the surroundings that the animal itself hides, from distances along the normal."""
+  """Returns the share of the surroundings that the animal hides, from distances off the surface."""
   taps = jnp.array(_OCCLUSION_TAPS, jnp.float32)
 
   def add(i: Array, hidden: Array) -> Array:
@@ -72,10 +72,18 @@ def _occlusion(body: Body, point: Triple, normal: Triple) -> Array:
 def shade(
   body: Body, coat: Coat, lighting: Lighting, point: Triple, direction: Triple
 ) -> tuple[Triple, Triple, Array, Array]:
-  """Colour of surface points seen along `direction`.
+  """Returns the colour and the material of surface points.
+
+  Args:
+    body: the animal.
+    coat: colours and pattern.
+    lighting: lights in the world.
+    point: x, y, z (N,) on the surface, world units.
+    direction: x, y, z (N,) unit, from the camera to the points.
 
   Returns:
-    rgb channels in [0, 1], the outward unit normal, the weight of fur, the hair streaks in [0, 1].
+    Red, green and blue (N,) in [0, 1], the outward unit normals, the weights (N,) of fur, and the
+    hair streaks (N,) in [0, 1].
   """
   normal = _unit(body_gradient(body, *point))
   rest, materials = surface_attributes(body, *point)
@@ -87,7 +95,7 @@ def shade(
 
   to_key = _unit(tuple(lighting.key_direction[i] for i in range(3)))
   facing = _dot(normal, to_key)
-  # fur scatters: the terminator is soft (wrapped Lambert)
+  # Fur scatters, so the terminator is soft (wrapped Lambert).
   key = jnp.clip((facing + 0.25) / 1.25, 0.0, 1.0) ** 1.5
   open_sky = 1.0 - lighting.occlusion * _occlusion(body, point, normal)
   upward = 0.5 + 0.5 * normal[2]
@@ -95,7 +103,7 @@ def shade(
   light = ambient * open_sky + lighting.key * key * (0.5 + 0.5 * open_sky)
   half = _unit(tuple(k - d for k, d in zip(to_key, direction, strict=True)))
   shine = lighting.specular * jnp.clip(_dot(normal, half), 0.0, 1.0) ** 24
-  # painted on the eyes, the same from everywhere: the key light and its mirror image
+  # Glints are painted on the eyes, the same in all views: the key light and its mirror image.
   mirrored = -to_key[0] * normal[0] - to_key[1] * normal[1] + to_key[2] * normal[2]
   glint = materials[2] * (0.9 * (facing > 0.94) + 0.5 * (mirrored > 0.94))
   rgb = tuple(jnp.clip(c * light + shine + glint, 0.0, 1.0) for c in colour)

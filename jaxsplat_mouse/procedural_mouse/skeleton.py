@@ -1,7 +1,7 @@
-"""From proportions and a pose to the primitives of the distance field (numpy, on the host).
+"""Builds the primitives of the distance field from proportions and a pose (NumPy, on the host).
 
-Body frame: x forward, y left, z up, the floor at z = 0. Every primitive carries the rigid frame of
-its bone; the same bone in the rest pose gives the map that keeps the coat on the skin.
+Body frame: x forward, y left, z up, the floor at z = 0. Every primitive has the rigid frame of its
+bone; the same bone in the rest pose defines the transform that keeps the coat on the skin.
 """
 
 from __future__ import annotations
@@ -16,39 +16,48 @@ from jaxsplat_mouse.procedural_mouse.parameters import BodyShape, Pose
 TAIL_SEGMENTS = 22
 FUR, SKIN, EYE, EAR = range(4)  # materials
 
-# phase of hind left, fore left, hind right, fore right in the lateral-sequence walk
+# Phases of hind left, fore left, hind right and fore right in the lateral-sequence walk.
 _GAIT = {("hind", 1): 0.0, ("fore", 1): 0.25, ("hind", -1): 0.5, ("fore", -1): 0.75}
-_PAD = 0.004  # the smooth union of foot and toes is that much thicker than its parts
+_PAD = 0.004  # by which the smooth union of foot and toes is thicker than its parts
 _DUTY = 0.66  # share of the stride that a foot spends on the floor
 
 
 @dataclasses.dataclass(frozen=True)
 class BoneFrame:
-  """A rigid frame: columns of `axes` are its x, y, z in the body frame."""
+  """A rigid frame: the columns of `axes` are its x, y and z in the body frame."""
 
   origin: np.ndarray
   axes: np.ndarray
 
   def at(self, *local: float) -> np.ndarray:
-    """A point given in this frame."""
+    """Returns a point of this frame in the body frame."""
     return self.origin + self.axes @ np.asarray(local, np.float64)
 
   def moved(self, *local: float) -> BoneFrame:
-    """The same axes at another point of this frame."""
+    """Returns a frame with the same axes at another point of this frame."""
     return BoneFrame(self.at(*local), self.axes)
 
   def turned(self, yaw: float = 0.0, pitch: float = 0.0, roll: float = 0.0) -> BoneFrame:
-    """Turned about its own z, then y (positive lifts x), then x."""
+    """Rotates the frame about its own axes.
+
+    Args:
+      yaw: about z, first, radians.
+      pitch: about y, second; positive lifts x.
+      roll: about x, last.
+    """
     return BoneFrame(self.origin, self.axes @ _turn(yaw, pitch, roll))
 
 
 @dataclasses.dataclass
 class Parts:
-  """Primitives in the order of their union; lists grow while the animal is built.
+  """Primitives in the order of their union, as lists that grow while the animal is built.
 
-  Cones: (a, b, radius at a, radius at b, blend, frame, material). Ellipsoids: (frame at the
-  centre, radii, blend, material). Ears: (frame, rim radius, thickness, stretch, blend), with the
-  frame's x along the ear and z out of its opening.
+  Attributes:
+    masses: ellipsoids (frame at the centre, radii, blend, material) of trunk and head.
+    cones: (end a, end b, radius at a, radius at b, blend, frame, material).
+    ears: (frame, rim radius, thickness, stretch, blend), the frame's x along the ear and z out of
+      its opening.
+    details: ellipsoids of nose and eyes.
   """
 
   masses: list = dataclasses.field(default_factory=list)
@@ -58,6 +67,7 @@ class Parts:
 
 
 def _turn(yaw: float, pitch: float, roll: float) -> np.ndarray:
+  """Returns the rotation (3, 3) of `BoneFrame.turned`."""
   cz, sz, cy, sy = math.cos(yaw), math.sin(yaw), math.cos(pitch), math.sin(pitch)
   cx, sx = math.cos(roll), math.sin(roll)
   z = np.array([[cz, -sz, 0], [sz, cz, 0], [0, 0, 1]])
@@ -67,7 +77,7 @@ def _turn(yaw: float, pitch: float, roll: float) -> np.ndarray:
 
 
 def _frame_along(a: np.ndarray, b: np.ndarray, side: np.ndarray) -> BoneFrame:
-  """A frame at `a` with x toward `b` and y as close to `side` as that allows."""
+  """Returns a frame at `a` with x toward `b`, and y as close to `side` as x allows."""
   x = (b - a) / np.linalg.norm(b - a)
   y = side - x * (side @ x)
   y /= np.linalg.norm(y)
@@ -75,7 +85,7 @@ def _frame_along(a: np.ndarray, b: np.ndarray, side: np.ndarray) -> BoneFrame:
 
 
 def build_primitives(shape: BodyShape, pose: Pose) -> Parts:
-  """All primitives of one animal in one pose, in the body frame."""
+  """Builds all primitives of one animal in one pose, in the body frame."""
   parts = Parts()
   pelvis, chest, neck, head = _spine(shape, pose)
   _add_trunk(parts, shape, pelvis, chest, neck, head)
@@ -88,14 +98,14 @@ def build_primitives(shape: BodyShape, pose: Pose) -> Parts:
 
 
 def _spine(shape: BodyShape, pose: Pose) -> tuple[BoneFrame, BoneFrame, BoneFrame, BoneFrame]:
-  """Frames of pelvis, chest, neck and head."""
-  # a fatter animal carries its trunk higher, so that the belly clears the floor
+  """Returns the frames of pelvis, chest, neck and head."""
+  # A fatter animal carries its trunk higher, so that the belly clears the floor.
   height = pose.height + 0.16 * (shape.fatness - 1.0)
   pelvis = BoneFrame(np.array([0.0, 0.0, height]), np.eye(3))
   pelvis = pelvis.turned(-0.25 * pose.bend, pose.rear + 0.6 * pose.arch)
   chest = pelvis.moved(0.17, 0, 0).turned(0.4 * pose.bend, -0.75 * pose.arch)
   chest = chest.moved(0.16, 0, 0).turned(0.35 * pose.bend, -0.5 * pose.arch)
-  level = 0.25 - 0.55 * pose.rear  # the head stays near the horizontal
+  level = 0.25 - 0.55 * pose.rear  # The head stays about level.
   neck = chest.moved(0.02, 0, 0.015).turned(0.25 * pose.bend, level)
   head = neck.moved(0.1, 0, 0)
   head = head.turned(pose.head_yaw, pose.head_pitch - 0.3 - 0.3 * pose.rear, pose.head_roll)
@@ -195,7 +205,7 @@ def _add_leg(
 def _leg_targets(
   shape: BodyShape, pose: Pose, which: str, side: int, root: BoneFrame
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """Hip or shoulder, ankle or wrist, and the base of the toes."""
+  """Returns the hip or shoulder, the ankle or wrist, and the base of the toes."""
   hind = which == "hind"
   fat, ball = shape.fatness, 0.0155 * shape.leg + _PAD
   joint = root.at(0.015 if hind else 0.0, side * (0.095 if hind else 0.068) * fat, -0.055)
@@ -215,7 +225,7 @@ def _leg_targets(
   toes[2] = ball + lift
   ankle = toes - heading * foot
   ankle[2] = toes[2] + (0.022 if hind else 0.028) + 0.5 * lift
-  if not hind and joint[2] > 0.2:  # reared up: the paws hang in front of the chest
+  if not hind and joint[2] > 0.2:  # Reared up: the paws hang before the chest.
     ankle = joint + root.axes @ np.array([0.075, -0.012 * side, -0.075])
     toes = ankle + root.axes @ np.array([0.03, -0.008 * side, -0.035])
   return joint, ankle, toes
@@ -224,7 +234,15 @@ def _leg_targets(
 def _two_bones(
   a: np.ndarray, b: np.ndarray, upper: float, lower: float, toward: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-  """The middle joint of a two-bone chain that bends `toward`, and the end that it reaches."""
+  """Returns the middle joint of a two-bone chain, and the end that it reaches.
+
+  Args:
+    a: (3,) where the chain starts.
+    b: (3,) where it should end.
+    upper: length of the first bone.
+    lower: length of the second bone.
+    toward: (3,) the direction in which the middle joint bends.
+  """
   span = b - a
   distance = float(np.linalg.norm(span))
   reach = min(max(distance, 1.05 * abs(upper - lower), 0.3 * upper), 0.995 * (upper + lower))
@@ -251,7 +269,7 @@ def _add_tail(parts: Parts, shape: BodyShape, pose: Pose, pelvis: BoneFrame) -> 
 
 
 def _tail_joints(shape: BodyShape, pose: Pose, pelvis: BoneFrame) -> np.ndarray:
-  """Points along the tail: down from its base to just above the floor, up again at the tip."""
+  """Returns points along the tail: from its base to just above the floor, up again at the tip."""
   n = TAIL_SEGMENTS
   start = pelvis.at(-0.18, 0, -0.03)
   start[2] = max(start[2], 0.05)

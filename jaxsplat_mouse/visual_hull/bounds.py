@@ -1,8 +1,8 @@
-"""Where to look: the box that every silhouette's viewing cone and enough frames can agree on.
+"""Finds the box to carve in: the region that the silhouettes' viewing cones and frames allow.
 
-No unit and no scale is assumed. The search starts from a cube that holds all cameras, centred where
-the silhouettes' central rays meet, and keeps the cells that the cones do not exclude; a few rounds
-shrink it geometrically, so millimetres, metres and distant rigs cost the same.
+The search assumes no unit and no scale. It starts from a cube that holds all cameras, centred where
+the central rays of the silhouettes meet, and keeps the cells that the cones do not exclude. Every
+round shrinks the box by a factor, so millimetres, metres and distant rigs cost the same.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Bounds:
   """The box to carve in.
 
   Attributes:
-    box: around everything that the cones of all views but `tolerance` allow.
+    box: around everything that the viewing cones of all but `tolerance` views allow.
     shared: () bool, False where no volume is in enough frames.
     consistent: () bool, False where the silhouettes' cones have nothing in common.
   """
@@ -37,14 +37,14 @@ class Bounds:
 
 
 def silhouette_rectangles(views: SilhouetteViews) -> jax.Array:
-  """Pixel rectangles (V, 4) x0 y0 x1 y1 that hold coverage >= 0.5, one pixel wider all round.
+  """Returns pixel rectangles (V, 4) x0 y0 x1 y1 around coverage >= 0.5, with a pixel's margin.
 
-  A side where the silhouette reaches the frame is infinite: the animal may go on there. An empty
+  A side where the silhouette reaches the frame is infinite: the animal may continue there. An empty
   silhouette gives an empty rectangle.
   """
   inside = views.coverage >= 128
   sides = []
-  for axis in (1, 2):  # rows any -> columns, columns any -> rows
+  for axis in (1, 2):  # reducing rows leaves columns, reducing columns leaves rows
     line = inside.any(axis)
     size = line.shape[-1]
     first = jnp.argmax(line, -1).astype(jnp.float32)
@@ -60,13 +60,18 @@ def silhouette_rectangles(views: SilhouetteViews) -> jax.Array:
 
 
 def find_bounds(views: SilhouetteViews, tolerance: jax.Array) -> Bounds:
-  """Shrinks a cube around all cameras to what at least all views but `tolerance` () allow."""
+  """Shrinks a cube around all cameras to what the views allow.
+
+  Args:
+    views: the silhouettes.
+    tolerance: () int, how many views may exclude a cell that is kept.
+  """
   rectangles = silhouette_rectangles(views)
   start = _starting_cube(views, rectangles)
 
   def shrink(_: int, state: tuple) -> tuple:
     box, shared, consistent = state
-    in_frames, allowed = _ask_cones(views, rectangles, box, tolerance)
+    in_frames, allowed = _test_cells(views, rectangles, box, tolerance)
     smaller = bounding_box(box, _RESOLUTION, allowed)
     return smaller, shared & in_frames.any(), consistent & allowed.any()
 
@@ -76,7 +81,7 @@ def find_bounds(views: SilhouetteViews, tolerance: jax.Array) -> Bounds:
 
 
 def _starting_cube(views: SilhouetteViews, rectangles: jax.Array) -> Box:
-  """A cube around all cameras, centred at the point nearest to the silhouettes' central rays."""
+  """Returns a cube around all cameras, centred nearest to the silhouettes' central rays."""
   rotation, translation = views.world_to_camera[:, :3, :3], views.world_to_camera[:, :3, 3]
   centers = -(rotation * translation[:, :, None]).sum(1)
   weight = views.valid.astype(jnp.float32)
@@ -89,7 +94,7 @@ def _starting_cube(views: SilhouetteViews, rectangles: jax.Array) -> Box:
   weight, local = weight * (x0 < x1), jnp.where((x0 < x1)[:, None], local, 0.0)
   ray = safe_normalize((rotation * local[:, :, None]).sum(1))
   across = jnp.eye(3) - ray[:, :, None] * ray[:, None, :]
-  # The small ridge pulls parallel rays' undefined depth to the cameras' middle.
+  # Parallel rays leave the depth open; a small ridge pulls it to the middle of the cameras.
   matrix = (across * weight[:, None, None]).sum(0) + 1e-4 * jnp.eye(3)
   offset = (across * (centers - middle)[:, None, :]).sum(-1)
   meeting = middle + _solve(matrix, (offset * weight[:, None]).sum(0))
@@ -98,20 +103,20 @@ def _starting_cube(views: SilhouetteViews, rectangles: jax.Array) -> Box:
 
 
 def _solve(matrix: jax.Array, right: jax.Array) -> jax.Array:
-  """x (3,) with matrix (3, 3) symmetric @ x = right (3,), by Cramer's rule: no solver library."""
+  """Solves a symmetric matrix (3, 3) @ x = right (3,) by Cramer's rule, without a library."""
   a, b, c = matrix
   minors = jnp.stack([jnp.cross(b, c), jnp.cross(c, a), jnp.cross(a, b)])
   return (right[:, None] * minors).sum(0) / (a * minors[0]).sum()
 
 
-def _ask_cones(
+def _test_cells(
   views: SilhouetteViews, rectangles: jax.Array, box: Box, tolerance: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-  """Cells (_RESOLUTION^3,) in enough frames, and those that also the silhouettes' cones allow."""
+  """Tests the cells (_RESOLUTION^3,) of a box: in enough frames, and allowed by the cones too."""
   centers = cell_centers(box, _RESOLUTION)
   radius = jnp.linalg.norm(box.high - box.low) / (2 * _RESOLUTION)
 
-  def one(*view: jax.Array) -> tuple[jax.Array, ...]:
+  def test_view(*view: jax.Array) -> tuple[jax.Array, ...]:
     matrix, intrinsics, frame, rectangle, valid = view
     x = rotate(matrix, centers) + matrix[:3, 3]
     frame_margin = jnp.minimum(_cone_margin(x, intrinsics, frame), x[:, 2])
@@ -121,18 +126,24 @@ def _ask_cones(
     return partly, partly & ~empty, wholly & empty
 
   inputs = (views.world_to_camera, views.intrinsics, views.frames, rectangles, views.valid)
-  seen, support, rejected = (flags.sum(0) for flags in jax.vmap(one)(*inputs))
+  seen, support, rejected = (flags.sum(0) for flags in jax.vmap(test_view)(*inputs))
   return seen >= views.min_views, (support >= views.min_views) & (rejected <= tolerance)
 
 
 def _cone_margin(x: jax.Array, intrinsics: jax.Array, rectangle: jax.Array) -> jax.Array:
-  """Smallest signed distance (N,) of camera-space x (N, 3) to a pixel rectangle's four planes."""
+  """Returns the smallest signed distance (N,) of points to the four planes of a viewing cone.
+
+  Args:
+    x: (N, 3) points in camera space.
+    intrinsics: (4,) fx fy cx cy, pixels.
+    rectangle: (4,) x0 y0 x1 y1, the pixels that the cone goes through.
+  """
   margins = []
   for axis in (0, 1):
     focal, center = intrinsics[axis], intrinsics[2 + axis]
     for edge, sign in ((rectangle[axis], 1.0), (rectangle[2 + axis], -1.0)):
       slope = (center - jnp.where(jnp.isfinite(edge), edge, 0.0)) / focal
       distance = sign * (x[:, axis] + slope * x[:, 2]) * jax.lax.rsqrt(1.0 + slope * slope)
-      # An open side is far away; the sides of an empty rectangle are on the wrong side of all.
+      # An infinite side excludes nothing; the sides of an empty rectangle exclude everything.
       margins.append(jnp.where(jnp.isfinite(edge), distance, -sign * edge))
   return jnp.stack(margins).min(0)

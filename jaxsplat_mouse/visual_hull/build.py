@@ -1,4 +1,4 @@
-"""From photographs to a hull: the one function of arrays, and the one that checks for people."""
+"""Builds a hull from photographs: as a pure function of arrays, or with errors for people."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from jaxsplat_mouse.visual_hull.silhouette_views import (
 )
 from jaxsplat_mouse.visual_hull.surface import surface_points
 
-_VIEWS_FOR_REPAIR = 4  # with three, a hull of two others would decide against the third
-_DOUBT_PIXELS = 2.0  # around what repair fills: the soft edge of a hole is as wrong as the hole
+_VIEWS_FOR_REPAIR = 4  # with three, the hull of two views would overrule the third
+_DOUBT_PIXELS = 2.0  # around what repair fills: the soft edge of a hole is wrong like the hole
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Carved:
-  """A carved grid, the silhouettes as given and as carved with; fields as in `Hull`."""
+  """A carved grid, the silhouettes as photographed and as carved; other fields as in `Hull`."""
 
   photographed: SilhouetteViews
   views: SilhouetteViews
@@ -47,9 +47,9 @@ class _Carved:
 
 @functools.partial(jax.jit, static_argnames="config")
 def carve_hull(scene: Scene, config: HullConfig = DEFAULT_CONFIG) -> Hull:
-  """Carves, samples and colours the hull of one scene; pure, and `vmap` takes a stack of scenes.
+  """Carves, samples and colours the hull of one scene; `vmap` takes a stack of scenes.
 
-  Nothing is checked here: read `shared` and `consistent` of the result, or call `build_hull`.
+  An empty hull raises no error: read `shared` and `consistent` of the result, or call `build_hull`.
   """
   carved = _carve_scene(scene, config)
   grid = (carved.values, carved.origin, carved.voxel_size)
@@ -76,7 +76,7 @@ def carve_hull(scene: Scene, config: HullConfig = DEFAULT_CONFIG) -> Hull:
 
 
 def _carve_scene(scene: Scene, config: HullConfig) -> _Carved:
-  """Everything up to the grid."""
+  """Widens and repairs the silhouettes, finds the box and carves the grid."""
   cameras = scene.cameras
   views = make_views(
     quantize(jnp.asarray(scene.alphas)),
@@ -115,7 +115,7 @@ def _carve_scene(scene: Scene, config: HullConfig) -> _Carved:
 
 
 def _with_coverage(views: SilhouetteViews, coverage: jax.Array) -> SilhouetteViews:
-  """The same views with other silhouettes (V, H, W) uint8."""
+  """Returns the views with other silhouettes (V, H, W) uint8."""
   return dataclasses.replace(views, coverage=coverage, quads=pack_quads(coverage))
 
 
@@ -124,12 +124,12 @@ def build_hull(
   config: HullConfig = DEFAULT_CONFIG,
   carve: Callable[[Scene, HullConfig], Hull] = carve_hull,
 ) -> Hull:
-  """The visual hull of one scene.
+  """Builds the visual hull of one scene.
 
   Args:
-    scene: V >= 2 views in any world units; crops are fine as long as `frames` says what was seen.
+    scene: V >= 2 views in any world units; they may be crops if `frames` holds what was seen.
     config: sizes and rules.
-    carve: `carve_hull`, or what does the same and is compiled already.
+    carve: `carve_hull`, or a compiled program of it.
 
   Raises:
     ValueError: the cameras see no common volume, or the silhouettes admit no common solid.
@@ -141,7 +141,14 @@ def build_hull(
 
 
 def hull_extent(scene: Scene, config: HullConfig = DEFAULT_CONFIG) -> tuple[np.ndarray, float]:
-  """Centroid (3,) float64 and radius of the hull's volume, world units; no surface is sampled.
+  """Measures the hull's volume, without sampling its surface.
+
+  Args:
+    scene: as for `build_hull`.
+    config: sizes and rules.
+
+  Returns:
+    The centroid (3,) float64, and the largest distance of the volume from it, world units.
 
   Raises:
     ValueError: as `build_hull`.
@@ -154,25 +161,25 @@ def hull_extent(scene: Scene, config: HullConfig = DEFAULT_CONFIG) -> tuple[np.n
 
 @functools.partial(jax.jit, static_argnames="config")
 def _measure(scene: Scene, config: HullConfig) -> tuple[jax.Array, ...]:
-  """Centroid, radius, shared and consistent of one scene's hull."""
+  """Returns centroid, radius, shared and consistent of the hull of one scene."""
   carved = _carve_scene(scene, config)
   moments = volume_moments(carved.values, carved.origin, carved.voxel_size)
   return *moments, carved.shared, carved.consistent
 
 
 def _check_scene(scene: Scene) -> None:
-  """Raises ValueError where there are too few views to carve with."""
+  """Raises ValueError if the scene has too few views to carve with."""
   if scene.num_views < 2:
     raise ValueError(f"view_mask: a visual hull takes at least 2 views, got {scene.num_views}")
 
 
 def check_hull(hull: Hull) -> None:
-  """Raises ValueError where carving found nothing, saying which of the two reasons it was."""
+  """Raises ValueError if a hull is empty, with the reason."""
   _raise_if_empty(hull.shared, hull.consistent)
 
 
 def _raise_if_empty(shared: jax.Array, consistent: jax.Array) -> None:
-  """The two reasons for an empty hull, each in one line."""
+  """Raises ValueError for either of the two reasons for an empty hull."""
   if not bool(shared):
     raise ValueError(
       "cameras: no volume is in frame of enough views; expected cameras that look at one place"

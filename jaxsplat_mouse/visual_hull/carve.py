@@ -1,4 +1,4 @@
-"""Carving: the hull field on a fine grid, evaluated only where its surface can be."""
+"""Carves: evaluates the hull field on a fine grid, but only where its surface can be."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from jaxsplat_mouse.visual_hull.silhouette_views import SilhouetteViews, hull_fi
 BLOCK = 4
 _BLOCKS_PER_CHUNK = 4096
 # Voxels may be this much longer along one axis than along another: a mouse with a stretched tail
-# then gets its resolution across the tail, where it is needed.
+# then gets its resolution across the tail, which needs it.
 _MAX_ANISOTROPY = 3.0
 _TIGHTEN_RESOLUTION = 64
 
 
 def tighten(views: SilhouetteViews, box: Box) -> tuple[Box, jax.Array]:
-  """The box around the cells that all views allow, and () bool whether there are any."""
+  """Returns the box around the cells that all views allow, and () bool, whether any exist."""
 
   def shrink(state: tuple[Box, jax.Array], _: None) -> tuple:
     box, consistent = state
@@ -32,7 +32,7 @@ def tighten(views: SilhouetteViews, box: Box) -> tuple[Box, jax.Array]:
 
 
 def _pad(box: Box) -> Box:
-  """Room for the surface to close, and sides within `_MAX_ANISOTROPY` of the longest."""
+  """Returns a box with room for the surface to close, no side far shorter than the longest."""
   size = box.high - box.low
   wanted = jnp.maximum(size, size.max() / _MAX_ANISOTROPY) * 1.02
   middle = (box.low + box.high) / 2
@@ -40,7 +40,7 @@ def _pad(box: Box) -> Box:
 
 
 def morton_order(blocks: int) -> jax.Array:
-  """Flat indices of a blocks^3 grid along the Z curve, so that neighbours stay near in the list."""
+  """Returns flat indices of a blocks^3 grid along the Z curve, which keeps neighbours together."""
   code = jnp.arange(blocks**3, dtype=jnp.int32)
   axes = [jnp.zeros_like(code) for _ in range(3)]
   for bit in range(blocks.bit_length() - 1):
@@ -50,15 +50,23 @@ def morton_order(blocks: int) -> jax.Array:
 
 
 def carve_grid(views: SilhouetteViews, box: Box, resolution: int) -> jax.Array:
-  """Hull field (resolution^3) as uint8, sample i at low + (i + 0.5) * voxel along each axis.
+  """Evaluates the hull field on a grid over a box.
 
-  Blocks of 4^3 samples that are surely empty or surely solid get one value; the others are
-  evaluated, a chunk at a time, for as long as there are any: no capacity can overflow.
+  Blocks of 4^3 samples that are certainly empty or certainly solid get one value. The loop over the
+  other blocks runs, a chunk at a time, until none is left: no capacity can overflow.
+
+  Args:
+    views: the silhouettes.
+    box: of the grid.
+    resolution: R, samples along each side; a multiple of 4.
+
+  Returns:
+    (R, R, R) uint8, sample i at low + (i + 0.5) * voxel along each axis.
   """
   blocks = resolution // BLOCK
   voxel = (box.high - box.low) / resolution
-  # One voxel more than the block, as the surface is interpolated between its last samples and the
-  # next block's first.
+  # One voxel more than the block: the surface is interpolated between its last samples and the
+  # first ones of the next block.
   verdict = judge(views, box, cell_centers(box, blocks), voxel * (BLOCK / 2 + 0.5))
   possible = (verdict.support >= views.min_views) & (verdict.rejected == 0)
   undecided = possible & ~verdict.solid
@@ -73,7 +81,7 @@ def carve_grid(views: SilhouetteViews, box: Box, resolution: int) -> jax.Array:
 
   def evaluate(state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
     start, values = state
-    # The last chunk is moved back inside the list; what it repeats comes out the same.
+    # The last chunk starts earlier, to end with the list; what it repeats gets the same values.
     begin = jnp.minimum(start, blocks**3 - chunk)
     block = order[jax.lax.dynamic_slice_in_dim(positions, begin, chunk)]
     sample = coordinates[block][:, None, :] * BLOCK + offsets
@@ -87,6 +95,6 @@ def carve_grid(views: SilhouetteViews, box: Box, resolution: int) -> jax.Array:
 
 
 def _blocks_to_grid(values: jax.Array, blocks: int) -> jax.Array:
-  """(blocks^3, BLOCK^3) -> (resolution, resolution, resolution)."""
+  """Reshapes (blocks^3, BLOCK^3) to (resolution, resolution, resolution)."""
   grid = values.reshape((blocks,) * 3 + (BLOCK,) * 3).transpose(0, 3, 1, 4, 2, 5)
   return grid.reshape((blocks * BLOCK,) * 3)

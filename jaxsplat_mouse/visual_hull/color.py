@@ -1,4 +1,4 @@
-"""Colours of surface points from the photographs that see them."""
+"""Colours of surface points, from the photographs that see them."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from jaxsplat_mouse.visual_hull.silhouette_views import (
 )
 
 _MARCH_STEPS = 128
-_OPAQUE = 0.35  # of a cell of 2^3 samples; below one half, so that a thin tail still hides
+_OPAQUE = 0.35  # share of a cell of 2^3 samples that hides; a thin tail fills less than half
 _EDGE_PIXELS = 3.0  # colours nearer to a silhouette's edge are mixed with what lies behind it
-_SHARPNESS = 3  # power of the cosine between normal and view: the best-facing views decide
-_AGREEMENT = 0.15  # colour distance at which a view loses most of its say
+_SHARPNESS = 3  # power of the cosine between normal and view: views from the front decide
+_AGREEMENT = 0.15  # distance from the mean colour at which a view has half its weight
 _FILL_CELLS = 32
-_FILL_PACE = 0.5  # share of its neighbours' mean that a cell takes on in a step
-_CONFIDENT = 0.1  # visibility from which a point's own colour is trusted
+_FILL_PACE = 0.5  # share of its neighbours' mean that a cell adds in a step
+_CONFIDENT = 0.1  # visibility from which on a point keeps its own colour
 
 
 def point_colors(
@@ -34,20 +34,24 @@ def point_colors(
   points: jax.Array,
   normals: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
-  """Colours (N, 3) in [0, 1] and visibility weights (N,) of surface points.
+  """Estimates the colours of surface points.
 
-  A view counts where the hull does not stand between, by its cosine to the normal and its distance
-  from the silhouette's edge. Views that disagree with the weighted mean are weighted down and the
-  mean is taken again. Points that no view sees take the colour of the seen points around them.
+  A view counts unless the hull hides the point from it. Its weight grows with the cosine between
+  the normal and the view, and away from the silhouette's edge. Views that disagree with the
+  weighted mean lose weight before the mean is taken again. Points that no view sees take the colour
+  of the visible points around them.
 
   Args:
-    views: the silhouettes as photographed; colours are read where they cover a pixel.
+    views: the silhouettes as photographed; only pixels that they cover give colour.
     images: (V, H, W, 3) straight colour, 0 where alpha is 0.
     values: (R, R, R) uint8 hull grid.
-    origin: (3,) of its sample (0, 0, 0).
-    voxel_size: (3,).
-    points: (N, 3) on the surface.
-    normals: (N, 3) outward.
+    origin: (3,) of its sample (0, 0, 0), world units.
+    voxel_size: (3,) world units.
+    points: (N, 3) on the surface, world units.
+    normals: (N, 3) unit, outward.
+
+  Returns:
+    Colours (N, 3) in [0, 1], and visibilities (N,), the sums of the views' weights.
   """
   opaque = halve(values) > _OPAQUE
   edge = jnp.full(len(images), _EDGE_PIXELS)
@@ -80,15 +84,21 @@ def point_colors(
 
 
 def _weighted_mean(colors: jax.Array, weights: jax.Array) -> jax.Array:
-  """Mean (N, 3) of colors (V, N, 3) by weights (V, N); 0 where all weights are."""
+  """Returns the mean (N, 3) of colors (V, N, 3) by weights (V, N); 0 where all weights are 0."""
   return safe_divide((colors * weights[..., None]).sum(0), weights.sum(0)[:, None])
 
 
 def _unobstructed(opaque: jax.Array, start: jax.Array, direction: jax.Array) -> jax.Array:
-  """Whether rays from full-grid positions (N, 3) along `direction` leave an (R/2)^3 grid freely."""
+  """Returns (N,) bool, whether rays leave a grid without meeting an opaque cell.
+
+  Args:
+    opaque: (R/2, R/2, R/2) bool.
+    start: (N, 3) positions in samples of the full grid, of R along each side.
+    direction: (N, 3) of any length, in the same units.
+  """
   size = opaque.shape[0]
   flat = opaque.reshape(-1)
-  # The longest way out, over equal steps of under two halved cells.
+  # Equal steps, of one cell at the default resolution, over the longest way out.
   pace = direction / jnp.maximum(jnp.abs(direction).max(-1, keepdims=True), 1e-20)
   stride = 2.0 * size / _MARCH_STEPS
 
@@ -105,9 +115,17 @@ def _unobstructed(opaque: jax.Array, start: jax.Array, direction: jax.Array) -> 
 def _sample_image(
   image: jax.Array, coverage: jax.Array, inner: jax.Array, u: jax.Array, v: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-  """Straight colour (N, 3) and depth inside the silhouette (N,) in [0, 1] at pixels u, v (N,).
+  """Samples a photograph bilinearly, weighted by coverage: the black of empty pixels stays out.
 
-  Colour is averaged by coverage, so that the black of empty pixels does not bleed in.
+  Args:
+    image: (H, W, 3) straight colour.
+    coverage: (H, W) uint8.
+    inner: (H, W) uint8, 255 away from the silhouette's edge.
+    u: (N,) pixel coordinates.
+    v: (N,) likewise.
+
+  Returns:
+    Straight colour (N, 3), and `inner` (N,) in [0, 1].
   """
   height, width = coverage.shape
   column, row = jnp.clip(u - 0.5, 0.0, width - 1.001), jnp.clip(v - 0.5, 0.0, height - 1.001)
@@ -128,11 +146,18 @@ def _sample_image(
 def _fill(
   points: jax.Array, colors: jax.Array, weights: jax.Array, origin: jax.Array, size: jax.Array
 ) -> jax.Array:
-  """Colours (N, 3) around every point, of points in proportion to how well they are seen.
+  """Returns the mean colours (N, 3) around points, weighted by visibility.
 
-  Colours times weights and the weights themselves diffuse over a grid. A point that views only
-  graze, where sheen and light from behind are brightest, has no say against one that they face.
-  Sums over points are integers: exact in any order, so the result does not vary from run to run.
+  Weighted colours and weights diffuse over a grid. A point that views only graze, where sheen and
+  light from behind are brightest, hardly counts beside one that they face. Sums over points are
+  integers, which are exact in any order, so the result does not vary from run to run.
+
+  Args:
+    points: (N, 3) world units.
+    colors: (N, 3) in [0, 1].
+    weights: (N,) visibilities.
+    origin: (3,) corner of the grid, world units.
+    size: (3,) its sides.
   """
   cell = jnp.clip(jnp.floor((points - origin) / size * _FILL_CELLS), 0, _FILL_CELLS - 1)
   cell = cell.astype(jnp.int32)

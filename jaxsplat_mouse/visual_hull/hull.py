@@ -1,4 +1,4 @@
-"""The visual hull: what it consists of, and how its grid is read."""
+"""The visual hull as a type, its configuration, and functions of its grid."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ class HullConfig:
   """How a hull is carved.
 
   Attributes:
-    resolution: samples along each side of the tight bounding box; 4 times a power of two.
-    num_points: surface points.
-    min_views: views that must have a point in frame before it can be solid; all but one, if that
-      is fewer, and at least three where there are three. Fewer let the hull grow fat wedges where
-      the animal leaves the frames, more cut it off there.
-    slack: whole pixels by which silhouettes are widened before carving, so that small errors of
+    resolution: samples along each side of the tight bounding box, 4 times a power of two.
+    num_points: number of surface points.
+    min_views: number of views that must have a point in frame before it can be solid; all but one
+      if that is fewer, and at least three where there are three. Where the animal leaves the
+      frames, fewer views let the hull grow fat wedges and more cut it off.
+    slack: pixels by which silhouettes are widened before carving, so that small errors of
       calibration and masks cut off no tail; the hull grows as much.
-    repair: overrule one dissenting silhouette where others contradict it; takes four views.
+    repair: whether other views overrule one dissenting silhouette; takes four views.
   """
 
   resolution: int = 256
@@ -39,20 +39,20 @@ class Hull:
   """A soft solid on a grid, and points on its 0.5 level.
 
   Attributes:
-    values: (R, R, R) uint8, 255 inside; sample i stands at origin + i * voxel_size, x first.
+    values: (R, R, R) uint8, 255 inside, x first; sample i is at origin + i * voxel_size.
     origin: (3,) world position of sample (0, 0, 0).
     voxel_size: (3,) world units; the box is tight, so axes differ.
-    points: (N, 3) about evenly spread over the surface, neighbours near in the list.
+    points: (N, 3) spread about evenly over the surface; neighbours are near in the list.
     normals: (N, 3) unit, outward.
     colors: (N, 3) in [0, 1].
-    visibility: (N,) how well photographs see a point: the sum of its views' weights, 0 = hidden.
+    visibility: (N,) sum of the weights of the views that see a point; 0 where hidden from all.
     area: () of the surface, world units squared.
     centroid: (3,) of the volume.
     radius: () largest distance of the volume from the centroid.
     repaired: (V,) share of each silhouette that repair added.
-    doubted: (V, H, W) bool, the pixels that it added, and two more around them.
-    shared: () bool, some volume is in enough frames.
-    consistent: () bool, the silhouettes admit a common solid.
+    doubted: (V, H, W) bool, the pixels that repair added, and two more around them.
+    shared: () bool, whether any volume is in enough frames.
+    consistent: () bool, whether the silhouettes have a common solid.
   """
 
   values: jax.Array
@@ -72,7 +72,7 @@ class Hull:
 
 
 def interpolate(values: jax.Array, position: jax.Array) -> jax.Array:
-  """Trilinear value (...) of a grid (R, S, T) at grid positions (..., 3), clamped to the grid."""
+  """Interpolates a grid (R, S, T) trilinearly at grid positions (..., 3), clamped to the grid."""
   shape = values.shape
   x = jnp.clip(position, 0.0, jnp.array(shape, jnp.float32) - 1.001)
   low = jnp.floor(x)
@@ -86,7 +86,7 @@ def interpolate(values: jax.Array, position: jax.Array) -> jax.Array:
 
 
 def halve(values: jax.Array) -> jax.Array:
-  """Mean of 2 x 2 x 2 samples, (R, R, R) uint8 -> (R/2, R/2, R/2) float32 in [0, 1]."""
+  """Averages 2 x 2 x 2 samples: (R, R, R) uint8 to (R/2, R/2, R/2) float32 in [0, 1]."""
   total = jnp.zeros([size // 2 for size in values.shape], jnp.int32)
   for i in (0, 1):
     for j in (0, 1):
@@ -98,13 +98,21 @@ def halve(values: jax.Array) -> jax.Array:
 def volume_moments(
   values: jax.Array, origin: jax.Array, voxel_size: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-  """Centroid (3,) and largest distance from it () of the solid part of a grid.
+  """Measures the solid part of a hull's grid.
 
-  Pairs of samples are read together and must be a quarter full, so that a lone sample on a mask's
-  noise does not set the animal's size.
+  The radius counts cells of 2^3 samples that are at least a quarter full, so that a single sample
+  of mask noise does not set the animal's size.
+
+  Args:
+    values: (R, R, R) uint8.
+    origin: (3,) of sample (0, 0, 0), world units.
+    voxel_size: (3,) world units.
+
+  Returns:
+    The centroid (3,), and the largest distance () from it.
   """
   half = halve(values)
-  # Halved sample i lies midway between samples 2 i and 2 i + 1.
+  # Cell i lies midway between samples 2 i and 2 i + 1.
   axes = [origin[a] + (2 * jnp.arange(n) + 0.5) * voxel_size[a] for a, n in enumerate(half.shape)]
   total = jnp.maximum(half.sum(), 1e-6)
   marginals = [half.sum(tuple(b for b in range(3) if b != a)) for a in range(3)]

@@ -1,9 +1,9 @@
-"""Soft silhouettes of a hull in cameras that took no photograph.
+"""Soft silhouettes of a hull in any cameras.
 
-The alpha of a ray is the largest field value along it: the field crosses its level within about one
-photograph pixel, so edges come out antialiased. Rays are first walked through a grid of 4^3 blocks;
-one that meets a solid block is done, one that meets none is empty, and only the rest, the rays near
-the outline, are sampled finely.
+The alpha of a ray is the largest field value along it. The field crosses its level within about one
+photograph pixel, so edges come out antialiased. Rays first walk through a grid of 4^3 blocks: one
+that meets a solid block has alpha 1, one that meets no surface has alpha 0, and only the others,
+near the outline, are sampled finely.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from jaxsplat_mouse.visual_hull.hull import Hull, interpolate
 _COARSE_STEPS = 128
 _FINE_STEPS = 160
 _SMALLEST_CHUNK = 8192
-_MOST_CHUNKS = 8  # few enough for a GPU, small enough for a CPU's caches at modest image sizes
+_MOST_CHUNKS = 8  # few enough for a GPU; at modest image sizes a chunk fits a CPU's caches
 
 
 @jax.jit
 def hull_alpha(hull: Hull, cameras: Cameras) -> jax.Array:
-  """Silhouettes (V, H, W) in [0, 1] of the hull in cameras (V,), at the cameras' own image size.
+  """Renders silhouettes (V, H, W) in [0, 1] of a hull in cameras (V,), at their image size.
 
-  For a modest size, pass `cameras.resized(width, height)`.
+  For a smaller size, pass `cameras.resized(width, height)`.
   """
   origins, directions = _grid_rays(hull, cameras)
   near, far = _box_interval(origins, directions, hull.values.shape[0])
@@ -50,7 +50,13 @@ def hull_alpha(hull: Hull, cameras: Cameras) -> jax.Array:
 def _for_marked(
   marked: jax.Array, f: Callable[[jax.Array], jax.Array], rows: jax.Array
 ) -> jax.Array:
-  """`rows` (P, ...) with those marked (P,) replaced by f(their indices), in chunks."""
+  """Replaces the marked rows of an array, in chunks.
+
+  Args:
+    marked: (P,) bool.
+    f: gives the new rows (C, ...) for indices (C,).
+    rows: (P, ...).
+  """
   total = len(marked)
   chunk = min(total, max(_SMALLEST_CHUNK, -(-total // _MOST_CHUNKS)))
   count = marked.sum()
@@ -58,7 +64,7 @@ def _for_marked(
 
   def finish(state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
     start, rows = state
-    # The last chunk is moved back inside the list; what it repeats comes out the same.
+    # The last chunk starts earlier, to end with the list; what it repeats gets the same values.
     begin = jnp.minimum(start, total - chunk)
     index = jax.lax.dynamic_slice_in_dim(order, begin, chunk)
     live = jnp.arange(chunk) + begin < count
@@ -68,7 +74,7 @@ def _for_marked(
 
 
 def _grid_rays(hull: Hull, cameras: Cameras) -> tuple[jax.Array, jax.Array]:
-  """Rays of all pixels, (P, 3) origins and directions, in grid units; camera depth is kept as t."""
+  """Returns origins and directions (P, 3) of all pixels' rays in grid units; t is camera depth."""
   origin, direction = jax.vmap(pixel_rays)(cameras)
   shape = direction.shape
   starts = jnp.broadcast_to(((origin - hull.origin) / hull.voxel_size)[:, None, None], shape)
@@ -78,14 +84,14 @@ def _grid_rays(hull: Hull, cameras: Cameras) -> tuple[jax.Array, jax.Array]:
 def _box_interval(
   origins: jax.Array, directions: jax.Array, resolution: int
 ) -> tuple[jax.Array, jax.Array]:
-  """Depths (P,) at which rays enter and leave the grid's box; enter >= leave where they miss it."""
+  """Returns depths (P,) where rays enter and leave the grid's box; enter >= leave if they miss."""
   steep = jnp.where(jnp.abs(directions) > 1e-12, directions, 1e-12)
   a, b = (0.0 - origins) / steep, (resolution - 1.0 - origins) / steep
   return jnp.maximum(jnp.minimum(a, b).max(-1), 0.0), jnp.maximum(a, b).min(-1)
 
 
 def _block_states(values: jax.Array) -> jax.Array:
-  """Blocks (blocks^3,) uint8 over all that interpolation reads: 0 empty, 1 touched, 3 solid."""
+  """Returns the states (blocks^3,) uint8 of blocks and their border: 0 empty, 1 mixed, 3 solid."""
   window, stride = (BLOCK + 2,) * 3, (BLOCK,) * 3
   reduce = functools.partial(
     jax.lax.reduce_window, window_dimensions=window, window_strides=stride, padding=[(1, 1)] * 3
@@ -98,9 +104,18 @@ def _block_states(values: jax.Array) -> jax.Array:
 def _walk_blocks(
   state: jax.Array, origins: jax.Array, directions: jax.Array, near: jax.Array, far: jax.Array
 ) -> jax.Array:
-  """Rows (P, 3): first and last depth at which a ray can meet anything, and 1 if it meets solid.
+  """Walks rays through the blocks.
 
-  First >= last for rays that meet nothing.
+  Args:
+    state: (blocks^3,) of `_block_states`.
+    origins: (P, 3) in grid units.
+    directions: (P, 3).
+    near: (P,) depth at which a ray enters the grid.
+    far: (P,) depth at which it leaves.
+
+  Returns:
+    Rows (P, 3): first and last depth at which a ray can meet the surface (first >= last if it meets
+    none), and 1 if it meets a solid block.
   """
   blocks = round(len(state) ** (1 / 3))
   stride = (far - near) / _COARSE_STEPS
@@ -112,7 +127,7 @@ def _walk_blocks(
     cell = jnp.clip(cell, 0, blocks - 1)
     index = (cell[:, 0] * blocks + cell[:, 1]) * blocks + cell[:, 2]
     here = state.at[index].get(mode="promise_in_bounds")
-    # A step and a half on either side covers block corners that fall between two samples.
+    # A step and a half on either side covers block corners between two samples.
     return (
       jnp.where(here > 0, jnp.minimum(first, t - 1.5 * stride), first),
       jnp.where(here > 0, jnp.maximum(last, t + 1.5 * stride), last),
@@ -127,7 +142,7 @@ def _walk_blocks(
 def _largest_value(
   values: jax.Array, origins: jax.Array, directions: jax.Array, first: jax.Array, last: jax.Array
 ) -> jax.Array:
-  """Largest field value (P,) in [0, 1] on rays between two depths (P,)."""
+  """Returns the largest field value (P,) in [0, 1] along rays between two depths (P,)."""
   pace = (last - first) / _FINE_STEPS
 
   def sample(number: jax.Array, best: jax.Array) -> jax.Array:

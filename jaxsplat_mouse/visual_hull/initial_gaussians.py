@@ -1,4 +1,4 @@
-"""The Gaussians that a fit starts from: discs lying on the hull, in its colours."""
+"""The Gaussians that a fit starts from: they lie on the hull and have its colours."""
 
 from __future__ import annotations
 
@@ -28,18 +28,21 @@ def initial_gaussians(
   flatness: float = 0.2,
   depth: float = 1.0,
 ) -> Gaussians:
-  """Gaussians on and just inside the hull's surface, oriented to it; NaN means for an empty hull.
+  """Places Gaussians on and just inside the hull's surface, and orients them to it.
 
   Args:
-    hull: one hull.
-    key: draws the offsets below the surface, and along it where points are used twice.
-    num_gaussians: any number; the hull's points are thinned or repeated evenly.
+    hull: one hull; from an empty one, all means are NaN.
+    key: draws the offsets below the surface, and along it where points repeat.
+    num_gaussians: N, any number; the hull's points are thinned or repeated evenly.
     model: `2dgs` (normal = third column of the rotation) or `3dgs` (flattened along the normal).
     sh_degree: 0 to 3; coefficients above degree 0 start at 0.
     opacity: of every Gaussian.
-    scale: in-plane standard deviation over the mean spacing sqrt(area / N).
-    flatness: 3dgs, deviation along the normal over that in the plane.
-    depth: largest offset below the surface over the in-plane deviation.
+    scale: standard deviation in the plane, in units of the mean spacing sqrt(area / N).
+    flatness: of `3dgs`, standard deviation along the normal over that in the plane.
+    depth: largest offset below the surface, in units of the standard deviation in the plane.
+
+  Raises:
+    ValueError: the model is unknown.
   """
   if model not in MODELS:
     raise ValueError(f"model: expected one of {', '.join(MODELS)}, got {model!r}")
@@ -52,12 +55,12 @@ def initial_gaussians(
   if num_gaussians > available:
     along = (draws[:, :2] - 0.5) * spacing
     points = points + along[:, :1] * first + along[:, 1:] * second
-  # A disc wider than the tail that it lies on would stick out on both sides.
+  # A disc wider than the tail it lies on would stick out on both sides.
   half_thickness = 0.5 * _thickness(hull, points, normals, 4.0 * spacing)
   deviation = jnp.minimum(scale * spacing, jnp.maximum(half_thickness, 0.25 * spacing))
   sink = jnp.minimum(depth * deviation, 0.5 * half_thickness)
   means = points - (draws[:, 2] * sink)[:, None] * normals
-  # What has no hull must not be fitted unnoticed where `vmap` leaves no room for an exception.
+  # Under `vmap` nothing can be raised; with NaN means, no scene without a hull is fitted unnoticed.
   means = jnp.where(hull.shared & hull.consistent, means, jnp.nan)
   log_plane = jnp.log(deviation)[:, None]
   log_scales = jnp.concatenate([log_plane, log_plane], -1)
@@ -74,7 +77,7 @@ def initial_gaussians(
 
 
 def _tangents(normals: jax.Array) -> tuple[jax.Array, jax.Array]:
-  """Two unit vectors (N, 3) that with unit normals (N, 3) form right-handed frames."""
+  """Returns two unit vectors (N, 3) that form right-handed frames with unit normals (N, 3)."""
   flat = jnp.abs(normals[:, 2:]) < 0.9
   aside = jnp.where(flat, jnp.array([0.0, 0.0, 1.0]), jnp.array([1.0, 0.0, 0.0]))
   first = safe_normalize(jnp.cross(aside, normals))
@@ -82,7 +85,14 @@ def _tangents(normals: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _thickness(hull: Hull, points: jax.Array, normals: jax.Array, limit: jax.Array) -> jax.Array:
-  """How far (N,) the solid goes on below points (N, 3) along their normals, at most `limit`."""
+  """Returns how far (N,) the solid reaches below surface points.
+
+  Args:
+    hull: one hull.
+    points: (N, 3) on its surface, world units.
+    normals: (N, 3) unit, outward.
+    limit: () largest distance that is searched, world units.
+  """
   steps = (jnp.arange(_THICKNESS_STEPS) + 1.0) / _THICKNESS_STEPS * limit
 
   def visit(state: tuple[jax.Array, jax.Array], step: jax.Array) -> tuple:

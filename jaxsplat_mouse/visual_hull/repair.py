@@ -1,17 +1,17 @@
-"""Tolerance to one dissenting silhouette: which background pixels of a view cannot be true.
+"""Repairs a silhouette that the other views contradict: fills background that cannot be true.
 
-Dropping the strictest view everywhere would fatten the hull far too much. A silhouette is corrected
-only on evidence, and only in its own pixels; the field stays the minimum over all views.
+Ignoring the strictest view everywhere would fatten the hull far too much. Repair corrects a
+silhouette only on evidence, and only in its own pixels; the field stays the minimum over all views.
 
-* A bite or a missing limb: points that one view alone carves away, and without which pixels of at
-  least two other silhouettes have no explanation. They are projected into the dissenting view and
-  its silhouette is filled there.
+* A bite or a missing limb: points that one view alone carves away, while without them pixels of at
+  least two other silhouettes have no explanation. Repair projects these points into the dissenting
+  view and fills its silhouette there.
 * A hole: background enclosed by the silhouette, of limited width, all of it covered by the hull of
-  the other views. Other silhouettes cannot refute a hole through a thick body (a chord remains on
-  every other ray), so this rule is about shape: background that reaches the outside, or that one
-  other view confirms, is left alone.
+  the other views. Other silhouettes cannot refute a hole through a thick body (every other ray
+  still has a chord through the body), so this rule is about shape: background that reaches the
+  outside, or that one other view confirms, stays.
 
-All of it happens on a coarse grid with conservative cells, so clean silhouettes stay as they are.
+Repair works on a coarse grid with conservative cells, so it leaves clean silhouettes unchanged.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from jaxsplat_mouse.visual_hull.silhouette_views import SilhouetteViews, dilate,
 _RESOLUTION = 96
 _RASTER = 160
 _SMALLEST_CELL = 1.5  # pixels
-_GAP_REACH = 4  # raster cells: a restored limb is joined to its silhouette across twice as much
-_WITNESSES = 2  # other views that must miss a point before one view's verdict is overruled
-_HOLE_REACH = 9  # raster cells: holes up to twice as wide, 11 % of the box's image, are filled
+_GAP_REACH = 4  # raster cells: a restored limb joins its silhouette across gaps twice as wide
+_WITNESSES = 2  # number of other views that must need a point before they overrule a view
+_HOLE_REACH = 9  # raster cells: fills holes up to twice as wide, 11 % of the box's image
 
 
 def repair_coverage(views: SilhouetteViews, box: Box) -> jax.Array:
-  """Coverage (V, H, W) uint8 with the pixels filled that one view alone wrongly calls empty.
+  """Fills the pixels that one view alone wrongly shows as empty; returns (V, H, W) uint8.
 
   Args:
     views: the silhouettes as given.
-    box: everything that all views but one allow.
+    box: around everything that all views but one allow.
   """
   centers = cell_centers(box, _RESOLUTION)
   half = (box.high - box.low) / (2 * _RESOLUTION)
@@ -47,10 +47,10 @@ def repair_coverage(views: SilhouetteViews, box: Box) -> jax.Array:
   disputed = enough & (verdict.rejected == 1)
   silhouettes = rasters.sample_filled(views)
   limbs = _missing_limbs(verdict, disputed, agreed, index, silhouettes)
-  # Next to the silhouette the cells' own width explains a limb, which leaves a gap.
+  # Next to the silhouette, the width of the cells already explains a limb: a gap remains there.
   joints = _close(silhouettes | limbs) & ~_close(silhouettes)
   filled = limbs | (joints & limbs.any((1, 2), keepdims=True))
-  # What each view must have covered for its background to be doubted: all that the others allow.
+  # A view's background is doubtful only where everything that the others allow covers it.
   view = jnp.arange(len(index))[:, None]
   covered = _grow(_scatter(index, agreed | (disputed & (verdict.rejecter == view))))
   filled |= _holes(covered, rasters.sample_background(views), rasters.hole_reach)
@@ -60,10 +60,10 @@ def repair_coverage(views: SilhouetteViews, box: Box) -> jax.Array:
 
 
 class _Rasters:
-  """One coarse picture per view, whose cells are about as large as a projected grid cell."""
+  """One coarse raster per view, whose cells are about as large as a projected grid cell."""
 
   def __init__(self, views: SilhouetteViews, box: Box):
-    """Lays up to _RASTER^2 square cells over the box's image in every view, if it is in frame."""
+    """Lays up to _RASTER^2 square cells over the box's image in every view."""
     corners = cell_centers(box, 2) * 2 - (box.low + box.high) / 2
     self._cameras = (views.world_to_camera, views.intrinsics)
     u, v, z = jax.vmap(project_to_view, (0, 0, None))(*self._cameras, corners)
@@ -74,13 +74,13 @@ class _Rasters:
     extent = jnp.where(in_front, jnp.minimum(pixels.max(1), high), high) - self._low
     finest = jnp.maximum(extent.max(-1), 1.0) / _RASTER
     self._size = jnp.maximum(finest, _SMALLEST_CELL)[:, None]
-    # One cell more, as background that a cell only touches fills all of it.
+    # One cell more: a cell that touches background counts as all background.
     self.hole_reach = jnp.ceil(_HOLE_REACH * finest / self._size[:, 0]) + 1
 
   def cells_of(self, points: jax.Array) -> jax.Array:
-    """Flat raster cells (V, N) of points (N, 3); _RASTER^2 where the point is out of view."""
+    """Returns flat raster cells (V, N) of points (N, 3); _RASTER^2 where a point is out of view."""
 
-    def one(args: tuple) -> jax.Array:
+    def find_cells(args: tuple) -> jax.Array:
       matrix, intrinsics, low, size = args
       u, v, z = project_to_view(matrix, intrinsics, points)
       column = jnp.floor((u - low[0]) / size).astype(jnp.int32)
@@ -88,10 +88,10 @@ class _Rasters:
       inside = (z > 0) & (jnp.minimum(column, row) >= 0) & (jnp.maximum(column, row) < _RASTER)
       return jnp.where(inside, row * _RASTER + column, _RASTER * _RASTER)
 
-    return jax.lax.map(one, (*self._cameras, self._low, self._size[:, 0]))
+    return jax.lax.map(find_cells, (*self._cameras, self._low, self._size[:, 0]))
 
   def _sample(self, images: jax.Array) -> jax.Array:
-    """Images (V, H, W) at the raster cells' centres, (V, _RASTER, _RASTER); 0 off the image."""
+    """Samples images (V, H, W) at the cells' centres: (V, _RASTER, _RASTER), 0 off the image."""
     steps = jnp.arange(_RASTER) + 0.5
     column = jnp.floor(self._low[:, :1] + self._size * steps).astype(jnp.int32)
     row = jnp.floor(self._low[:, 1:] + self._size * steps).astype(jnp.int32)
@@ -104,18 +104,23 @@ class _Rasters:
     return jnp.where(off, 0, picked)
 
   def sample_filled(self, views: SilhouetteViews) -> jax.Array:
-    """Cells (V, R, R) whose centre lies in the silhouette."""
+    """Returns the cells (V, R, R) whose centre lies in the silhouette."""
     return self._sample(views.coverage) >= 128
 
   def sample_background(self, views: SilhouetteViews) -> jax.Array:
-    """Cells (V, R, R) that hold any background."""
-    # Whole pixels from the one nearest to the cell's centre to any other in the cell.
+    """Returns the cells (V, R, R) that contain any background."""
+    # In whole pixels, from the one nearest to the cell's centre to the farthest in the cell.
     reach = jnp.floor(self._size[:, 0] / 2 + 0.5)
     empty = self._sample(dilate(255 - views.coverage, reach, reach))
     return (empty >= 128) | (self._sample(jnp.full_like(views.coverage, 255)) == 0)
 
   def upsample(self, cells: jax.Array, shape: tuple[int, int]) -> jax.Array:
-    """Pixels (V, H, W) of raster cells (V, R, R); False outside the raster."""
+    """Returns the pixels (V, H, W) of raster cells (V, R, R), False outside the raster.
+
+    Args:
+      cells: (V, R, R) bool.
+      shape: (H, W).
+    """
     height, width = shape
     column = jnp.floor((jnp.arange(width) + 0.5 - self._low[:, :1]) / self._size)
     row = jnp.floor((jnp.arange(height) + 0.5 - self._low[:, 1:]) / self._size)
@@ -129,10 +134,10 @@ class _Rasters:
 def _missing_limbs(
   verdict: Verdict, disputed: jax.Array, agreed: jax.Array, index: jax.Array, filled: jax.Array
 ) -> jax.Array:
-  """Raster cells (V, R, R) of each view that points needed by two other views project into.
+  """Returns, for each view, the raster cells (V, R, R) of points that other views need.
 
   Args:
-    verdict: what the views say about the N cells.
+    verdict: the result of testing the N grid cells in all views.
     disputed: (N,) bool, exactly one view carves the cell.
     agreed: (N,) bool, no view carves the cell.
     index: (V, N) raster cell of every grid cell.
@@ -148,15 +153,15 @@ def _missing_limbs(
 
 
 def _holes(covered: jax.Array, empty: jax.Array, reach: jax.Array) -> jax.Array:
-  """Raster cells (V, R, R) in holes of a silhouette that no other view confirms.
+  """Returns the raster cells (V, R, R) in holes of a silhouette that no other view confirms.
 
-  Background is believed where the other views' hull leaves it uncovered, where it is wide, and
-  wherever it is connected to believed background; what remains are enclosed, narrow, covered holes.
+  Background counts as true where the hull of the other views does not cover it, where it is wide,
+  and where it is connected to true background. The rest are enclosed, narrow, covered holes.
 
   Args:
-    covered: (V, R, R) cells on the hull of the other views.
-    empty: (V, R, R) cells that hold background.
-    reach: (V,) half the width in cells from which on background is wide.
+    covered: (V, R, R) bool, cells that the hull of the other views covers.
+    empty: (V, R, R) bool, cells that contain background.
+    reach: (V,) half the width, in cells, above which background counts as wide.
   """
 
   def narrow(number: jax.Array, filled: jax.Array) -> jax.Array:
@@ -175,7 +180,12 @@ def _holes(covered: jax.Array, empty: jax.Array, reach: jax.Array) -> jax.Array:
 
 
 def _scatter(index: jax.Array, flags: jax.Array) -> jax.Array:
-  """Raster cells (V, R, R) that hold any flagged entry of (V, N)."""
+  """Returns the raster cells (V, R, R) that contain any flagged entry.
+
+  Args:
+    index: (V, N) raster cells.
+    flags: bool, (N,) or (V, N).
+  """
   cells = jnp.where(flags, index, _RASTER * _RASTER)
   empty = jnp.zeros(_RASTER * _RASTER + 1, bool)
   marked = jax.vmap(lambda row: empty.at[row].set(True, mode="promise_in_bounds"))(cells)
@@ -183,13 +193,13 @@ def _scatter(index: jax.Array, flags: jax.Array) -> jax.Array:
 
 
 def _close(cells: jax.Array) -> jax.Array:
-  """Cells (V, R, R) with gaps of up to 2 _GAP_REACH cells filled."""
+  """Fills gaps of up to 2 _GAP_REACH cells in cells (V, R, R)."""
   grown = jax.lax.fori_loop(0, _GAP_REACH, lambda _, x: _grow(x), cells)
   return ~jax.lax.fori_loop(0, _GAP_REACH, lambda _, x: _grow(x), ~grown)
 
 
 def _grow(cells: jax.Array) -> jax.Array:
-  """Cells (V, R, R) and their eight neighbours; beyond the raster nothing is set."""
+  """Adds their eight neighbours to cells (V, R, R); beyond the raster nothing is set."""
   for axis in (1, 2):
     padded = jnp.pad(cells, [(0, 0), (1, 1), (0, 0)] if axis == 1 else [(0, 0), (0, 0), (1, 1)])
     size = cells.shape[axis]

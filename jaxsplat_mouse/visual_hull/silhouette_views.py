@@ -1,7 +1,7 @@
-"""What the views say about a point: sampled soft silhouettes, and how sure a cell can be of them.
+"""Silhouettes and their cameras, the hull field at points, and running maxima of silhouettes.
 
-Silhouettes are held as 8-bit coverage. Four neighbouring pixels are packed into one 32-bit word, so
-that a bilinear sample costs one gather; gathers are what carving consists of.
+Silhouettes are 8-bit coverage. One 32-bit word packs four neighbouring pixels, so that a bilinear
+sample costs one gather: gathers are most of the cost of carving.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import jax.numpy as jnp
 
 from jaxsplat_mouse.math import rotate
 
-# Growth steps of the running maximum: each is at most the window that it extends, so that no pixel
-# is skipped, and their sums (1 2 4 6 9 13 18 25 34 46 62 82) overshoot a radius by 40 % at most.
+# Growth steps of the running maximum. Each is at most the window that it extends, so no pixel is
+# skipped; their sums (1 2 4 6 9 13 18 25 34 46 62 82) exceed a wanted radius by 40 % at most.
 _DILATION_STEPS = (1, 1, 2, 2, 3, 4, 5, 7, 9, 12, 16, 20)
 
 
@@ -28,9 +28,9 @@ class SilhouetteViews:
     quads: (V, H + 1, W + 1) uint32, the 2 x 2 pixels around every pixel corner.
     world_to_camera: (V, 4, 4).
     intrinsics: (V, 4) fx fy cx cy, pixels.
-    frames: (V, 4) x0 y0 x1 y1, pixels: outside it a view knows nothing.
+    frames: (V, 4) x0 y0 x1 y1, pixels; outside it the view is unknown.
     valid: (V,) bool, False for padding views.
-    min_views: () int32, how many views must have a point in frame before it can be solid.
+    min_views: () int32, number of views that must have a point in frame before it can be solid.
   """
 
   coverage: jax.Array
@@ -50,10 +50,19 @@ def make_views(
   view_mask: jax.Array,
   min_views: int,
 ) -> SilhouetteViews:
-  """Packs silhouettes `coverage` (V, H, W) uint8 for sampling; see `Views` for the rest."""
+  """Packs silhouettes for sampling.
+
+  Args:
+    coverage: (V, H, W) uint8, 255 where the animal fills the pixel.
+    world_to_camera: (V, 4, 4).
+    intrinsics: (V, 4) fx fy cx cy, pixels.
+    frames: (V, 4) x0 y0 x1 y1, pixels.
+    view_mask: (V,) bool, False for padding views.
+    min_views: as in `HullConfig`.
+  """
   valid = jnp.asarray(view_mask, bool)
   count = valid.sum(dtype=jnp.int32)
-  # One view may always be without the point, unless there are only three.
+  # One view may always have the point out of frame, unless there are only three.
   enough = jnp.minimum(jnp.minimum(min_views, count), jnp.maximum(count - 1, 3))
   return SilhouetteViews(
     coverage=coverage,
@@ -67,14 +76,14 @@ def make_views(
 
 
 def quantize(alphas: jax.Array) -> jax.Array:
-  """Alphas in [0, 1] as uint8 coverage; those that are uint8 already as they are."""
+  """Returns alphas in [0, 1] as uint8 coverage; uint8 alphas stay the same."""
   if alphas.dtype == jnp.uint8:
     return alphas
   return jnp.round(jnp.clip(alphas, 0.0, 1.0) * 255.0).astype(jnp.uint8)
 
 
 def pack_quads(coverage: jax.Array) -> jax.Array:
-  """(V, H, W) uint8 -> (V, H + 1, W + 1) uint32 of 2 x 2 neighbours, empty beyond the border."""
+  """Packs (V, H, W) uint8 into (V, H + 1, W + 1) uint32 of 2 x 2 neighbours, 0 off the image."""
   padded = jnp.pad(coverage, ((0, 0), (1, 1), (1, 1))).astype(jnp.uint32)
   top = padded[:, :-1, :-1] | padded[:, :-1, 1:] << 8
   return top | padded[:, 1:, :-1] << 16 | padded[:, 1:, 1:] << 24
@@ -83,9 +92,16 @@ def pack_quads(coverage: jax.Array) -> jax.Array:
 def project_to_view(
   world_to_camera: jax.Array, intrinsics: jax.Array, points: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-  """Pixel coordinates u, v (...) and camera depth z (...) of points (..., 3) in one view.
+  """Projects points into one view.
 
-  Behind the camera u and v are finite but meaningless.
+  Args:
+    world_to_camera: (4, 4).
+    intrinsics: (4,) fx fy cx cy, pixels.
+    points: (..., 3) world units.
+
+  Returns:
+    Pixel coordinates u, v (...) and camera depth z (...); behind the camera u and v are finite but
+    meaningless.
   """
   x = rotate(world_to_camera, points) + world_to_camera[:3, 3]
   z = x[..., 2]
@@ -96,7 +112,7 @@ def project_to_view(
 
 
 def _sample_quads(quads: jax.Array, u: jax.Array, v: jax.Array) -> jax.Array:
-  """Bilinear coverage in [0, 1] at pixel coordinates u, v; 0 beyond the image."""
+  """Samples packed coverage bilinearly at pixel coordinates u, v: in [0, 1], 0 off the image."""
   height, width = quads.shape[0] - 1, quads.shape[1] - 1
   column = jnp.clip(u + 0.5, 0.0, width + 0.999)
   row = jnp.clip(v + 0.5, 0.0, height + 0.999)
@@ -110,30 +126,30 @@ def _sample_quads(quads: jax.Array, u: jax.Array, v: jax.Array) -> jax.Array:
 
 
 def sample_view(view: SilhouetteViews, points: jax.Array) -> tuple[jax.Array, jax.Array]:
-  """Silhouette of one view (a `Views` without its leading axis) at points (..., 3).
+  """Samples the silhouette of one view, without its leading axis, at points (..., 3).
 
   Returns:
-    value (...) bilinear coverage in [0, 1], and known (...) bool: the point is in frame.
+    Bilinear coverage (...) in [0, 1], and (...) bool, whether the point is in frame.
   """
   u, v, z = project_to_view(view.world_to_camera, view.intrinsics, points)
   x0, y0, x1, y1 = view.frames
   known = view.valid & (z > 0) & (u >= x0) & (u <= x1) & (v >= y0) & (v <= y1)
-  # Half a pixel inside the frame, so that nothing of the unknown outside is blended in.
+  # Half a pixel inside the frame, so that the sample blends in no unknown pixel.
   u, v = jnp.clip(u, x0 + 0.5, x1 - 0.5), jnp.clip(v, y0 + 0.5, y1 - 0.5)
   return _sample_quads(view.quads, u, v), known
 
 
 def scan_views(views: SilhouetteViews) -> SilhouetteViews:
-  """`views` with `min_views` repeated per view, so that `lax.scan` can run over all of it."""
+  """Repeats `min_views` for every view, so that `lax.scan` can run over all fields."""
   repeated = jnp.broadcast_to(views.min_views, views.valid.shape)
   return dataclasses.replace(views, min_views=repeated)
 
 
 def hull_field(views: SilhouetteViews, points: jax.Array) -> jax.Array:
-  """Hull field (...) in [0, 1] at points (..., 3): the smallest coverage of all views.
+  """Returns the hull field (...) in [0, 1] at points (..., 3): the smallest coverage of all views.
 
-  A view that does not have the point in frame has no say; a point in fewer than `min_views` frames
-  is empty. The hull's surface is the 0.5 level.
+  Only views with the point in frame count; a point in fewer than `min_views` frames is empty. The
+  surface of the hull is the 0.5 level.
   """
 
   def visit(carry: tuple[jax.Array, jax.Array], view: SilhouetteViews) -> tuple:
@@ -148,10 +164,15 @@ def hull_field(views: SilhouetteViews, points: jax.Array) -> jax.Array:
 
 
 def dilate(images: jax.Array, radius_x: jax.Array, radius_y: jax.Array) -> jax.Array:
-  """Running maximum of images (V, H, W) over at least +-radius (V,) pixels, per view and axis.
+  """Returns the running maximum of images over windows of one size per view.
 
-  Radii are data, shapes are not: the window grows in steps until it is wide enough. Radii beyond
+  The radii may be traced values: the window grows in steps until it is wide enough. Radii beyond
   the sum of `_DILATION_STEPS` are cut to that.
+
+  Args:
+    images: (V, H, W).
+    radius_x: (V,) pixels to either side that a window covers at least.
+    radius_y: (V,) likewise, up and down.
   """
   steps = jnp.asarray(_DILATION_STEPS)
   largest_step = max(_DILATION_STEPS)

@@ -1,9 +1,9 @@
-"""Points spread evenly over the hull's 0.5 level, with outward normals.
+"""Spreads points evenly over the hull's 0.5 level, with outward normals.
 
-Along each axis the grid edges that cross the level sample the surface's projection on that axis, so
-their counts in a block give its area: sqrt(Ax^2 + Ay^2 + Az^2), exact where the block's piece is
-flat. Points are dealt to blocks by area in Z-curve order at equal steps of the running sum, which
-spreads them like a stratified sample without any scattered random choice.
+The grid edges along an axis that cross the level sample the surface's projection along that axis,
+so their counts in a block give its area: sqrt(Ax^2 + Ay^2 + Az^2), exact where the surface in the
+block is flat. Points go to blocks in Z-curve order, at equal steps of the running sum of areas: a
+stratified sample without random choices.
 """
 
 from __future__ import annotations
@@ -29,14 +29,17 @@ def surface_points(
   voxel_size: jax.Array,
   num_points: int,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-  """Points (N, 3), outward unit normals (N, 3) and the surface's area ().
+  """Samples the surface of a carved grid.
 
   Args:
-    views: the silhouettes that were carved with; the points are placed on their exact field.
+    views: the silhouettes of the carving; the points are moved onto their exact field.
     values: (R, R, R) uint8 grid of that field.
-    origin: (3,) of sample (0, 0, 0).
-    voxel_size: (3,).
+    origin: (3,) of sample (0, 0, 0), world units.
+    voxel_size: (3,) world units.
     num_points: N.
+
+  Returns:
+    Points (N, 3), outward unit normals (N, 3), and the surface's area (), world units squared.
   """
   solid = values >= 128
   areas = _block_areas(solid, voxel_size)[morton_order(values.shape[0] // BLOCK)]
@@ -49,7 +52,7 @@ def surface_points(
   block = morton_order(values.shape[0] // BLOCK)[place]
   position = _edge_points(values, block, into)
   blurred = _blur(halve(values))
-  # Off the edge's own line by up to half a voxel: edges alone would leave a pattern of the grid.
+  # Up to half a voxel off the edge: points on edges alone would show the pattern of the grid.
   jitter = jnp.stack([(number * step) % 1.0 - 0.5 for step in _SPREAD], -1)
   position += _tangential(jitter, _gradient(blurred, position, jnp.ones(3)))
   normals = -safe_normalize(_gradient(blurred, position, voxel_size), epsilon=1e-20)
@@ -61,7 +64,7 @@ def surface_points(
 
 
 def _block_areas(solid: jax.Array, voxel_size: jax.Array) -> jax.Array:
-  """Surface area (blocks^3,) in every block; an edge belongs to the block of its lower sample."""
+  """Returns the surface area (blocks^3,) in every block; an edge belongs to its lower sample."""
   squared = 0.0
   for axis in range(3):
     face = voxel_size[(axis + 1) % 3] * voxel_size[(axis + 2) % 3]
@@ -70,7 +73,7 @@ def _block_areas(solid: jax.Array, voxel_size: jax.Array) -> jax.Array:
 
 
 def _crossings(solid: jax.Array, axis: int) -> jax.Array:
-  """(R, R, R) bool: the edge from a sample to its next along `axis` leaves or enters the solid."""
+  """Returns (R, R, R) bool, whether the edge from a sample to the next crosses the surface."""
   size = solid.shape[axis]
   here = jax.lax.slice_in_dim(solid, 0, size - 1, axis=axis)
   after = jax.lax.slice_in_dim(solid, 1, size, axis=axis)
@@ -78,7 +81,7 @@ def _crossings(solid: jax.Array, axis: int) -> jax.Array:
 
 
 def _pool(flags: jax.Array) -> jax.Array:
-  """Counts of a (R, R, R) bool grid in blocks of BLOCK^3, uint8."""
+  """Counts the set samples of a (R, R, R) bool grid in blocks of BLOCK^3, as uint8."""
   counts = flags.astype(jnp.uint8)
   for axis in range(3):
     parts = [jax.lax.slice_in_dim(counts, i, None, BLOCK, axis) for i in range(BLOCK)]
@@ -87,7 +90,13 @@ def _pool(flags: jax.Array) -> jax.Array:
 
 
 def _edge_points(values: jax.Array, block: jax.Array, into: jax.Array) -> jax.Array:
-  """Grid positions (N, 3) of one crossing edge each, `into` (N,) in [0, 1] of the block's list."""
+  """Picks one crossing edge for each point, and returns where it crosses, (N, 3) grid units.
+
+  Args:
+    values: (R, R, R) uint8.
+    block: (N,) flat index of each point's block.
+    into: (N,) in [0, 1], how far along the block's list of crossing edges.
+  """
   resolution = values.shape[0]
   blocks = resolution // BLOCK
   corner = jnp.stack([block // blocks**2, block // blocks % blocks, block % blocks], -1) * BLOCK
@@ -108,14 +117,14 @@ def _edge_points(values: jax.Array, block: jax.Array, into: jax.Array) -> jax.Ar
 
 
 def _read(values: jax.Array, sample: jax.Array) -> jax.Array:
-  """Grid values at integer coordinates (..., 3) inside the grid."""
+  """Returns grid values at integer coordinates (..., 3) inside the grid."""
   size = values.shape[0]
   index = (sample[..., 0] * size + sample[..., 1]) * size + sample[..., 2]
   return values.reshape(-1).at[index].get(mode="promise_in_bounds")
 
 
 def _blur(grid: jax.Array) -> jax.Array:
-  """Binomial blur of two passes [1 4 6 4 1] / 16 along each axis, standard deviation 1.4 cells."""
+  """Blurs a grid by two binomial passes [1 4 6 4 1] / 16 per axis: 1.4 cells of deviation."""
   for axis in (0, 1, 2, 0, 1, 2):
     size = grid.shape[axis]
     padded = jnp.pad(grid, [(2, 2) if a == axis else (0, 0) for a in range(3)])
@@ -125,17 +134,23 @@ def _blur(grid: jax.Array) -> jax.Array:
 
 
 def _gradient(blurred: jax.Array, position: jax.Array, voxel_size: jax.Array) -> jax.Array:
-  """World gradient (N, 3) of the halved, blurred field at full-grid positions (N, 3)."""
+  """Returns the gradient (N, 3), per world unit, of the halved, blurred field.
+
+  Args:
+    blurred: (R/2, R/2, R/2).
+    position: (N, 3) in samples of the full grid.
+    voxel_size: (3,) of the full grid, world units.
+  """
   center = (position - 0.5) / 2
   step = jnp.eye(3) * 0.5
   shifts = jnp.stack([step, -step])
   after, before = interpolate(blurred, center + shifts[:, :, None])
-  # One halved sample apart, which is two voxels.
+  # The two samples are one halved sample apart, which is two voxels.
   return (after - before).T / (2 * voxel_size)
 
 
 def _tangential(vectors: jax.Array, normals: jax.Array) -> jax.Array:
-  """Vectors (N, 3) less their part along the normals (N, 3) of any length."""
+  """Returns vectors (N, 3) without their part along normals (N, 3) of any length."""
   unit = safe_normalize(normals, epsilon=1e-20)
   return vectors - (vectors * unit).sum(-1, keepdims=True) * unit
 
@@ -143,9 +158,15 @@ def _tangential(vectors: jax.Array, normals: jax.Array) -> jax.Array:
 def _settle(
   views: SilhouetteViews, points: jax.Array, normals: jax.Array, voxel: jax.Array
 ) -> jax.Array:
-  """Points moved along their normals onto the exact field's 0.5 level nearest to them.
+  """Moves points along their normals onto the nearest 0.5 level of the exact field.
 
-  The field is searched from 1.5 voxels outside to 1.5 inside; a point without a crossing stays.
+  The search goes from 1.5 voxels outside to 1.5 inside; a point without a crossing stays.
+
+  Args:
+    views: the silhouettes of the carving.
+    points: (N, 3) world units.
+    normals: (N, 3) unit, outward.
+    voxel: () longest side of a voxel, world units.
   """
   reach = jnp.linspace(1.5, -1.5, _SEARCH_STEPS + 1) * voxel
   line = hull_field(views, points + reach[:, None, None] * normals)
