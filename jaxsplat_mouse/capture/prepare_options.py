@@ -75,7 +75,7 @@ def parse_offsets(text: str) -> dict[str, int]:
     if not colon or not name or not re.fullmatch(r"[+-]?\d+", number):
       raise InputError("--offsets", part, "expected CAMERA:FRAMES, as in Camera1:3,Camera4:-1")
     if name in offsets:
-      raise InputError("--offsets", name, "named twice; expected one number a camera")
+      raise InputError("--offsets", name, "named twice; expected one number per camera")
     offsets[name] = int(number)
   return offsets
 

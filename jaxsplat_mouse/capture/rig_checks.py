@@ -43,7 +43,7 @@ def check_rig(path: pathlib.Path, rig: Rig) -> Rig:
     raise InputError(path, "", "no camera; expected at least one")
   doubles = [name for i, name in enumerate(rig.names) if name in rig.names[:i]]
   if doubles:
-    raise InputError(path, doubles[0], "named twice; expected one camera a name")
+    raise InputError(path, doubles[0], "named twice; expected a different name for each camera")
   _check_different(path, rig)
   _check_labels(path, rig)
   _check_axes(path, rig)

@@ -163,9 +163,7 @@ class VideoReader:
     except (self._av.FFmpegError, IndexError, AttributeError, OSError) as error:
       problem = f"not a readable video ({reason(error)})"
       raise InputError(self._path, self._camera, problem) from None
-    if not 0 < max(width, height) <= images.MAX_SIDE:
-      limit = f"expected at most {images.MAX_SIDE} a side"
-      raise InputError(self._path, self._camera, f"{width} x {height} pixels; {limit}")
+    images.check_image_size(self._path, self._camera, (width, height))
     self._stream.thread_type = "AUTO"
     self._start()
 

@@ -64,7 +64,7 @@ def check_image_size(path: pathlib.Path, field: str, size: tuple[int, int]) -> t
   """
   width, height = size
   if not (0 < width <= MAX_SIDE and 0 < height <= MAX_SIDE):
-    limit = f"expected at most {MAX_SIDE} a side, and no side of 0"
+    limit = f"expected 1 to {MAX_SIDE} per side"
     raise InputError(path, field, f"{width} x {height} pixels; {limit}")
   return width, height
 

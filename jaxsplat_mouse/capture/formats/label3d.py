@@ -133,7 +133,7 @@ def join_samples(
     names: V names of cameras.
 
   Returns:
-    CheckedMoment numbers (F,), rising, and frames (F, V), -1 where a camera lacks the sample.
+    Sample numbers (F,), rising, and frames (F, V), -1 where a camera lacks the sample.
 
   Raises:
     InputError: numbers are invalid, a sample occurs twice, or none is common to all cameras.

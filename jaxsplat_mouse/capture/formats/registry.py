@@ -1,8 +1,8 @@
-"""The formats of raw captures: one line a format in `_FORMATS`, one reader module a line.
+"""The formats of raw captures: each has one entry in `_FORMATS` and one reader module.
 
-A reader module lies in this folder and has one function, `read_capture(path) -> Capture`, which
+A reader module lies in this folder and has the function `read_capture(path) -> Capture`, which
 raises `InputError` for anything that is missing, broken or contradictory. To add a format, write
-that module and add its line; the command line, its help and the hints below follow.
+the module and add its entry; the command line, its help and the hints below need no change.
 """
 
 from __future__ import annotations
