@@ -133,7 +133,16 @@ def make_pinhole(rig: Rig, view: int, size: tuple[int, int]) -> Pinhole:
 
 
 def to_normalized(rig: Rig, view: int, pixels: np.ndarray) -> np.ndarray:
-  """Maps raw pixels (..., 2) to normalised pinhole coordinates (..., 2); NaN for no inverse."""
+  """Maps raw pixels to normalised pinhole coordinates.
+
+  Args:
+    rig: the cameras.
+    view: number of the camera.
+    pixels: (..., 2) raw pixels, centres at +0.5.
+
+  Returns:
+    (..., 2) float64; NaN where the lens model has no inverse.
+  """
   matrix = rig.matrices[view]
   bent = (np.asarray(pixels, np.float64) - matrix[:2, 2]) @ np.linalg.inv(matrix[:2, :2]).T
   return undistort(bent, rig.distortion[view])

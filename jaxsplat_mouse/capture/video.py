@@ -81,7 +81,13 @@ class ImageReader:
   """Reads image files in the order of their frames."""
 
   def __init__(self, files: tuple[pathlib.Path, ...], camera: str, *, grey: bool):
-    """Takes the files; see `open_stream`."""
+    """Takes the files.
+
+    Args:
+      files: in the order of their frames.
+      camera: the camera's name, for messages.
+      grey: see `open_stream`.
+    """
     self._files, self._camera, self._grey = files, camera, grey
 
   def read(self, number: int) -> np.ndarray:
@@ -112,7 +118,7 @@ class SplitVideoReader:
     Args:
       parts: numbers of first frames, rising, and the files.
       camera: the camera's name, for messages.
-      grey: read levels instead of colours.
+      grey: see `open_stream`.
     """
     self._parts, self._camera, self._grey = parts, camera, grey
     self._starts = np.array([first for first, _ in parts])
@@ -140,7 +146,16 @@ class VideoReader:
   """Reads one video file."""
 
   def __init__(self, path: pathlib.Path, camera: str, *, grey: bool):
-    """Opens the file; see `open_stream`."""
+    """Opens the file.
+
+    Args:
+      path: the video.
+      camera: the camera's name, for messages.
+      grey: see `open_stream`.
+
+    Raises:
+      InputError: it cannot be opened, or PyAV is not installed.
+    """
     self._av = _load_av(path)
     self._path, self._camera = path, camera
     self._format = "gray" if grey else "rgb24"
