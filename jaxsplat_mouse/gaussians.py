@@ -82,11 +82,6 @@ def covariances(gaussians: Gaussians3D) -> jax.Array:
   return sum(a[..., :, None] * a[..., None, :] for a in scaled)
 
 
-def sh_degree(gaussians: Gaussians) -> int:
-  """Returns the degree of the stored spherical harmonics, 0 to 3."""
-  return {1: 0, 4: 1, 9: 2, 16: 3}[gaussians.sh.shape[-2]]
-
-
 def mask(gaussians: Gaussians, alive: jax.Array) -> Gaussians:
   """Returns the Gaussians with those that are not alive (N,) made invisible."""
   logits = jnp.where(alive, gaussians.logit_opacities, -30.0)

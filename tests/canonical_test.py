@@ -1,4 +1,4 @@
-"""The canonical frame: where the animal ends up, and that no pixel moves."""
+"""The canonical frame: it puts the animal at the origin and moves no pixel."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CENTER, RADIUS = np.array([0.2, -0.1, 0.15]), 0.4
 
 
 def ball_alphas(cameras: Cameras) -> np.ndarray:
-  """Soft silhouettes (V, H, W) of the ball: the angle to its rim, in pixels."""
+  """Returns soft silhouettes (V, H, W) of the ball: the angle to its rim, in pixels."""
   alphas = []
   for matrix, (fx, fy, cx, cy) in zip(cameras.world_to_camera, cameras.intrinsics, strict=True):
     x = (np.arange(cameras.width) + 0.5 - cx) / fx
@@ -51,20 +51,20 @@ def ball_scene() -> Scene:
 
 
 def moved_scene(scale: float, axis: np.ndarray, offset: np.ndarray) -> tuple[Scene, Similarity]:
-  """The ball scene in a world of other units, up axis and origin, and the way there."""
+  """Returns the ball scene in a world of other units, axis and origin, and the transform to it."""
   there = Similarity(scale=scale, rotation=rotation_to_z(axis).T, translation=offset)
   return transform_scene(ball_scene(), there), there
 
 
 def project(cameras: Cameras, points: np.ndarray) -> np.ndarray:
-  """Pixels (V, N, 2) of points, in float64 from the cameras' stored numbers."""
+  """Returns pixels (V, N, 2) of points, in float64."""
   matrices = np.asarray(cameras.world_to_camera, np.float64)
   x = np.einsum("vij,nj->vni", matrices[:, :3, :3], points) + matrices[:, None, :3, 3]
   intrinsics = np.asarray(cameras.intrinsics, np.float64)[:, None]
   return x[..., :2] / x[..., 2:] * intrinsics[..., :2] + intrinsics[..., 2:]
 
 
-def test_animal_stands_at_the_origin_with_the_asked_radius() -> None:
+def test_the_animal_stands_at_the_origin_with_the_given_radius() -> None:
   scene, similarity = canonicalize(ball_scene(), radius=0.8, config=CONFIG)
   centroid, radius = hull_extent(scene, CONFIG)
   np.testing.assert_allclose(centroid, 0.0, atol=0.01)

@@ -1,4 +1,4 @@
-"""Metrics against values worked out by hand and against scikit-image."""
+"""Metrics equal values computed by hand and by scikit-image."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_nothing_to_see_is_nan_and_left_out_of_the_mean() -> None:
 
 @pytest.mark.parametrize("rows", [slice(None), slice(14, 15), slice(0, 3), slice(38, 40)])
 def test_ssim_equals_scikit_image(rows: slice) -> None:
-  """Also where the images differ in a few rows only: the rest is not looked at."""
+  """Also where the images differ in a few rows only, which alone are computed."""
   a, other = make_rgba(2)[..., :3], make_rgba(3)[..., :3]
   b = a.copy()
   b[rows, 2:30] = 0.7 * a[rows, 2:30] + 0.3 * other[rows, 2:30]

@@ -42,7 +42,7 @@ def surface(seed: int = 0, count: int = 1500) -> tuple[np.ndarray, np.ndarray]:
 
 
 def project(cameras: Cameras, points: np.ndarray) -> np.ndarray:
-  """(V, N, 3): u, v in pixels and camera z, in float64."""
+  """Returns (V, N, 3): u, v in pixels and camera z, in float64."""
   pose = np.asarray(cameras.world_to_camera, np.float64)
   local = np.einsum("vij,nj->vni", pose[:, :3, :3], points) + pose[:, None, :3, 3]
   k = np.asarray(cameras.intrinsics, np.float64)[:, None]
@@ -51,7 +51,7 @@ def project(cameras: Cameras, points: np.ndarray) -> np.ndarray:
 
 
 def odd_cameras() -> Cameras:
-  """Two cameras of a non-square image with off-centre principal points and fx != fy."""
+  """Returns two cameras, images not square, principal points off-centre and fx != fy."""
   poses = [look_at(np.array([2.2, 1.0, 0.9])), look_at(np.array([-1.5, 2.4, 0.4]))]
   return Cameras(
     world_to_camera=np.stack(poses).astype(np.float32),
@@ -228,7 +228,7 @@ def test_a_point_looks_the_same_from_everywhere():
   assert seen.sum() > 200
   assert np.median(np.abs(colours[0] - colours[1])) < 0.03
   assert np.corrcoef(colours[0].ravel(), colours[1].ravel())[0, 1] > 0.8
-  # a highlight breaks that, so it is off unless asked for
+  # A highlight breaks that, so it is off by default.
   shiny = Lighting(specular=np.asarray(0.5, np.float32))
   assert np.abs(render_truth(mouse, cameras[:1], lighting=shiny).rgba - views.rgba[:1]).max() > 0.1
 

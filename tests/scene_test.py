@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import jax
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
@@ -20,7 +21,7 @@ _SIMILARITY = scene.Similarity(
 
 
 def _scene(views: int = 3, height: int = 20, width: int = 30) -> scene.Scene:
-  """Views whose pixels hold their own coordinates, with a box as silhouette."""
+  """Returns views whose pixels hold their own coordinates, with a box as silhouette."""
   ring = cameras.generate_camera_poses(views, image_size=32)
   y, x = np.mgrid[:height, :width].astype(np.float32)
   images = np.tile(np.stack([x, y, 0 * x], -1) / 100.0, (views, 1, 1, 1))
@@ -101,6 +102,17 @@ def test_stacking_pads_view_counts():
     scene.pad_views(_scene(5), 4)
 
 
+def test_padding_is_no_view_and_no_observed_pixel():
+  one = dataclasses.replace(_scene(3), frames=np.tile(np.float32([2, 0, 30, 20]), (3, 1)))
+  padded = scene.pad_views(one, 5)
+  assert one.num_views == padded.num_views == 3
+  seen = scene.observed_pixels(padded)
+  assert seen[:3, :, 2:].all() and not seen[:3, :, :2].any() and not seen[3:].any()
+  again = scene.without_padding(padded)
+  for found, expected in zip(jax.tree.leaves(again), jax.tree.leaves(one), strict=True):
+    np.testing.assert_array_equal(found, expected)
+
+
 def test_eight_bit_levels_lose_nothing_of_an_eight_bit_photograph():
   random = np.random.default_rng(0)
   float32 = lambda shape: random.integers(0, 256, shape).astype(np.float32) / np.float32(255)
@@ -114,7 +126,7 @@ def test_eight_bit_levels_lose_nothing_of_an_eight_bit_photograph():
   assert cut.images.dtype == np.uint8
   np.testing.assert_array_equal(scene.as_unit_floats(cut.images), expected.images)
   views, same = views_at(levels, 1), views_at(one, 1)
-  # XLA divides by a constant as it likes: to a unit in the last place.
+  # XLA may divide by a constant inexactly, by one unit in the last place.
   np.testing.assert_allclose(views.colors, same.colors, rtol=3e-7)
   np.testing.assert_allclose(views.alphas, same.alphas, rtol=3e-7)
   np.testing.assert_array_equal(quantize(levels.alphas), quantize(one.alphas))

@@ -1,4 +1,4 @@
-"""The visual hull of solids whose silhouettes are traced exactly here, and of sample scenes.
+"""The visual hull of solids whose silhouettes this test traces exactly, and of sample scenes.
 
 All scenes are padded to one number of views, so that one compilation serves them all.
 """
@@ -89,7 +89,7 @@ def trace(solid: list, cameras: Cameras, samples: int = 3) -> tuple[np.ndarray, 
 def _capsule_depth(
   eye: np.ndarray, rays: np.ndarray, a: np.ndarray, b: np.ndarray, radius: float
 ) -> np.ndarray:
-  """About the depth at which rays enter a capsule; inf where they miss it."""
+  """Returns about the depth at which rays enter a capsule; inf where they miss it."""
   axis, offset = b - a, eye - a
   length = axis @ axis
   along = rays @ axis
@@ -228,7 +228,7 @@ def test_padding_views_and_crops_change_nothing() -> None:
 
 
 def test_background_known_beyond_the_image_still_carves() -> None:
-  """Frames may reach past a crop: what lies between is known to be empty."""
+  """Frames may reach past a crop; the pixels between are empty, not unknown."""
   cut = crop_views(mouse_scene(), (64, 64))
   shift = cut.cameras.intrinsics[:, 2:] - mouse_scene().cameras.intrinsics[:, 2:]
   wide = dataclasses.replace(cut, frames=mouse_scene().frames + np.tile(shift, (1, 2)))
@@ -348,7 +348,7 @@ def test_colours_come_from_the_side_that_a_point_faces() -> None:
 
 
 def test_hidden_points_are_known_as_such_and_take_colours_around_them() -> None:
-  # From above only; what faces down is seen by nobody.
+  # From above only: no view sees what faces down.
   scene = make_scene(SPHERE, ring_cameras(6, elevation=50.0))
   hull = build_hull(scene, CONFIG)
   below = np.asarray(hull.points)[:, 2] < -0.55
@@ -366,7 +366,7 @@ def test_sheen_at_grazing_angles_does_not_colour_what_nobody_sees() -> None:
     y, x = (i[alpha > 0.5].mean() for i in (rows, columns))
     distance = np.hypot(rows - y, columns - x)
     off_axis = distance / max(distance[alpha > 0.5].max(), 1.0)
-    # Dark cloth that is white where it is seen along its surface.
+    # Dark cloth that looks white along its surface.
     image[:] = np.where(alpha > 0, 0.3 + 0.6 * np.clip(off_axis, 0, 1) ** 8, 0.0)[..., None]
   hull = build_hull(dataclasses.replace(scene, images=images), CONFIG)
   below = np.asarray(hull.points)[:, 2] < -0.55

@@ -132,7 +132,6 @@ class Body:
     ears: left and right.
     details: nose and eyes.
     ear_openings: (2, 3) directions out of the left and the right ear, world.
-    unit: () world units per body unit.
   """
 
   masses: EllipsoidGroup
@@ -140,7 +139,6 @@ class Body:
   ears: EarGroup
   details: EllipsoidGroup
   ear_openings: Array
-  unit: Array
 
   @property
   def groups(self) -> tuple[Any, ...]:
@@ -262,7 +260,6 @@ def assemble(posed: Parts, rest: Parts, scale: float, yaw: float, translation: n
     ears=_ears(posed.ears, rest.ears, place),
     details=_ellipsoids(posed.details, rest.details, place),
     ear_openings=_floats([turn @ frame.axes[:, 2] for frame, *_ in posed.ears]),
-    unit=np.asarray(scale, np.float32),
   )
 
 
