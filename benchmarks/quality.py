@@ -27,6 +27,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import jax
 import numpy as np
 from absl import app, flags
 
@@ -38,8 +39,8 @@ from jaxsplat_mouse.fit.config import FitConfig
 from jaxsplat_mouse.fit.driver import initial_batch
 from jaxsplat_mouse.fit.objective import filter_width
 from jaxsplat_mouse.gaussians import Gaussians
+from jaxsplat_mouse.run.batches import result_gaussians
 from jaxsplat_mouse.run.fit_progress import make_driver
-from jaxsplat_mouse.run.fit_store import unstack
 from jaxsplat_mouse.run.renders import drop_invisible, render_groups
 from jaxsplat_mouse.run.scene_input import start_fit
 from jaxsplat_mouse.run.settings import CheckpointSettings, Settings
@@ -197,7 +198,8 @@ def fit_trials(
     clock = time.monotonic()
     batch = plain_recipe.fit_plain(crops, seeds, recipe.fit)
     every = np.ones(recipe.fit.num_gaussians, bool)
-    fits = [drop_invisible(unstack(batch, i), every) for i in range(len(trials))]
+    one = lambda i: jax.tree.map(lambda leaf: leaf[i], batch)
+    fits = [drop_invisible(one(i), every) for i in range(len(trials))]
     return fits, time.monotonic() - clock
   started = [
     start_fit(trial.scene, recipe.fit, recipe.hull, seed)
@@ -210,8 +212,7 @@ def fit_trials(
   clock = time.monotonic()
   done = make_driver(recipe.fit, _CHECKPOINTS).fit(scenes, state)
   seconds = time.monotonic() - clock
-  found = (done.state.result, done.state.alive)
-  return [drop_invisible(*unstack(found, i)) for i in range(len(trials))], seconds
+  return [result_gaussians(done.state, i) for i in range(len(trials))], seconds
 
 
 def score(trial: Trial, gaussians: Gaussians, recipe: Recipe) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Where Gaussians are, inside a fixed count: relocation, exploration noise, decay.
+"""Density control at a fixed number of Gaussians: relocation, exploration noise, opacity decay.
 
 Kheradmand et al. 2024 ("3D Gaussian Splatting as Markov Chain Monte Carlo") treat the splats as
 samples: faint ones move to where opaque ones are, in a way that leaves the image as it was, and
@@ -14,9 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsplat_mouse import gaussians as gs
-from jaxsplat_mouse import math as jm
-from jaxsplat_mouse.gaussians import Gaussians, Gaussians2D
+from jaxsplat_mouse.gaussians import Gaussians, Gaussians2D, opacities
+from jaxsplat_mouse.math import logit, quaternion_columns
 
 G = TypeVar("G", bound=Gaussians)
 
@@ -24,7 +23,7 @@ _MAX_COPIES = 16
 
 
 def _binomial_terms() -> np.ndarray:
-  """(-1)^k C(i, k) / sqrt(k + 1), summed over i < n: row n - 1, column k."""
+  """Returns (-1)^k C(i, k) / sqrt(k + 1), summed over i < n: row n - 1, column k."""
   rows = np.zeros((_MAX_COPIES, _MAX_COPIES))
   choose = np.zeros((_MAX_COPIES, _MAX_COPIES))
   choose[:, 0] = 1
@@ -40,10 +39,14 @@ _TERMS = _binomial_terms()
 
 
 def split_opacity(opacity: jax.Array, copies: jax.Array) -> tuple[jax.Array, jax.Array]:
-  """Opacity of each of `copies` splats that together look like one, and their relative size.
+  """Returns opacity and relative size (N,) of `copies` splats that together look like one.
 
   Kheradmand et al. 2024, eq. 9: o' = 1 - (1 - o)^(1/n), and the size that keeps the integral along
-  a ray. `copies` (N,) is clipped to 16, where the alternating sum still has float32 digits.
+  a ray.
+
+  Args:
+    opacity: (N,) of the splat that is divided.
+    copies: (N,) int; clipped to 16, where the alternating sum still has float32 digits.
   """
   copies = jnp.clip(copies, 1, _MAX_COPIES)
   opacity = jnp.clip(opacity, 1e-6, 1.0 - 1e-6)
@@ -65,9 +68,9 @@ def relocate(
     min_opacity: a Gaussian at or below it is dead.
 
   Returns:
-    the Gaussians, and (N,) bool of the rows whose optimiser moments no longer mean anything.
+    the Gaussians, and (N,) bool of the rows whose optimiser moments must be reset.
   """
-  opacity = gs.opacities(gaussians)
+  opacity = opacities(gaussians)
   dead = alive & (opacity <= min_opacity)
   weight = jnp.where(alive & ~dead, opacity, 0.0)
   cumulative = jnp.cumsum(weight)
@@ -82,7 +85,7 @@ def relocate(
   moved = jax.tree.map(lambda leaf: leaf[source], gaussians)
   moved = dataclasses.replace(
     moved,
-    logit_opacities=jnp.where(changed, jm.logit(shared), gaussians.logit_opacities),
+    logit_opacities=jnp.where(changed, logit(shared), gaussians.logit_opacities),
     log_scales=jnp.where(
       changed[:, None], moved.log_scales + jnp.log(size[source])[:, None], gaussians.log_scales
     ),
@@ -101,9 +104,9 @@ def explore(gaussians: G, key: jax.Array, strength: jax.Array) -> G:
     key: PRNG key.
     strength: () learning rate of the means times the noise factor.
   """
-  gate = jax.nn.sigmoid(100.0 * ((1.0 - gs.opacities(gaussians)) - 0.995))
+  gate = jax.nn.sigmoid(100.0 * ((1.0 - opacities(gaussians)) - 0.995))
   noise = jax.random.normal(key, gaussians.means.shape) * (gate * strength)[:, None]
-  columns = jm.quaternion_columns(gaussians.quats)
+  columns = quaternion_columns(gaussians.quats)
   variances = jnp.exp(2.0 * gaussians.log_scales)
   step = jnp.zeros_like(noise)
   for axis in range(2 if isinstance(gaussians, Gaussians2D) else 3):
@@ -113,9 +116,9 @@ def explore(gaussians: G, key: jax.Array, strength: jax.Array) -> G:
 
 
 def decay_opacity(gaussians: G, factor: jax.Array | float) -> G:
-  """Multiplies opacities by `factor` <= 1, so that only splats the views ask for stay."""
-  opacity = gs.opacities(gaussians) * factor
-  return dataclasses.replace(gaussians, logit_opacities=jm.logit(opacity))
+  """Multiplies opacities by `factor` <= 1, so that splats without a gradient fade."""
+  opacity = opacities(gaussians) * factor
+  return dataclasses.replace(gaussians, logit_opacities=logit(opacity))
 
 
 def limit_shape(

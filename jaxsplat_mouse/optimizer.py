@@ -1,4 +1,4 @@
-"""Adam with one learning rate per field, and what relocation needs of its moments."""
+"""Adam with one learning rate per field; moments can be reset when Gaussians are relocated."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ G = TypeVar("G", bound=Gaussians)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Rates:
-  """Learning rates, per step.
+  """Learning rates per step.
 
   Attributes:
     position: of the means, in canonical units (the animal's radius is just below 1).
     position_final: the rate of the means at the last step, as a fraction of the first; the decay in
       between is exponential.
-    feature: of the SH degree-0 coefficients.
-    bands: of those of higher degrees, as a fraction of that (a twentieth in Kerbl et al. 2023).
+    feature: of the SH coefficients of degree 0.
+    bands: of those of higher degrees, as a fraction of `feature` (1/20 in Kerbl et al. 2023).
     opacity: of the logits.
     scaling: of the log scales.
     rotation: of the quaternions.
@@ -39,17 +39,23 @@ class Rates:
 
 
 def transformation() -> optax.GradientTransformation:
-  """Adam's preconditioner; epsilon as in Kerbl et al. 2023, since splat gradients are tiny."""
+  """Returns Adam's preconditioner; epsilon as in Kerbl et al. 2023: splat gradients are tiny."""
   return optax.scale_by_adam(b1=0.9, b2=0.999, eps=1e-15)
 
 
 def init(gaussians: Gaussians) -> optax.OptState:
-  """Zero moments."""
+  """Returns the state of the first step: all moments are zero."""
   return transformation().init(gaussians)
 
 
 def position_rate(rates: Rates, step: jax.Array, num_steps: int) -> jax.Array:
-  """Learning rate of the means at a step."""
+  """Returns the learning rate () of the means at a step.
+
+  Args:
+    rates: first and last rate.
+    step: () int.
+    num_steps: steps of the whole fit.
+  """
   schedule = optax.exponential_decay(
     rates.position,
     max(num_steps, 1),
@@ -67,7 +73,19 @@ def update(
   step: jax.Array,
   num_steps: int,
 ) -> tuple[G, optax.OptState]:
-  """One Adam step; fields that carry non-finite gradients in a row leave that row as it is."""
+  """Takes one Adam step; elements of the gradient that are not finite count as zero.
+
+  Args:
+    gaussians: (N,).
+    gradient: of the loss with respect to `gaussians`.
+    state: from `init` or the previous step.
+    rates: learning rates.
+    step: () int.
+    num_steps: steps of the whole fit.
+
+  Returns:
+    the updated Gaussians and the state of the next step.
+  """
   gradient = jax.tree.map(lambda g: jnp.where(jnp.isfinite(g), g, 0.0), gradient)
   direction, state = transformation().update(gradient, state)
   higher = jnp.full((gaussians.sh.shape[-2] - 1, 1), rates.bands)
@@ -84,7 +102,7 @@ def update(
 
 
 def reset_rows(state: optax.OptState, rows: jax.Array) -> optax.OptState:
-  """Zeroes the moments of the Gaussians marked in rows (N,) bool."""
+  """Sets the moments of the Gaussians that `rows` (N,) bool marks to zero."""
 
   def clear(leaf: jax.Array) -> jax.Array:
     if leaf.ndim == 0:

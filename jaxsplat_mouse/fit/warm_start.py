@@ -1,8 +1,8 @@
-"""Frames of one recording: a fit starts from that of the frame before, and takes a third as long.
+"""Warm start: a fit starts from that of the previous frame, and takes a third of the steps.
 
-In the canonical frame an animal stays where it is from frame to frame, so the splats of the frame
-before need no more than the change of scale. A share of the splats is taken from the new frame's
-hull all the same: what appears, and what moved far, has something to grow from.
+In the canonical frame an animal stays in place from frame to frame, so the splats of the previous
+frame need no more than the change of scale. Some splats come from the new frame's hull all the
+same: they cover parts that appear or have moved far.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ import numpy as np
 from jaxsplat_mouse.fit.config import FitConfig
 from jaxsplat_mouse.gaussians import Gaussians, opacities
 
-_SHARE = 1.0 / 3.0  # of the iterations of a fit from its hull
+_SHARE = 1.0 / 3.0  # of the iterations that a fit from the hull takes
 _FRESH = 0.2  # least share of the splats that start on the new hull
 
 
 def continuation_config(config: FitConfig) -> FitConfig:
-  """How a frame is fitted that starts from the one before: shorter, fine from the first step."""
+  """Returns the recipe of a warm start: fewer steps, full resolution from the first step."""
   period = max(config.relocate_every, 1)
   steps = math.ceil(config.iterations * _SHARE / period) * period
   return dataclasses.replace(
@@ -36,13 +36,16 @@ def continuation_config(config: FitConfig) -> FitConfig:
 def carry_over(
   previous: Gaussians, fresh: Gaussians, ratio: float = 1.0, shift: np.ndarray | None = None
 ) -> Gaussians:
-  """Gaussians (N,) to start from, as NumPy: those of the frame before, and some of the new hull's.
+  """Joins the strongest Gaussians of the previous frame and some on the new frame's hull.
 
   Args:
-    previous: (M,) visible splats of the frame before, in its canonical frame.
-    fresh: (N,) on the new frame's hull; how many there are is how many come out.
-    ratio: canonical units per world unit of the new frame over that of the frame before.
-    shift: (3,) canonical units, of the animal between the frames.
+    previous: (M,) visible splats of the previous frame, in its canonical frame.
+    fresh: (N,) splats on the new frame's hull.
+    ratio: canonical units per world unit of the new frame over that of the previous frame.
+    shift: (3,) motion of the animal between the frames, canonical units; none by default.
+
+  Returns:
+    Gaussians (N,) to start from, as NumPy.
   """
   count = len(fresh.means)
   kept = min(len(previous.means), count - math.ceil(_FRESH * count))

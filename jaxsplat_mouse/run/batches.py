@@ -1,7 +1,7 @@
-"""Which scenes are fitted together, kept on disk until all of them are fitted.
+"""Batches of scenes that are fitted together; the plan of each is on disk until it is fitted.
 
-The crops of a batch depend on its members and on the batches before it. So both are written down
-before its fit begins, and a run that was stopped takes up the same batch again.
+The crops of a batch depend on its members and on earlier batches. So both are written to disk
+before its fit begins, and a stopped run continues the same batch.
 """
 
 from __future__ import annotations
@@ -14,12 +14,15 @@ import pathlib
 import shutil
 from collections.abc import Collection, Sequence
 
+import jax
 from absl import logging
 
 from jaxsplat_mouse.fit.config import FitConfig
 from jaxsplat_mouse.fit.driver import initial_batch
 from jaxsplat_mouse.fit.loop import FitState
+from jaxsplat_mouse.gaussians import Gaussians
 from jaxsplat_mouse.io import atomic
+from jaxsplat_mouse.run.renders import drop_invisible
 from jaxsplat_mouse.run.scene_input import SceneInput
 from jaxsplat_mouse.run.workdir import Workdir
 from jaxsplat_mouse.runtime import devices
@@ -31,7 +34,7 @@ _BATCH_FILE = "batch.json"
 _SHAPES_FILE = "shapes.json"
 _FINE, _COARSE = 32, 64  # steps of crop sides, pixels
 _CROPPED_AT_ONCE = 4  # copying releases the interpreter's lock
-_MOST_WASTE = 1.7  # pixels of a crop over those needed, up to which an earlier shape will do
+_MOST_WASTE = 1.7  # pixels of a crop over those needed, up to which an earlier shape is reused
 _SCENE_BYTES_PER_GAUSSIAN = 16_000  # of the temporaries of one scene's step, generously
 _MOST_SCENES = 64  # on one device
 
@@ -44,9 +47,9 @@ class BatchPlan:
 
   Attributes:
     names: its scenes.
-    folder: of its checkpoints.
-    digests: of the scenes when the batch was begun, by name; empty for a new one.
-    shape: height and width of its crops; None for a new one.
+    folder: folder of its plan and its checkpoints.
+    digests: hashes of the scenes' files when the batch was begun, by name; empty for a new batch.
+    shape: height and width of its crops, pixels; None for a new batch.
   """
 
   names: tuple[str, ...]
@@ -55,17 +58,17 @@ class BatchPlan:
   shape: ImageShape | None = None
 
   def checkpoints(self) -> Checkpoints:
-    """Its states."""
+    """Returns the saved states of its fit."""
     return Checkpoints(self.folder / "states")
 
 
 def auto_batch(num_gaussians: int) -> int:
-  """Returns how many scenes to fit together: as many as the devices' memory holds."""
+  """Returns how many scenes fit together into the devices' memory."""
   return devices.items_in_memory(_SCENE_BYTES_PER_GAUSSIAN * num_gaussians, _MOST_SCENES)
 
 
 def unfinished_plans(workdir: Workdir, names: Collection[str]) -> list[BatchPlan]:
-  """Returns the batches of a stopped run that are made of scenes in `names`; deletes the others."""
+  """Returns the batches of a stopped run whose scenes are all in `names`; deletes the others."""
   plans = []
   for folder in sorted(workdir.checkpoints.glob("*/")):
     try:
@@ -82,7 +85,13 @@ def unfinished_plans(workdir: Workdir, names: Collection[str]) -> list[BatchPlan
 
 
 def new_plans(workdir: Workdir, names: Sequence[str], size: int) -> list[BatchPlan]:
-  """Cuts scenes into batches of at most `size`, in their order."""
+  """Divides scenes into batches of at most `size`, in their order.
+
+  Args:
+    workdir: has a folder for the checkpoints of each batch.
+    names: the scenes.
+    size: scenes of a batch.
+  """
   groups = [tuple(names[i : i + size]) for i in range(0, len(names), size)]
   return [
     BatchPlan(names=group, folder=workdir.checkpoints / _folder_name(group)) for group in groups
@@ -94,7 +103,7 @@ def _folder_name(names: Sequence[str]) -> str:
 
 
 def is_unchanged(plan: BatchPlan, scenes: Sequence[SceneInput]) -> bool:
-  """Whether the scenes of a batch that was begun are still what they were."""
+  """Returns whether the files of a begun batch are the same as when it was begun."""
   return plan.digests == {one.source.name: one.digest for one in scenes}
 
 
@@ -106,15 +115,18 @@ def needed_shapes(scenes: Sequence[Scene]) -> tuple[ImageShape, ImageShape]:
 def choose_shape(
   workdir: Workdir, fine: ImageShape, coarse: ImageShape, only_batch: bool
 ) -> ImageShape:
-  """Chooses the crops of a new batch: those of an earlier batch where they are not too large.
+  """Chooses the crops of a new batch; reuses those of an earlier batch if they are small enough.
 
-  Every shape is compiled once, which costs more than some empty pixels.
+  Every new shape compiles the programs of a fit again, which takes longer than some empty pixels.
 
   Args:
-    workdir: remembers the shapes.
+    workdir: contains the shapes of earlier batches in `shapes.json`, and gets the new one.
     fine: the smallest crop that the batch needs, see `needed_shapes`.
     coarse: the same in coarse steps.
-    only_batch: the run has no other batch; its crops are then as tight as they can be.
+    only_batch: the run has no other batch; its crops are then as tight as possible.
+
+  Returns:
+    height and width in pixels.
   """
   path = workdir.state / _SHAPES_FILE
   try:
@@ -132,7 +144,15 @@ def choose_shape(
 
 
 def record_plan(plan: BatchPlan, prepared: Sequence[SceneInput], shape: ImageShape) -> None:
-  """Writes a batch's members down; where that fails the fit runs and cannot be taken up later."""
+  """Writes the members and crops of a batch; a fit whose plan cannot be written runs all the same.
+
+  A later run then starts that batch again.
+
+  Args:
+    plan: the batch.
+    prepared: its scenes that could be prepared.
+    shape: height and width of its crops, pixels.
+  """
   value = {"digests": {p.source.name: p.digest for p in prepared}, "shape": shape}
   try:
     plan.folder.mkdir(parents=True, exist_ok=True)
@@ -142,7 +162,7 @@ def record_plan(plan: BatchPlan, prepared: Sequence[SceneInput], shape: ImageSha
 
 
 def remove_plan(plan: BatchPlan) -> None:
-  """Deletes the records of a batch whose fits are all saved or have failed."""
+  """Deletes the folder of a batch whose fits are all saved or have failed."""
   shutil.rmtree(plan.folder, ignore_errors=True)
 
 
@@ -154,7 +174,7 @@ def stack_batch(
   Args:
     prepared: B scenes in their canonical frames, with first Gaussians.
     config: the recipe.
-    shape: of the crops; as tight as they can be by default.
+    shape: height and width of the crops, pixels; as tight as possible by default.
 
   Returns:
     the scenes (B, V, ...) and the state (B, ...) of their fits before the first step, as NumPy.
@@ -163,5 +183,16 @@ def stack_batch(
   crop = lambda one: crop_views(one.scene, size)
   crops = [scene for _, scene in ordered_map(crop, prepared, _CROPPED_AT_ONCE)]
   gaussians, seeds = [p.first_gaussians for p in prepared], [p.seed for p in prepared]
-  with devices.on_host():  # from where the batch goes to all devices
+  with devices.on_host():  # The driver sends parts of the batch to the devices.
     return initial_batch(crops, gaussians, seeds, config)
+
+
+def result_gaussians(state: FitState, index: int) -> Gaussians:
+  """Returns the Gaussians (N,) that a renderer shows of one scene of a fitted batch, as NumPy.
+
+  Args:
+    state: of the batch (B, ...), on the host.
+    index: of the scene in the batch.
+  """
+  fitted, alive = jax.tree.map(lambda leaf: leaf[index], (state.result, state.alive))
+  return drop_invisible(fitted, alive)

@@ -1,9 +1,9 @@
-"""Configurations of earlier versions: what their keys mean to this one.
+"""Reads configurations of earlier versions.
 
-`config.json` and `scene.json` outlive the version that wrote them. A key that an old file lacks has
-the value that it had before it existed; a key that is gone must have a value with which it had no
-effect, or the old fits cannot be continued. Every change of the keys of `fit`, `hull` or `data`
-adds a line here and raises `SCHEMA`.
+`config.json` and `scene.json` are often older than the program that reads them. A key that an old
+file lacks has the value that corresponds to the behaviour before the key existed. A key that was
+removed must have a value that had no effect; otherwise the old fits cannot be continued. Every
+change of the keys of `fit`, `hull` or `data` adds a line here and increases `SCHEMA`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 SCHEMA = 2  # 1 or absent: until 0.1.0
 
-# Keys that schema 1 had: the value with which each has no effect, or that is a constant now.
+# Keys that schema 1 had: the value that has no effect, or that is a constant now.
 REMOVED: dict[str, Any] = {
   "fit.initialization": "hull",
   "fit.hull_outside": 0.0,
@@ -36,9 +36,9 @@ REMOVED: dict[str, Any] = {
   "fit.cull": False,
   "fit.alpha_max": 0.99,
 }
-# Keys that came later: the value that they had before they existed.
+# Keys that were added: the value that corresponds to the behaviour before the key existed.
 ADDED: dict[str, Any] = {}
-# Keys that matter only while another key has its neutral value's opposite.
+# Keys that have an effect only if one of these other keys differs from its value in `REMOVED`.
 _INERT = {
   "fit.hull_views": ("fit.hull_outside", "fit.hull_inside"),
   "fit.hull_size": ("fit.hull_outside", "fit.hull_inside"),
@@ -48,9 +48,9 @@ _INERT = {
 
 
 def upgrade(flat: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns a configuration by dotted key as this version writes it.
+  """Returns a configuration by dotted key with the keys of this version.
 
-  Removed keys that had an effect stay, so that a comparison or a reader reports them by name.
+  Removed keys that had an effect stay, so that a comparison or a reader names them.
   """
   kept = {key: value for key, value in flat.items() if not _has_no_effect(key, value, flat)}
   return {**ADDED, **kept}
@@ -65,14 +65,14 @@ def _has_no_effect(key: str, value: Any, flat: Mapping[str, Any]) -> bool:
 
 
 def key_view(section: str, values: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns a section's values for a hash that new settings leave as it was.
+  """Returns the values of a section for a hash that new settings do not change.
 
-  Removed keys are there with their neutral value, keys that came later only where they differ from
-  what they were before they existed.
+  The result contains removed keys with their value in `REMOVED`, and added keys only if they differ
+  from their value in `ADDED`.
 
   Args:
     section: `fit`, `hull` or `data`.
-    values: by key, without the section's name.
+    values: by key, without the name of the section.
   """
   gone = {k.partition(".")[2]: v for k, v in REMOVED.items() if k.startswith(f"{section}.")}
   same = lambda key, value: ADDED.get(f"{section}.{key}", _ABSENT) == value
@@ -83,5 +83,5 @@ _ABSENT = object()
 
 
 def hash_values(value: Any) -> str:
-  """A short hash of a JSON value."""
+  """Returns a short hash of a JSON value."""
   return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]

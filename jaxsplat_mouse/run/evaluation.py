@@ -1,7 +1,7 @@
-"""How good fits are at views that they were not made from.
+"""Scores the fits of a run at views that they were not made from.
 
-Where a scene has held-out views these are the measure: cameras in the scene's own world, moved by
-the stored transform. Where it has none, it is fitted again without each of its cameras in turn.
+If a scene has held-out views, its fit is rendered at their cameras, moved into the canonical frame.
+If it has none, it is fitted again without each of its cameras in turn.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from jaxsplat_mouse.io import atomic
 from jaxsplat_mouse.report import contact_sheet
 from jaxsplat_mouse.run import batches, fit_store
 from jaxsplat_mouse.run.fit_progress import make_driver
-from jaxsplat_mouse.run.fit_store import SavedFit, unstack
+from jaxsplat_mouse.run.fit_store import SavedFit
 from jaxsplat_mouse.run.outputs import own_rgba, render_held_out, score_truth
-from jaxsplat_mouse.run.renders import drop_invisible, render_rgba
+from jaxsplat_mouse.run.renders import render_rgba
 from jaxsplat_mouse.run.scene_input import SceneInput, start_fit
 from jaxsplat_mouse.run.settings import Settings
 from jaxsplat_mouse.run.workdir import Workdir
@@ -36,7 +36,7 @@ HELD_OUT, LEAVE_ONE_OUT = "held-out views", "leave one camera out"
 _FOLDER, _METRICS_FILE = "evaluation", "metrics.json"
 _PICTURES = 8
 
-Say = Callable[[str], None]
+PrintLine = Callable[[str], None]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,8 +47,8 @@ class Evaluation:
     scene: its name.
     kind: `HELD_OUT` or `LEAVE_ONE_OUT`.
     novel: mean metrics over views that the fit was not made from.
-    seen: mean metrics over held-out views that are inputs too; empty where there are none.
-    views: metrics by view, with `seen` telling which they are.
+    seen: mean metrics over held-out views that are inputs too; empty if there are none.
+    views: metrics of each view, and `seen`: whether it is an input too.
   """
 
   scene: str
@@ -59,28 +59,25 @@ class Evaluation:
 
 
 def evaluate_workdir(
-  workdir: Workdir, targets: pathlib.Path | None, max_refits: int, say: Say
+  workdir: Workdir, targets: pathlib.Path | None, max_refits: int, print_line: PrintLine
 ) -> tuple[list[Evaluation], dict[str, str]]:
-  """Scores every finished scene of a workdir, and writes `evaluation/`.
+  """Scores every finished scene of a workdir and writes `evaluation/`.
 
   Args:
     workdir: of a run.
     targets: held-out views: a scene folder, or a folder with one for each scene by name; by default
-      the `target/` beside a scene's `input/`.
-    max_refits: scenes without held-out views that are fitted again; 0 for all.
-    say: prints one line.
+      the `target/` beside the `input/` of a scene.
+    max_refits: how many scenes without held-out views are fitted again; 0 for all.
+    print_line: prints one line.
 
   Returns:
-    evaluations, and the scenes that could not be evaluated with the reason.
+    evaluations, and the reason for every scene that could not be evaluated, by name.
 
   Raises:
-    InputError: no run has been here, or nothing is finished.
+    InputError: the folder contains no run, or no scene is finished.
   """
   config = workdir.read_config()
-  records = scene_records.latest_records(workdir.dataset)
-  names = [name for name, record in records.items() if record.status != "failed"]
-  if not names:
-    raise InputError(workdir.path, "", "no finished scene; expected the --workdir of a run")
+  names = _finished_scenes(workdir)
   done: list[Evaluation] = []
   failures: dict[str, str] = {}
   refits = 0
@@ -90,30 +87,39 @@ def evaluate_workdir(
       folder = _target_folder(targets, name, len(names)) if targets else None
       scene, _ = sources.read_source(saved.source)
       truth = sources.read_truth(saved.source, scene, folder=folder)
+      refits += truth is None
+      if truth is None and max_refits and refits > max_refits:
+        continue
       if truth is None:
-        refits += 1
-        if max_refits and refits > max_refits:
-          continue
-        say(f"{name}: no held-out views, fitting again without each camera")
+        print_line(f"{name}: no held-out views, fitting again without each camera")
         scene = transform_scene(scene, saved.similarity)
-        one, picture = _leave_one_out(saved, scene, _settings_of(config), say)
+        one, picture = _leave_one_out(saved, scene, _settings_of(config), print_line)
       else:
-        one, picture = _held_out(saved, truth)
-      _write_picture(workdir, name, picture)
+        one, picture = _score_held_out(saved, truth)
+      _write(workdir, f"{name}.png", picture)
     except (InputError, OSError) as error:
       failures[name] = str(error)
-      say(f"{name}: not evaluated: {error}")
+      print_line(f"{name}: not evaluated: {error}")
       continue
     done.append(one)
-    say(f"{name}: " + ", ".join(f"{k} {v:.4g}" for k, v in one.novel.items()))
+    print_line(f"{name}: " + ", ".join(f"{k} {v:.4g}" for k, v in one.novel.items()))
   if max_refits and refits > max_refits:
-    say(f"{refits - max_refits} more scenes have no held-out views; --max_scenes=0 takes them too")
-  _write_metrics(workdir, done, failures)
+    left = refits - max_refits
+    print_line(f"{left} more scenes have no held-out views; --max_scenes=0 includes them")
+  _write(workdir, _METRICS_FILE, _metrics_json(done, failures))
   return done, failures
 
 
+def _finished_scenes(workdir: Workdir) -> list[str]:
+  records = scene_records.latest_records(workdir.dataset)
+  names = [name for name, record in records.items() if record.status != "failed"]
+  if not names:
+    raise InputError(workdir.path, "", "no finished scene; expected the --workdir of a run")
+  return names
+
+
 def _target_folder(targets: pathlib.Path, name: str, scenes: int) -> pathlib.Path:
-  """The scene folder with the held-out views of one scene."""
+  """Returns the scene folder with the held-out views of one scene."""
   candidates = [targets / name / "target", targets / name]
   if scenes == 1:
     candidates += [targets, targets / "target"]
@@ -126,7 +132,7 @@ def _target_folder(targets: pathlib.Path, name: str, scenes: int) -> pathlib.Pat
 
 
 def _settings_of(flat: dict[str, Any]) -> Settings:
-  """The settings of a run from its `config.json`."""
+  """Returns the settings of a run from its `config.json`."""
   nested: dict[str, Any] = {}
   for key, value in flat.items():
     *sections, name = key.split(".")
@@ -137,13 +143,14 @@ def _settings_of(flat: dict[str, Any]) -> Settings:
   return Settings.from_config(nested)
 
 
-def _held_out(saved: SavedFit, truth: sources.Truth) -> tuple[Evaluation, bytes]:
+def _score_held_out(saved: SavedFit, truth: sources.Truth) -> tuple[Evaluation, bytes]:
+  """Scores a fit at held-out views; returns the scores and a picture of some views."""
   rendered = render_held_out(saved, truth)
   novel, rows = score_truth(truth, rendered)
   seen = metrics.average(row for row, own in zip(rows, truth.seen, strict=True) if own)
   views = [{**row, "seen": bool(own)} for row, own in zip(rows, truth.seen, strict=True)]
   one = Evaluation(scene=saved.name, kind=HELD_OUT, novel=novel, seen=seen, views=views)
-  # A scene whose held-out views are all its own inputs is still worth a picture.
+  # If all held-out views are inputs, the picture shows those.
   shown = np.flatnonzero(~truth.seen) if not truth.seen.all() else np.arange(len(rows))
   picked = shown[np.linspace(0, len(shown) - 1, min(_PICTURES, len(shown))).round().astype(int)]
   pairs = [(truth.rgba[i], rendered[i]) for i in picked]
@@ -151,11 +158,12 @@ def _held_out(saved: SavedFit, truth: sources.Truth) -> tuple[Evaluation, bytes]
 
 
 def _leave_one_out(
-  saved: SavedFit, scene: Scene, settings: Settings, say: Say
+  saved: SavedFit, scene: Scene, settings: Settings, print_line: PrintLine
 ) -> tuple[Evaluation, bytes]:
-  """Fits a canonical scene without each of its cameras and scores the camera left out."""
+  """Fits a canonical scene without each of its cameras and scores the fit at that camera."""
   cameras = np.flatnonzero(scene.view_mask)
-  splats = _fit_without_each(saved, scene, cameras, settings, say)
+  prepared = [_without_camera(saved, scene, camera, settings) for camera in cameras.tolist()]
+  splats = _fit_prepared(prepared, cameras, settings, print_line)
   photographs, observed = own_rgba(scene), observed_pixels(scene)
   rows, pairs = [], []
   for photograph, camera, gaussians in zip(photographs, cameras, splats, strict=True):
@@ -175,28 +183,29 @@ def _leave_one_out(
   return one, _draw(one, pairs[:_PICTURES], captions[:_PICTURES])
 
 
-def _fit_without_each(
-  saved: SavedFit, scene: Scene, cameras: np.ndarray, settings: Settings, say: Say
-) -> list[Gaussians]:
-  """Fits a canonical scene without each of its cameras; Gaussians for every camera left out."""
+def _without_camera(saved: SavedFit, scene: Scene, camera: int, settings: Settings) -> SceneInput:
+  """Returns a canonical scene without one of its cameras, ready to be fitted."""
   seed = int(saved.info.get("seed", settings.seed))
-  prepared = []
-  for camera in cameras:
-    kept = jax.tree.map(lambda leaf, i=camera: np.delete(np.asarray(leaf), i, 0), scene)
-    try:
-      kept, gaussians = start_fit(kept, settings.fit, settings.hull, seed)
-    except ValueError as error:
-      raise InputError(str(saved.source), f"without camera {camera}", str(error)) from None
-    prepared.append(
-      SceneInput(
-        source=saved.source,
-        digest=saved.digest,
-        scene=kept,
-        similarity=saved.similarity,
-        gaussians=gaussians,
-        seed=seed,
-      )
-    )
+  kept = jax.tree.map(lambda leaf: np.delete(np.asarray(leaf), camera, 0), scene)
+  try:
+    kept, gaussians = start_fit(kept, settings.fit, settings.hull, seed)
+  except ValueError as error:
+    raise InputError(str(saved.source), f"without camera {camera}", str(error)) from None
+  return SceneInput(
+    source=saved.source,
+    digest=saved.digest,
+    scene=kept,
+    similarity=saved.similarity,
+    gaussians=gaussians,
+    seed=seed,
+  )
+
+
+def _fit_prepared(
+  prepared: Sequence[SceneInput], cameras: np.ndarray, settings: Settings, print_line: PrintLine
+) -> list[Gaussians]:
+  """Fits one scene without each of its `cameras`; returns the visible Gaussians of each fit."""
+  source = prepared[0].source
   size = settings.batch.scenes or batches.auto_batch(settings.fit.num_gaussians)
   driver = make_driver(settings.fit, settings.checkpoint)
   found: list[Gaussians] = []
@@ -206,16 +215,16 @@ def _fit_without_each(
     for i in range(len(members)):
       if i in fitted.failures:
         camera = cameras[start + i]
-        raise InputError(str(saved.source), f"without camera {camera}", fitted.failures[i])
-      found.append(drop_invisible(*unstack((fitted.state.result, fitted.state.alive), i)))
-    say(f"{saved.name}: {len(found)} of {len(prepared)} cameras")
+        raise InputError(str(source), f"without camera {camera}", fitted.failures[i])
+      found.append(batches.result_gaussians(fitted.state, i))
+    print_line(f"{source.name}: {len(found)} of {len(prepared)} cameras")
   return found
 
 
 def _draw(
   one: Evaluation, pairs: Sequence[tuple[np.ndarray, np.ndarray]], captions: Sequence[str]
 ) -> bytes:
-  """Truth, render and error of some views as PNG bytes."""
+  """Draws truth, render and error of some views; returns PNG bytes."""
   rows: dict[str, list[np.ndarray]] = {"truth": [], "render": [], "error": []}
   for truth, rendered in pairs:
     box = contact_sheet.animal_box([truth[..., 3], rendered[..., 3] / 255.0])
@@ -234,14 +243,8 @@ def _draw(
   return buffer.getvalue()
 
 
-def _write_picture(workdir: Workdir, name: str, picture: bytes) -> None:
-  folder = workdir.path / _FOLDER
-  folder.mkdir(exist_ok=True)
-  atomic.write_bytes(folder / f"{name}.png", picture)
-
-
-def _write_metrics(workdir: Workdir, done: Sequence[Evaluation], failures: dict[str, str]) -> None:
-  clean = lambda row: {k: None if v != v else v for k, v in row.items()}  # NaN is no JSON
+def _metrics_json(done: Sequence[Evaluation], failures: dict[str, str]) -> bytes:
+  clean = lambda row: {k: None if v != v else v for k, v in row.items()}  # JSON has no NaN
   value = {
     "mean": clean(metrics.average(one.novel for one in done if one.novel)),
     "scenes": {
@@ -255,6 +258,10 @@ def _write_metrics(workdir: Workdir, done: Sequence[Evaluation], failures: dict[
     },
     "failed": failures,
   }
+  return (json.dumps(value, indent=2) + "\n").encode()
+
+
+def _write(workdir: Workdir, name: str, content: bytes) -> None:
   folder = workdir.path / _FOLDER
   folder.mkdir(exist_ok=True)
-  atomic.write_bytes(folder / _METRICS_FILE, (json.dumps(value, indent=2) + "\n").encode())
+  atomic.write_bytes(folder / name, content)

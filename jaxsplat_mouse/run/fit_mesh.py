@@ -1,4 +1,4 @@
-"""A fit as a mesh: its depth from all around, fused."""
+"""Turns a fit into a mesh: fuses its depth maps from all directions."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _TRUNCATION = 4.0  # samples of the grid
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MeshSettings:
-  """How a fit is turned into a mesh.
+  """How a fit becomes a mesh.
 
   Attributes:
     resolution: samples along each side of the box around the splats.
-    elevations: degrees, of the orbits that look at it; from below too, so that it closes.
-    num_views: of each orbit.
-    image_size: pixels.
+    elevations: of the orbits of cameras, degrees; some below the animal, so that the mesh closes.
+    num_views: cameras of each orbit.
+    image_size: side of the depth maps, pixels.
   """
 
   resolution: int = 256
@@ -38,12 +38,12 @@ def fit_to_mesh(
   settings: MeshSettings | None = None,
   filter_width: float | None = None,
 ) -> meshing.Mesh:
-  """The surface that a fit's median depth shows, in the frame of the Gaussians.
+  """Returns the surface that the median depth of a fit shows, in the frame of the Gaussians.
 
   Args:
     gaussians: (N,).
-    settings: how to look at them.
-    filter_width: see `render`.
+    settings: cameras and resolution; by default those of `MeshSettings()`.
+    filter_width: world units, see `rendering.render`.
 
   Raises:
     ImportError: scikit-image is not installed.
@@ -63,7 +63,7 @@ def fit_to_mesh(
 
 
 def _box(gaussians: Gaussians) -> tuple[np.ndarray, np.ndarray]:
-  """Corners around the splats that show, a few stray ones aside."""
+  """Returns the corners (3,) of a box around the opaque splats, except for a few strays."""
   means = np.asarray(gaussians.means)[np.asarray(opacities(gaussians)) > 0.1]
   low, high = np.percentile(means, [0.1, 99.9], axis=0).astype(np.float32)
   grow = _MARGIN * (high - low).max()
@@ -71,7 +71,7 @@ def _box(gaussians: Gaussians) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _rig(settings: MeshSettings, middle: np.ndarray, reach: float) -> cam.Cameras:
-  """Orbits around `middle` in which a sphere of radius `reach` fills the frame."""
+  """Returns orbits around `middle` whose images a sphere of radius `reach` fills."""
   fov = 50.0
   distance = reach / np.sin(np.radians(fov / 2)) * 1.05
   rings = []

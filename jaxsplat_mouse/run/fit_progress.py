@@ -1,4 +1,4 @@
-"""What a run does between the chunks of a fit: progress, curves, checkpoints, stopping."""
+"""Shows, records, saves and stops a fit between two of its chunks of steps."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from jaxsplat_mouse.runtime.progress import Progress
 from jaxsplat_mouse.runtime.signals import StopRequest
 from jaxsplat_mouse.runtime.threads import side_by_side
 
-# Steps of a chunk: a few seconds, beside which what the host does in between is little.
+# Steps of a chunk. A chunk takes a few seconds, so the host's work in between costs little.
 _STEPS = 50
 _STEPS_ON_ACCELERATORS = 250
 
@@ -32,7 +32,12 @@ chunk_program = Program(run_chunk, static=(2, 3, 4, 5))
 
 
 def make_driver(config: FitConfig, settings: CheckpointSettings) -> FitDriver:
-  """Returns the driver of a run: kept programs, a thread for each device."""
+  """Returns the driver of a run, with programs that are stored on disk and a thread per device.
+
+  Args:
+    config: the recipe.
+    settings: number of steps of a chunk.
+  """
   usual = _STEPS_ON_ACCELERATORS if devices.is_accelerator() else _STEPS
   return FitDriver(
     config,
@@ -43,10 +48,10 @@ def make_driver(config: FitConfig, settings: CheckpointSettings) -> FitDriver:
 
 
 class RunCallbacks(FitCallbacks):
-  """Follows one batch of a run; a context manager that closes the checkpoints.
+  """Follows the fit of one batch; as a context manager it closes the checkpoints.
 
   Attributes:
-    seconds: wall time of the fit in this process, at the end of the block.
+    seconds: wall time of the fit in this process, after the block.
   """
 
   def __init__(
@@ -62,16 +67,16 @@ class RunCallbacks(FitCallbacks):
     compiler: BackgroundCompiler | None = None,
     fitting: Callable[[int, Mapping[str, np.ndarray]], None] = lambda iteration, metrics: None,
   ):
-    """Takes what to follow and where to report it.
+    """Stores what to follow and where to report it.
 
     Args:
-      names: of the scenes of the batch.
+      names: names of the scenes of the batch.
       iterations: steps of the fit.
-      checkpoints: where snapshots are saved; None for nowhere.
-      seconds_between: least time between two savings.
-      stop: ends the fit at the next chunk, once its state is saved.
+      checkpoints: where snapshots are saved; None saves none.
+      seconds_between: least time between two snapshots.
+      stop: ends the fit after the present chunk, once its state is saved.
       metrics_file: gets the losses of every scene after each chunk, one JSON object a line.
-      progress: shows the fit.
+      progress: displays the fit.
       compiler: compiles later programs in the background.
       fitting: called with the iteration and the losses (B,) by name after each chunk.
     """
@@ -83,7 +88,7 @@ class RunCallbacks(FitCallbacks):
     self.seconds = 0.0
 
   def __enter__(self) -> RunCallbacks:
-    """Shows the fit."""
+    """Displays the fit."""
     if self._progress:
       steps = self._checkpoints.steps() if self._checkpoints else []
       self._progress.start_task(self._names, max([0, *steps]), self._iterations)
@@ -96,7 +101,7 @@ class RunCallbacks(FitCallbacks):
     error: BaseException | None,
     trace: TracebackType | None,
   ) -> None:
-    """Closes the checkpoints and takes the fit off the display."""
+    """Closes the checkpoints and removes the fit from the display."""
     self.seconds = time.monotonic() - self._started
     if self._checkpoints:
       self._checkpoints.close()
@@ -104,9 +109,8 @@ class RunCallbacks(FitCallbacks):
       self._progress.end_task()
 
   def newest(self, state: FitState) -> FitState | Snapshot:
-    """Returns the newest snapshot that can be read, or `state` where there is none."""
-    room = np.zeros((), np.float64)
-    template: dict[str, Any] = {"state": state, "tile_entries": room}
+    """Returns the newest snapshot that can be read, or `state` if there is none."""
+    template: dict[str, Any] = {"state": state, "tile_entries": np.zeros((), np.float64)}
     restored = self._checkpoints.restore(template) if self._checkpoints else None
     if restored is None:
       return state
@@ -116,7 +120,16 @@ class RunCallbacks(FitCallbacks):
   def chunk_done(
     self, iteration: int, metrics: Mapping[str, np.ndarray], snapshot: Callable[[], Snapshot]
   ) -> None:
-    """Saves when it is time, reports, and stops once a signal has come; see `FitCallbacks`."""
+    """Saves a snapshot if one is due, reports losses, and stops after a signal.
+
+    Args:
+      iteration: steps that are done.
+      metrics: losses (B,) by name.
+      snapshot: copies the state to the host.
+
+    Raises:
+      Stopped: a signal came; the state is saved.
+    """
     stopping = self._stop.requested and iteration < self._iterations
     if stopping or time.monotonic() - self._saved_at >= self._seconds_between:
       self._save(iteration, snapshot)
@@ -134,23 +147,23 @@ class RunCallbacks(FitCallbacks):
         self._compiler.start(chunk_program, *one)
 
   def room_grew(self, dropped: int, tile_entries: float) -> None:
-    """Logs that a chunk runs again."""
+    """Logs that a chunk runs again with more tile entries per splat."""
     logging.info(
-      "%d splat-tile pairs found no room: fit.tile_entries is now %g, the chunk runs again",
+      "%d splat-tile pairs dropped: fit.tile_entries is now %g, the chunk runs again",
       dropped,
       tile_entries,
     )
 
   def pairs_dropped(self, dropped: int) -> None:
-    """Logs that a fit leaves splats out."""
+    """Logs that a fit leaves out pairs of splat and tile."""
     logging.warning("%d splat-tile pairs left out of a fit", dropped)
 
   def memory_short(self, scenes: int, scenes_at_once: int) -> None:
-    """Logs that fewer scenes run at once."""
+    """Logs that fewer scenes run at a time."""
     logging.warning("out of device memory with %d scenes at once; now %d", scenes, scenes_at_once)
 
   def _save(self, iteration: int, snapshot: Callable[[], Snapshot]) -> None:
-    """Saves the state; where that fails the fit goes on without."""
+    """Saves the state; the fit continues if that fails."""
     if self._checkpoints is None:
       return
     now = snapshot()
@@ -158,11 +171,11 @@ class RunCallbacks(FitCallbacks):
     try:
       self._checkpoints.save(iteration, {"state": now.state, "tile_entries": room})
     except CheckpointError as error:
-      logging.warning("%s; going on without", error)
+      logging.warning("%s; the fit continues without this checkpoint", error)
     self._saved_at = time.monotonic()
 
   def _append_metrics(self, iteration: int, metrics: Mapping[str, np.ndarray]) -> None:
-    """Appends a line for each scene; a fit goes on without."""
+    """Appends a line for each scene; the fit continues if that fails."""
     if self._metrics_file is None:
       return
     lines = []

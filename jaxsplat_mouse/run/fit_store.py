@@ -1,13 +1,11 @@
-"""Fits on disk: `fits/SCENE/gaussians.ply` and `scene.json`, which says where they came from."""
+"""Fits on disk: `fits/SCENE/gaussians.ply`, and `scene.json` with source, transform and hashes."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import pathlib
-from typing import Any, TypeVar
-
-import jax
+from typing import Any
 
 from jaxsplat_mouse.dataset.sources import Source
 from jaxsplat_mouse.errors import InputError
@@ -18,23 +16,22 @@ from jaxsplat_mouse.run.settings import Settings
 from jaxsplat_mouse.run.workdir import Workdir
 from jaxsplat_mouse.scene import Similarity
 
-T = TypeVar("T")
 GAUSSIANS_FILE, SCENE_FILE = "gaussians.ply", "scene.json"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SavedFit:
-  """A fit as it stands in `fits/SCENE`.
+  """A fit as `fits/SCENE` contains it.
 
   Attributes:
-    name: the scene.
-    source: where it came from.
-    digest: hash of what was read.
-    fit_key: hash of the settings that it depends on.
+    name: name of the scene.
+    source: where the scene comes from.
+    digest: hash of the input files.
+    fit_key: hash of the settings that the fit depends on.
     similarity: input frame -> canonical frame.
     gaussians: (N,) in the canonical frame.
-    filter_width: with which `render` shows them as the fit saw them; None for its default.
-    info: what else `scene.json` says.
+    filter_width: filter of `rendering.render` that the fit used, world units; None for its default.
+    info: other values of `scene.json`.
   """
 
   name: str
@@ -45,11 +42,6 @@ class SavedFit:
   gaussians: Gaussians
   filter_width: float | None = None
   info: dict[str, Any]
-
-
-def unstack(batch: T, index: int) -> T:
-  """Returns one scene out of a batch of arrays (B, ...) on the host."""
-  return jax.tree.map(lambda leaf: leaf[index], batch)
 
 
 def save_fit(workdir: Workdir, saved: SavedFit) -> None:
@@ -77,10 +69,10 @@ def save_fit(workdir: Workdir, saved: SavedFit) -> None:
 
 
 def read_transform(path: pathlib.Path) -> tuple[dict[str, Any], Similarity]:
-  """A `scene.json` and the transform in it, input -> canonical.
+  """Reads a `scene.json`; returns its values and its transform input -> canonical frame.
 
   Raises:
-    InputError: missing, broken, or no such file.
+    InputError: the file is missing or broken.
   """
   try:
     value = json.loads(path.read_text())
@@ -93,7 +85,7 @@ def read_transform(path: pathlib.Path) -> tuple[dict[str, Any], Similarity]:
 
 
 def read_filter_width(folder: pathlib.Path) -> float | None:
-  """What `scene.json` in a fit's folder says of it; None where there is no such file.
+  """Reads the filter width from `scene.json` in the folder of a fit; None without such a file.
 
   Raises:
     InputError: the file is broken.
@@ -115,7 +107,7 @@ def load_fit(workdir: Workdir, name: str) -> SavedFit:
   """Reads `fits/SCENE`.
 
   Raises:
-    InputError: missing or broken.
+    InputError: a file is missing or broken.
   """
   folder = workdir.fits / name
   value, similarity = read_transform(folder / SCENE_FILE)
@@ -137,11 +129,11 @@ def load_fit(workdir: Workdir, name: str) -> SavedFit:
 
 
 def fit_key(settings: Settings, scale: float | None) -> str:
-  """Returns a hash of the settings that a fit depends on; new settings leave it as it is.
+  """Returns a hash of the settings that a fit depends on; new settings do not change old hashes.
 
   Args:
     settings: of the run.
-    scale: canonical units per input unit, where a recording shares one.
+    scale: canonical units per input unit of the recording; None if every scene has its own.
   """
   fit = key_view("fit", dataclasses.asdict(settings.fit))
   hull = key_view("hull", dataclasses.asdict(settings.hull))

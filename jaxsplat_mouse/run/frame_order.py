@@ -1,7 +1,7 @@
 """Warm starts in a run: frame by frame within a recording, all recordings side by side.
 
 The first frames of all recordings are fitted together from their hulls, then the second frames from
-the first ones' fits, and so on: a batch holds one frame of each recording.
+the fits of the first, and so on: a batch contains one frame of each recording.
 """
 
 from __future__ import annotations
@@ -24,7 +24,11 @@ from jaxsplat_mouse.run.workdir import Workdir
 
 
 def predecessors(sources: Mapping[str, Source]) -> dict[str, str]:
-  """Scene to the scene before it in its recording, in the order of `sources`; first ones lack."""
+  """Returns the previous scene of the same recording, by scene; first scenes have none.
+
+  Args:
+    sources: by scene, in the order of the frames.
+  """
   before: dict[str, str] = {}
   last: dict[str, str] = {}
   for name, source in sources.items():
@@ -41,7 +45,15 @@ def ordered_plans(
   wanted: Sequence[str],
   size: int,
 ) -> list[BatchPlan]:
-  """Batches of at most `size` scenes; with warm starts, frames come in their order."""
+  """Divides scenes into batches; with warm starts, frames follow each other in their order.
+
+  Args:
+    workdir: has a folder for the checkpoints of each batch.
+    settings: of the run.
+    sources: all scenes of the run by name, in the order of the frames.
+    wanted: the scenes to fit.
+    size: largest number of scenes of a batch.
+  """
   if not settings.fit.warm_start:
     return batches.new_plans(workdir, wanted, size)
   rounds: dict[int, list[str]] = {}
@@ -59,10 +71,16 @@ def start_from_previous(
   sources: Mapping[str, Source],
   prepared: Sequence[SceneInput],
 ) -> tuple[list[SceneInput], bool]:
-  """The scenes of a batch, with the Gaussians of the frames before where there are such fits.
+  """Replaces the first Gaussians of a batch by the fits of the previous frames, if there are any.
+
+  Args:
+    workdir: contains the fits.
+    settings: of the run.
+    sources: all scenes of the run by name, in the order of the frames.
+    prepared: the scenes of the batch, with Gaussians on their hulls.
 
   Returns:
-    the scenes, and whether all of them start so: only then is the short fit enough for the batch.
+    the scenes, and whether all of them start from a previous fit: only then is a short fit enough.
   """
   if not settings.fit.warm_start:
     return list(prepared), False
@@ -73,6 +91,7 @@ def start_from_previous(
 
 
 def _warmed(workdir: Workdir, settings: Settings, name: str | None, one: SceneInput) -> SceneInput:
+  """Returns a scene that starts from the fit of scene `name`, or unchanged without such a fit."""
   if name is None:
     return one
   try:
@@ -84,7 +103,7 @@ def _warmed(workdir: Workdir, settings: Settings, name: str | None, one: SceneIn
     return one
   ratio = one.similarity.scale / saved.similarity.scale
   shift = None
-  if settings.data.normalize == "none":  # elsewhere the animal's centre is the origin
+  if settings.data.normalize == "none":  # otherwise the animal's centre is the origin
     old, new = np.asarray(saved.gaussians.means), np.asarray(one.first_gaussians.means)
     shift = np.median(new, 0) - np.median(old, 0)
   gaussians = carry_over(saved.gaussians, one.first_gaussians, ratio, shift)

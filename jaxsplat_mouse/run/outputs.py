@@ -1,4 +1,4 @@
-"""What a finished fit becomes: a scene of the dataset, metrics, a picture."""
+"""Turns a fit into a scene of the dataset, metrics and pictures."""
 
 from __future__ import annotations
 
@@ -27,22 +27,33 @@ from jaxsplat_mouse.run.renders import InputRenders, OrbitRenders, compile_rende
 from jaxsplat_mouse.run.settings import Settings
 from jaxsplat_mouse.run.workdir import Workdir
 from jaxsplat_mouse.runtime.background_compiler import BackgroundCompiler
-from jaxsplat_mouse.scene import Scene, as_unit_floats, observed_pixels, without_padding
+from jaxsplat_mouse.scene import (
+  Scene,
+  Similarity,
+  as_unit_floats,
+  observed_pixels,
+  without_padding,
+)
 
-_TRUTH_VIEWS = 8  # of the built-in mice, whose truth is made while one waits
+ViewGroup = tuple[np.ndarray, Cameras]  # view indices, and cameras of one image size
+_TRUTH_VIEWS = 8  # of the built-in mice, whose truth is rendered during the run
 
 
 class SceneRenders:
-  """All that is rendered of one fit: started on the device, later fetched, then written.
+  """All renders of one fit: first started on the device, later fetched, then written.
 
   Attributes:
     scene: the photographs in the canonical frame.
-    orbit: the images of the dataset and maps of them.
-    inputs: maps at the cameras of the photographs.
-    hull: what `render_hull_reference` returned, where scores are wanted.
-    truth: held-out views, where they are scored at once.
-    truth_rgba: the fit at their cameras, uint8.
+    orbit: renders of the dataset's images, and of maps for the scores.
+    inputs: renders at the cameras of the photographs.
+    reference: what `render_hull_reference` returned; None if scores are switched off.
+    truth: held-out views that are scored during the run, those of the built-in mice; or None.
+    truth_rgba: the fit at their cameras, one uint8 (H, W, 4) each.
+    nbytes: memory of the renders, on the device and, after `fetch`, on the host.
     seconds: wall time so far.
+    orbit_rgba: the dataset's images (V, S, S, 4) uint8, after `fetch`.
+    orbit_maps: see `OrbitRenders.fetch`, after `fetch`.
+    input_maps: see `InputRenders.fetch`, empty outside the photographs, after `fetch`.
   """
 
   def __init__(self, saved: SavedFit, scene: Scene, settings: Settings):
@@ -60,19 +71,19 @@ class SceneRenders:
       self.truth = sources.read_truth(saved.source, scene, num_views=_TRUTH_VIEWS)
     self.orbit = OrbitRenders(saved.gaussians, cameras, width, *sampling_strides(cameras))
     self.inputs = InputRenders(saved.gaussians, without_padding(scene).cameras, width)
-    self.hull = render_hull_reference(scene, cameras) if settings.report.quality else None
+    self.reference = render_hull_reference(scene, cameras) if settings.report.quality else None
     self.truth_rgba = render_held_out(saved, self.truth) if self.truth else []
     self.nbytes = self.orbit.nbytes + self.inputs.nbytes + _bytes_of(self.truth_rgba)
     self.seconds = time.monotonic() - started
 
   def fetch(self) -> SceneRenders:
-    """Waits for the device and brings everything to the host; does nothing the second time."""
+    """Waits for the device and copies everything to the host; a second call does nothing."""
     if hasattr(self, "orbit_rgba"):
       return self
     started = time.monotonic()
     self.orbit_rgba, self.orbit_maps = self.orbit.fetch()
     self.input_maps = _observed(self.inputs.fetch(), self.scene)
-    self.hull = jax.device_get(self.hull)
+    self.reference = jax.device_get(self.reference)
     maps = (*self.orbit_maps.values(), *self.input_maps.values())
     self.nbytes = _bytes_of([self.orbit_rgba, *maps, *self.truth_rgba])
     self.seconds += time.monotonic() - started
@@ -84,7 +95,7 @@ def _bytes_of(arrays: Sequence[np.ndarray]) -> int:
 
 
 def scene_bytes(scene: Scene) -> int:
-  """Host memory of a scene's views."""
+  """Returns the host memory of a scene's views, bytes."""
   return int(np.asarray(scene.images).nbytes + np.asarray(scene.alphas).nbytes)
 
 
@@ -96,7 +107,7 @@ def compile_outputs(
   Args:
     compiler: compiles them.
     scene: its views in the canonical frame.
-    gaussians: (N,) of which most will be rendered.
+    gaussians: (N,) of the fit; their number and type count.
     settings: of the run.
   """
   rigs = {(c.width, c.height): c for c in (without_padding(scene).cameras, _orbit(settings))}
@@ -111,7 +122,8 @@ def _quality(renders: SceneRenders, settings: Settings) -> dict[str, float]:
     return {}
   maps = renders.input_maps
   inputs = {"alpha": _alpha(maps), "depth": maps["depth"]}
-  return quality_scores(renders.scene, inputs, renders.orbit_maps, _orbit(settings), renders.hull)
+  orbit = _orbit(settings)
+  return quality_scores(renders.scene, inputs, renders.orbit_maps, orbit, renders.reference)
 
 
 def _orbit(settings: Settings) -> Cameras:
@@ -125,44 +137,33 @@ def write_outputs(
   recording: str,
   renders: SceneRenders,
 ) -> scene_records.SceneRecord:
-  """Writes a fit into the dataset, scores it and draws its contact sheet; takes no device.
+  """Writes a fit into the dataset, scores it and draws its pictures; uses no device.
 
   Args:
-    workdir: where to.
+    workdir: folder of the run.
     settings: of the run.
     saved: the fit.
-    recording: that it belongs to.
+    recording: the recording that its scene belongs to.
     renders: of the fit, fetched.
 
   Returns:
-    the scene's line for the manifest, which is not written here.
+    the scene's line for the manifest, which the caller writes.
 
   Raises:
     OSError: the disk is full or not writable.
   """
   started = time.monotonic()
-  scene, rgba = renders.scene, renders.orbit_rgba
   hashes = writer.write_scene(
     workdir.dataset,
     saved.name,
-    rgba,
+    renders.orbit_rgba,
     _orbit(settings),
     extra={"source": str(saved.source), "input_to_canonical": saved.similarity.to_json()},
     png_level=settings.dataset.png_level,
     overwrite=True,
   )
-  scores = score_inputs(renders.input_maps, scene) | _quality(renders, settings)
-  if renders.truth is not None:
-    novel = score_truth(renders.truth, renders.truth_rgba)[0]
-    scores |= {f"novel_{name}": value for name, value in novel.items()}
-  if settings.report.contact_sheets:
-    notes = f"{len(saved.gaussians.means):,} Gaussians ({model_name(saved.gaussians)})"
-    rows = scene_pictures.make_sheet_rows(
-      own_rgba(scene), without_padding(scene).cameras, renders.input_maps, rgba
-    )
-    scene_pictures.write_scene_pictures(workdir.report, saved.name, rows, notes, scores)
-  if settings.report.turntable:
-    turntable.write_turntable(workdir.report, saved.name, rgba)
+  scores = _score(renders, settings)
+  _draw_pictures(workdir, settings, saved, renders, scores)
   output = renders.seconds + time.monotonic() - started
   seconds = {**saved.info.get("seconds", {}), "output": output}
   return scene_records.SceneRecord(
@@ -185,12 +186,40 @@ def write_outputs(
   )
 
 
+def _score(renders: SceneRenders, settings: Settings) -> dict[str, float]:
+  """Returns the metrics of a fit at its photographs and, if there are any, at held-out views."""
+  scores = score_inputs(renders.input_maps, renders.scene) | _quality(renders, settings)
+  if renders.truth is not None:
+    novel = score_truth(renders.truth, renders.truth_rgba)[0]
+    scores |= {f"novel_{name}": value for name, value in novel.items()}
+  return scores
+
+
+def _draw_pictures(
+  workdir: Workdir,
+  settings: Settings,
+  saved: SavedFit,
+  renders: SceneRenders,
+  scores: Mapping[str, float],
+) -> None:
+  """Draws the contact sheet and the turntable, as far as the settings ask for them."""
+  scene, rgba = renders.scene, renders.orbit_rgba
+  if settings.report.contact_sheets:
+    notes = f"{len(saved.gaussians.means):,} Gaussians ({model_name(saved.gaussians)})"
+    rows = scene_pictures.make_sheet_rows(
+      own_rgba(scene), without_padding(scene).cameras, renders.input_maps, rgba
+    )
+    scene_pictures.write_scene_pictures(workdir.report, saved.name, rows, notes, scores)
+  if settings.report.turntable:
+    turntable.write_turntable(workdir.report, saved.name, rgba)
+
+
 def _folder_bytes(folder: pathlib.Path) -> int:
   return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def _observed(maps: dict[str, np.ndarray], scene: Scene) -> dict[str, np.ndarray]:
-  """`INPUT_MAPS`, empty outside what the photographs saw."""
+  """Returns `INPUT_MAPS` with colours only inside the frames of the photographs."""
   outside = ~observed_pixels(without_padding(scene))
   return {**maps, "rgba": np.where(outside[..., None], np.uint8(0), maps["rgba"])}
 
@@ -206,25 +235,52 @@ def own_rgba(scene: Scene) -> np.ndarray:
 
 
 def score_inputs(maps: Mapping[str, np.ndarray], scene: Scene) -> dict[str, float]:
-  """`input_*` metrics: how well a fit shows the photographs it was made from."""
+  """Returns `input_*` metrics: the fit against the photographs that it was made from.
+
+  Args:
+    maps: `INPUT_MAPS` (V, H, W, ...) of the fit.
+    scene: the photographs in the canonical frame.
+  """
   rendered = maps["rgba"] / np.float32(255)
   rows = [metrics.compare_view(a, b) for a, b in zip(rendered, own_rgba(scene), strict=True)]
   return {f"input_{name}": value for name, value in metrics.average(rows).items()}
 
 
 def render_held_out(saved: SavedFit, truth: Truth) -> list[np.ndarray]:
-  """A fit at the cameras of held-out views, uint8 RGBA."""
-  groups = []
-  for index, cameras in truth.groups:
-    moved = saved.similarity.world_to_camera(cameras.world_to_camera).astype(np.float32)
-    groups.append((index, dataclasses.replace(cameras, world_to_camera=moved)))
+  """Renders a fit at the cameras of held-out views; returns one uint8 (H, W, 4) per view."""
+  groups = move_cameras(truth.groups, saved.similarity)
   return render_groups(saved.gaussians, groups, saved.filter_width)
+
+
+def move_cameras(groups: Sequence[ViewGroup], similarity: Similarity) -> list[ViewGroup]:
+  """Moves cameras from the input frame into the canonical frame.
+
+  Args:
+    groups: view indices and cameras of each image size.
+    similarity: input frame -> canonical frame.
+
+  Returns:
+    the same groups; the poses are float32.
+  """
+  moved = []
+  for index, cameras in groups:
+    poses = similarity.world_to_camera(cameras.world_to_camera).astype(np.float32)
+    moved.append((index, dataclasses.replace(cameras, world_to_camera=poses)))
+  return moved
 
 
 def score_truth(
   truth: Truth, rendered: Sequence[np.ndarray]
 ) -> tuple[dict[str, float], list[dict[str, float]]]:
-  """Mean metrics of the views that are no input's, and metrics by view."""
+  """Scores renders of held-out views.
+
+  Args:
+    truth: the views.
+    rendered: uint8 RGBA (H, W, 4) of each.
+
+  Returns:
+    mean metrics of the views that are not inputs too, and the metrics of every view.
+  """
   rows = [
     metrics.compare_view(a / np.float32(255), b) for a, b in zip(rendered, truth.rgba, strict=True)
   ]

@@ -156,7 +156,7 @@ def _agreement(
   """
   points, colors = _surface(orbit, cameras)
   total, count = 0.0, 0
-  for row, view in enumerate(np.flatnonzero(scene.view_mask)):
+  for row, view in enumerate(np.flatnonzero(scene.view_mask).tolist()):
     line, column, depth, known = _project_points(scene, view, points, inputs["alpha"].shape[1:])
     shown = np.asarray(inputs["depth"])[row, line, column]
     known &= np.asarray(inputs["alpha"])[row, line, column] > 0.5

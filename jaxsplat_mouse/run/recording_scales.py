@@ -1,4 +1,4 @@
-"""One scale per recording, measured once over all its scenes and then kept."""
+"""One scale per recording, measured once over all its scenes and then stored."""
 
 from __future__ import annotations
 
@@ -25,19 +25,22 @@ def fix_scales(
   measure: Callable[[Source], float],
   threads: int = 1,
 ) -> dict[str, float]:
-  """Canonical units per input unit by recording; empty where every scene has its own.
+  """Returns the scale of each recording; measures those that are not stored yet.
 
   Args:
-    workdir: keeps them in `scales.json`.
+    workdir: contains them in `scales.json`.
     settings: of the run.
     found: all scenes.
     wanted: recordings that need a scale.
     on_scene: called with the name of every scene that is measured.
-    measure: radius of a scene's hull in input units, or InputError.
+    measure: returns the radius of a scene's hull in input units; raises InputError without a hull.
     threads: scenes measured at a time.
 
+  Returns:
+    canonical units per input unit by recording; empty if every scene has a scale of its own.
+
   Raises:
-    InputError: the file cannot be written: scenes of a later run could get another scale.
+    InputError: the file cannot be written; scenes of a later run could get another scale.
   """
   if settings.data.normalize != "recording":
     return {}
@@ -52,7 +55,7 @@ def fix_scales(
     on_scene(source.name)
     try:
       return measure(source)
-    except InputError:  # told when its turn comes
+    except InputError:  # its batch reports it
       return None
 
   radii: dict[str, list[float]] = {}

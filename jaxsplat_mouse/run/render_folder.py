@@ -23,7 +23,7 @@ def render_to_folder(
   output: str | os.PathLike[str],
   frame: str = "canonical",
 ) -> int:
-  """Renders a PLY at the cameras of a file into a scene folder, which appears whole or not at all.
+  """Renders a PLY at the cameras of a file into a scene folder that appears whole or not at all.
 
   Args:
     gaussians: the PLY, with `scene.json` beside it where `frame` is `input`.
@@ -61,7 +61,7 @@ def render_to_folder(
 
 
 def _camera(wanted: camera_file.CameraFile, view: int) -> Cameras:
-  """One camera as it stands in the file, float64."""
+  """Returns one camera of the file, float64."""
   width, height = wanted.sizes[view]
   return Cameras(
     world_to_camera=np.asarray(wanted.world_to_camera[view]),
@@ -72,7 +72,7 @@ def _camera(wanted: camera_file.CameraFile, view: int) -> Cameras:
 
 
 def _check_output(folder: pathlib.Path) -> None:
-  """Refuses to replace anything but a scene folder."""
+  """Checks that nothing but a scene folder would be replaced."""
   if not folder.exists():
     return
   held = {p.name for p in folder.iterdir()} if folder.is_dir() else {folder.name}

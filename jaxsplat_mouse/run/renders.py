@@ -1,4 +1,4 @@
-"""Renders for files: few programs for any number of splats, cameras and image sizes.
+"""Renders images with few compiled programs, whatever the number of splats, cameras and pixels.
 
 XLA compiles a program for every shape. So Gaussians are padded with invisible ones to a multiple of
 `_GAUSSIANS_STEP`, images grow to a multiple of `_SIDE_STEP` pixels and are cut afterwards, and a
@@ -26,9 +26,9 @@ from jaxsplat_mouse.runtime.background_compiler import BackgroundCompiler
 from jaxsplat_mouse.runtime.programs import Program
 
 _GAUSSIANS_STEP = 4096
-_SIDE_STEP = 64  # pixels; a multiple of every tile size, so that tiles stay where they are
+_SIDE_STEP = 64  # pixels; a multiple of every tile size, so that padding moves no tile
 _INVISIBLE = -30.0  # logit of an opacity that no renderer shows
-# Pixels of all cameras of one call: bounds the memory of a dataset render.
+# Pixels of all cameras of one call; they bound its memory.
 _PIXELS_AT_ONCE = {"cpu": 1 << 20}
 _PIXELS_ON_ACCELERATORS = 1 << 23
 _MOST_AT_ONCE = 32
@@ -59,7 +59,7 @@ def drop_invisible(gaussians: Gaussians, alive: np.ndarray) -> Gaussians:
 
 
 def padded_image_size(width: int, height: int) -> tuple[int, int]:
-  """Returns the width and height of the image that is rendered for an image of this size."""
+  """Returns the width and height that an image of this size is rendered at, pixels."""
   return width + -width % _SIDE_STEP, height + -height % _SIDE_STEP
 
 
@@ -67,7 +67,7 @@ def padded_image_size(width: int, height: int) -> tuple[int, int]:
 def _render_views(
   gaussians: Gaussians, cameras: Cameras, filter_width: float | None, capacity: int
 ) -> tuple[RenderOutput, jax.Array]:
-  """Renders, and () the most splat-tile pairs of a view that found no room."""
+  """Returns the renders, and () the largest number of splat-tile pairs that a view dropped."""
   output = render_views(gaussians, cameras, filter_width=filter_width, capacity=capacity)
   return output, output.overflow.max()
 
@@ -81,10 +81,10 @@ def _first_views(output: RenderOutput, count: int) -> RenderOutput:
 
 
 class Renders:
-  """Renders of V cameras over black, on their way to the host a part of the cameras at a time.
+  """Renders V cameras over black and copies them to the host, some cameras at a time.
 
-  An accelerator is given all of them at once, and nothing waits before `parts`. On a CPU, whose
-  memory and cores are the host's own, a part is rendered when it is read.
+  An accelerator starts all of them at once and computes while the host does other work. On a CPU,
+  which shares memory and cores with the host, each part is rendered when `parts` reaches it.
 
   Attributes:
     nbytes: device memory of the renders that were started.
@@ -97,13 +97,13 @@ class Renders:
     filter_width: float | None,
     reduce: Callable[[RenderOutput], Any],
   ):
-    """Starts.
+    """Starts the renders on an accelerator.
 
     Args:
       gaussians: (N,).
       cameras: (V,) of one image size.
       filter_width: world units, see `rendering.render`.
-      reduce: returns what of a render travels to the host, a pytree of arrays (V, ...).
+      reduce: selects what is copied to the host; returns a pytree of arrays (V, ...).
     """
     width, height = padded_image_size(cameras.width, cameras.height)
     self._gaussians = jax.device_put(pad_gaussians(gaussians))
@@ -116,26 +116,26 @@ class Renders:
     self._started: dict[int, tuple[Any, jax.Array]] = {}
     if devices.is_accelerator():
       self._started = {first: self._start(first) for first in self._firsts()}
-    # Taken now: another thread may be fetching when it is read.
+    # Computed now, because another thread may fetch, and remove, parts later.
     self.nbytes = sum(leaf.nbytes for leaf in jax.tree.leaves(self._started))
 
   def _firsts(self) -> range:
     return range(0, len(self._cameras), self._at_once)
 
   def _start(self, first: int) -> tuple[Any, jax.Array]:
-    """The reduced renders of a part, and the overflow of `_render_views`."""
+    """Starts a part; returns its reduced renders and the overflow of `_render_views`."""
     index = np.minimum(np.arange(first, first + self._at_once), len(self._cameras) - 1)
     part = self._cameras[index]
     output, overflow = _render(self._gaussians, part, self._filter_width, self._capacity)
     count = len(self._cameras) - first
-    if count < self._at_once:  # Cameras that only fill up the program's number need not travel.
+    if count < self._at_once:  # Do not copy cameras that only fill up the last part.
       output = _first_views(output, count)
     return self._reduce(output), overflow
 
   def parts(self) -> Iterator[Any]:
     """Yields the reduced renders of consecutive cameras as NumPy, not yet cut to their size.
 
-    A part whose splats found no room is rendered again with twice the room, and logged.
+    A part that dropped pairs of splat and tile is rendered again with twice the capacity.
     """
     for first in self._firsts():
       known = first in self._started
@@ -145,32 +145,30 @@ class Renders:
         if dropped == 0:
           break
         self._capacity *= 2
-        logging.info(
-          "%d splat-tile pairs found no room; capacity is now %d", dropped, self._capacity
-        )
+        logging.info("%d splat-tile pairs dropped; capacity is now %d", dropped, self._capacity)
         wanted, overflow = self._start(first)
       else:
         logging.warning("%d splat-tile pairs left out of a render", int(overflow))
       yield jax.tree.map(np.asarray, wanted)
 
   def fetch(self) -> Any:
-    """Returns the reduced renders of all cameras (V, ...), not yet cut; to be called once."""
+    """Returns the reduced renders of all cameras (V, ...), not yet cut; call it once only."""
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *self.parts())
 
 
 def _cameras_at_once(width: int, height: int) -> int:
-  """Cameras of one call; not fewer for fewer cameras: that would be another program to compile."""
+  """Returns the number of cameras of a call: the same for all V, so that one program serves all."""
   pixels = _PIXELS_AT_ONCE.get(jax.default_backend(), _PIXELS_ON_ACCELERATORS)
   return min(_MOST_AT_ONCE, max(1, pixels // (width * height)))
 
 
 def compile_renders(compiler: BackgroundCompiler, gaussians: Gaussians, cameras: Cameras) -> None:
-  """Compiles in the background what renders about as many Gaussians into cameras of this size.
+  """Compiles in the background the program that renders Gaussians into cameras of this size.
 
   Args:
     compiler: compiles it.
-    gaussians: (N,); their number counts.
-    cameras: (V,); their size counts.
+    gaussians: (N,); their number, rounded up, and their type count.
+    cameras: (V,); their image size counts.
   """
   width, height = padded_image_size(cameras.width, cameras.height)
   padded = pad_gaussians(gaussians)
@@ -181,9 +179,9 @@ def compile_renders(compiler: BackgroundCompiler, gaussians: Gaussians, cameras:
 
 @jax.jit
 def _encode(rgb: jax.Array, alpha: jax.Array) -> tuple[jax.Array, jax.Array]:
-  """`writer.to_rgba8` on the device: (V, H, W, 4) uint8, and (V,) bool whether all is finite.
+  """Does `writer.to_rgba8` on the device: (V, H, W, 4) uint8, and (V,) bool if all is finite.
 
-  A fifth of the bytes of floats travel to the host.
+  This copies a fifth of the bytes that floats would take.
   """
   rgba = straight_levels(rgb, alpha, jnp).astype(jnp.uint8)
   return rgba, jnp.isfinite(rgb).all((1, 2, 3)) & jnp.isfinite(alpha).all((1, 2))
@@ -195,13 +193,13 @@ def _encode_output(output: RenderOutput) -> tuple[jax.Array, jax.Array]:
 
 @functools.partial(jax.jit, static_argnames="stride")
 def _thin(output: RenderOutput, stride: int) -> dict[str, jax.Array]:
-  """`ORBIT_MAPS` of every `stride`-th pixel."""
+  """Returns `ORBIT_MAPS` of every `stride`-th pixel."""
   return {name: getattr(output, name)[:, ::stride, ::stride] for name in ORBIT_MAPS}
 
 
 @jax.jit
 def _input_maps(output: RenderOutput) -> tuple[dict[str, jax.Array], jax.Array]:
-  """`INPUT_MAPS`, small, for scores and pictures; and (V,) bool whether all is finite."""
+  """Returns `INPUT_MAPS` in few bytes, and (V,) bool whether colours are finite."""
   rgba, finite = _encode(output.rgb, output.alpha)
   normal = output.normal.astype(jnp.float16)
   return {"rgba": rgba, "depth": output.depth, "normal": normal}, finite
@@ -213,19 +211,25 @@ def _check_finite(finite: np.ndarray) -> None:
 
 
 def _cut(maps: Any, width: int, height: int) -> Any:
-  """Arrays (V, H, W, ...) cut to a size."""
+  """Cuts arrays (V, H, W, ...) to a size."""
   return jax.tree.map(lambda leaf: leaf[:, :height, :width], maps)
 
 
 class InputRenders:
-  """A fit at the cameras of its photographs: `INPUT_MAPS` for scores and pictures.
+  """Renders a fit at the cameras of its photographs: `INPUT_MAPS` for scores and pictures.
 
   Attributes:
     nbytes: device memory of the renders that were started.
   """
 
   def __init__(self, gaussians: Gaussians, cameras: Cameras, filter_width: float | None):
-    """Starts rendering (N,) Gaussians into (V,) cameras of one size; see `rendering.render`."""
+    """Starts the renders on an accelerator.
+
+    Args:
+      gaussians: (N,).
+      cameras: (V,) of one image size.
+      filter_width: world units, see `rendering.render`.
+    """
     self._size = cameras.width, cameras.height
     self._renders = Renders(gaussians, cameras, filter_width, _input_maps)
     self.nbytes = self._renders.nbytes
@@ -242,7 +246,7 @@ class InputRenders:
 
 
 class OrbitRenders:
-  """The images of a dataset, and small float maps of some of their pixels for scores.
+  """Renders the images of a dataset, and small float maps of some of their pixels for scores.
 
   Attributes:
     nbytes: device memory of the renders that were started.
@@ -256,11 +260,11 @@ class OrbitRenders:
     stride: int,
     step: int,
   ):
-    """Starts.
+    """Starts the renders on an accelerator.
 
     Args:
       gaussians: (N,).
-      cameras: (V,) of one size.
+      cameras: (V,) of one image size.
       filter_width: world units, see `rendering.render`.
       stride: pixels of an image from one pixel of a map to the next.
       step: images from one map to the next.
@@ -300,7 +304,7 @@ def render_in_parts(
     gaussians: (N,).
     cameras: (V,) of one image size.
     filter_width: world units, see `rendering.render`.
-    fields: the fields of `RenderOutput` that are brought to the host.
+    fields: the fields of `RenderOutput` that are copied to the host.
 
   Yields:
     those fields of consecutive cameras, (n, H, W, ...).
@@ -333,21 +337,26 @@ def render_groups(
   groups: Sequence[tuple[np.ndarray, Cameras]],
   filter_width: float | None = None,
 ) -> list[np.ndarray]:
-  """As `render_rgba` for cameras of several image sizes; similar sizes share one program.
+  """Renders straight 8-bit RGBA of cameras of several image sizes; similar sizes share a program.
 
   Args:
     gaussians: (N,).
-    groups: view indices and cameras of each image size, as `CameraFile.groups` gives them.
+    groups: view indices and cameras of each image size, as `CameraFile.groups` returns them.
     filter_width: world units, see `rendering.render`.
 
   Returns:
     one image (H, W, 4) per view, in the order of the indices.
+
+  Raises:
+    ValueError: the renders are not finite.
   """
-  rooms: dict[tuple[int, int], list[tuple[np.ndarray, Cameras]]] = {}
+  by_size: dict[tuple[int, int], list[tuple[np.ndarray, Cameras]]] = {}
   for index, cameras in groups:
-    rooms.setdefault(padded_image_size(cameras.width, cameras.height), []).append((index, cameras))
+    by_size.setdefault(padded_image_size(cameras.width, cameras.height), []).append(
+      (index, cameras)
+    )
   images: dict[int, np.ndarray] = {}
-  for (width, height), members in rooms.items():
+  for (width, height), members in by_size.items():
     alike = [dataclasses.replace(cameras, width=width, height=height) for _, cameras in members]
     joined = jax.tree.map(lambda *leaves: np.concatenate(leaves), *alike)
     rgba = iter(render_rgba(gaussians, joined, filter_width))

@@ -1,4 +1,4 @@
-"""The way of a scene from its files to the start of its fit: read, canonical frame, hull."""
+"""Reads a scene, moves it into the canonical frame, carves its hull and places first Gaussians."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ _carve = Program(carve_hull, static=(1,))
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SceneInput:
-  """A scene on the host, as it was read and, after `prepare_scene`, ready to be fitted.
+  """A scene on the host: as it was read and, after `prepare_scene`, ready to be fitted.
 
   Attributes:
-    source: where it came from.
-    digest: hash of what was read.
+    source: where the scene comes from.
+    digest: hash of its files.
     scene: the views, uncropped; in the input's frame until `prepare_scene` moves them.
     similarity: input frame -> frame of `scene`.
     gaussians: (N,) to start from; None until `prepare_scene` places them.
-    seed: of every random number of its fit, 32 bits.
-    warnings: what is usable but suspicious.
+    seed: seed of all random numbers of the fit, 32 bits.
+    warnings: suspicious properties of input that can be used all the same.
     seconds: wall time so far.
   """
 
@@ -49,7 +49,7 @@ class SceneInput:
 
   @property
   def first_gaussians(self) -> Gaussians:
-    """The Gaussians (N,) of a prepared scene."""
+    """The Gaussians (N,) of a prepared scene; raises ValueError for another."""
     if self.gaussians is None:
       raise ValueError(f"{self.source}: not prepared yet; call prepare_scene first")
     return self.gaussians
@@ -76,20 +76,20 @@ def read_scene_input(source: Source) -> SceneInput:
 def prepare_scene(read: SceneInput, settings: Settings, scale: float | None = None) -> SceneInput:
   """Moves a scene into the canonical frame and carves its hull, on the default device.
 
-  On an accelerator a hull takes a hundredth of the time that it takes on the host, as long as it
-  does not wait behind a chunk of a fit: its steps depend on its data, and each waits for what the
-  device was given before.
+  An accelerator carves a hull in a hundredth of the time that the host takes, unless a chunk of a
+  fit is queued before it: carving reads results back between its steps, and each such step waits
+  for everything that was queued earlier.
 
   Args:
     read: the scene in the input's frame.
     settings: of the run.
-    scale: canonical units per input unit, where a recording shares one.
+    scale: canonical units per input unit of the recording; None if the scene has its own.
 
   Returns:
     the scene in the canonical frame, with its first Gaussians and its seed.
 
   Raises:
-    InputError: the silhouettes admit no solid.
+    InputError: no solid has these silhouettes.
   """
   started = time.monotonic()
   source = read.source
@@ -118,17 +118,36 @@ def prepare_scene(read: SceneInput, settings: Settings, scale: float | None = No
 def start_fit(
   scene: Scene, config: FitConfig, hull_config: HullConfig, seed: int
 ) -> tuple[Scene, Gaussians]:
-  """`fit.start.start_on_hull` with the carving program that runs share and keep."""
+  """Calls `fit.start.start_on_hull` with the carving program that is stored on disk.
+
+  Args:
+    scene: V views in the canonical frame, not cropped.
+    config: the recipe.
+    hull_config: how to carve.
+    seed: of the random numbers, 32 bits.
+
+  Returns:
+    the scene with the pixels that other views contradict, and Gaussians (N,), both as NumPy.
+
+  Raises:
+    ValueError: the cameras see no common volume, or no solid has these silhouettes.
+  """
   return start_on_hull(scene, config, hull_config, seed, _carve)
 
 
 def compile_carving(compiler: BackgroundCompiler, scene: Scene, settings: Settings) -> None:
-  """Compiles the program that carves such a scene's hull, in the background."""
+  """Compiles in the background the program that carves the hull of a scene.
+
+  Args:
+    compiler: compiles it.
+    scene: a scene; its shapes count.
+    settings: of the run.
+  """
   compiler.start(_carve, scene, settings.hull)
 
 
 def read_canonical_scene(source: Source, similarity: Similarity) -> Scene:
-  """Reads the views of a scene that was fitted before, moved into the canonical frame of that fit.
+  """Reads the views of a scene and moves them into the canonical frame of its earlier fit.
 
   Raises:
     InputError: the scene cannot be read.
@@ -137,7 +156,7 @@ def read_canonical_scene(source: Source, similarity: Similarity) -> Scene:
 
 
 def scene_seed(seed: int, name: str) -> int:
-  """A 32-bit seed that depends on the run's and the scene's name alone, not on its neighbours."""
+  """Returns a 32-bit seed that depends only on the run's seed and the name of the scene."""
   return int.from_bytes(hashlib.sha256(f"{seed} {name}".encode()).digest()[:4], "big")
 
 
@@ -145,7 +164,7 @@ def measure_radius(source: Source, config: HullConfig) -> float:
   """Measures the radius of a scene's hull in input units.
 
   Raises:
-    InputError: the scene cannot be read, or has no hull.
+    InputError: the scene cannot be read, or no solid has its silhouettes.
   """
   scene = read_scene_input(source).scene
   try:

@@ -1,7 +1,7 @@
-"""The configuration as frozen dataclasses, checked once. Nothing else reads a ConfigDict.
+"""The configuration as frozen dataclasses, checked once. No other module reads a ConfigDict.
 
-No field has a default here: the defaults stand in `configs/default.py`, `FitConfig` and
-`HullConfig`. `config_schema` says what a change of keys takes.
+No field has a default here: `configs/default.py`, `FitConfig` and `HullConfig` contain the
+defaults. `config_schema` explains what to do when a key is added or removed.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from jaxsplat_mouse.fit.config import FitConfig
 from jaxsplat_mouse.run.config_keys import closest, to_plain
 from jaxsplat_mouse.visual_hull.hull import HullConfig
 
-# What may change from run to run of one workdir: how the work is done, not what comes out.
+# Keys that may change from run to run of one workdir: they do not change its fits.
 FREE_KEYS = ("data.shard", "execution.", "batch.", "checkpoint.", "report.", "dataset.")
-# What changes the dataset but not the fits: scenes are rendered again from their Gaussians.
+# Keys that change the images but not the fits: scenes are rendered again from their fits.
 RENDER_KEYS = ("render.", "dataset.png_level")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Shard:
-  """One of several runs that share a workdir: every `count`-th scene from `index` on."""
+  """The scenes of one of several runs that share a workdir: every `count`-th from `index` on."""
 
   index: int
   count: int
 
   def __str__(self) -> str:
-    """Fit for a folder's name."""
+    """Returns `0-of-8`, which is a valid name of a folder."""
     return f"{self.index}-of-{self.count}"
 
 
@@ -89,11 +89,11 @@ class BatchSettings:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CheckpointSettings:
-  """When a fit can stop, and how often it is saved.
+  """When a fit can stop, and how often its state is saved.
 
   Attributes:
-    steps: between two moments at which it can; 0 for about three seconds' worth.
-    seconds: at least, between two savings.
+    steps: steps between two moments at which it can stop; 0 for about three seconds' worth.
+    seconds: least time between two snapshots.
   """
 
   steps: int
@@ -102,7 +102,7 @@ class CheckpointSettings:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ReportSettings:
-  """What is drawn."""
+  """Which pictures and scores the report contains."""
 
   contact_sheets: bool
   quality: bool
@@ -112,7 +112,7 @@ class ReportSettings:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
-  """Everything that a run is told."""
+  """All settings of a run."""
 
   seed: int
   data: DataSettings
@@ -130,7 +130,7 @@ class Settings:
     """Builds the settings from a config of `configs/`.
 
     Raises:
-      ConfigError: a key that is not known or missing, or a value that cannot be used.
+      ConfigError: a key is unknown or missing, or a value cannot be used.
     """
     values = to_plain(config)
     sections = {f.name: _SECTIONS.get(f.name) for f in dataclasses.fields(cls)}
@@ -142,7 +142,7 @@ class Settings:
       if not isinstance(values[name], Mapping):
         raise ConfigError(f"{name}: {values[name]!r}, expected a section of keys")
       given = dict(values[name])
-      if name == "hull":  # as many points as Gaussians: a key of its own could only disagree
+      if name == "hull":  # no key of its own: there are as many points as Gaussians
         given["num_points"] = dict(values["fit"]).get("num_gaussians")
       _check_names(f"{name}.", given, [f.name for f in dataclasses.fields(section)])
       if name == "batch":
@@ -185,7 +185,7 @@ def _check_names(prefix: str, values: Mapping[str, Any], valid: Iterable[str]) -
 
 
 def _batch_scenes(value: Any) -> int | None:
-  """`auto` as None; flags give numbers as text."""
+  """Returns None for `auto`; a flag passes a number as text."""
   if value == "auto":
     return None
   try:
@@ -195,10 +195,10 @@ def _batch_scenes(value: Any) -> int | None:
 
 
 def parse_shard(text: str) -> Shard | None:
-  """`0/8` is the first of eight; empty is all.
+  """Reads `I/N`, for example `0/8` for the first of eight shards; empty text means all scenes.
 
   Raises:
-    ValueError: anything else.
+    ValueError: the text has another form.
   """
   if not text:
     return None
@@ -209,7 +209,7 @@ def parse_shard(text: str) -> Shard | None:
 
 
 def _check_values(settings: Settings) -> None:
-  """Refuses what could only fail later, naming the key."""
+  """Checks values that would fail only later; errors name the key."""
   ranges: list[tuple[str, Any, float, float]] = [
     ("seed", settings.seed, 0, 2**32 - 1),
     ("data.radius", settings.data.radius, 1e-3, 1e3),

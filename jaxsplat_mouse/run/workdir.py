@@ -1,14 +1,14 @@
-"""The folder of a run: its parts, its lock, and `config.json`, which says what ran.
+"""The folder of a run: its parts, its lock, and `config.json`, which records every start.
 
 WORKDIR/config.json    configuration, versions, device, commands
-WORKDIR/lock           held by the running process, shared by those that do a shard each
+WORKDIR/lock           held by the running process; processes with a shard each share it
 WORKDIR/shards/I-of-N/ lock, checkpoints and metrics.jsonl of a shard
-WORKDIR/dataset/       the product: scenes, lists, manifest
+WORKDIR/dataset/       the dataset: scenes, lists, manifest
 WORKDIR/fits/SCENE/    gaussians.ply, scene.json
 WORKDIR/checkpoints/   half-finished batches
 WORKDIR/report/        index.html and its pictures
 WORKDIR/metrics.jsonl  loss by scene and iteration
-WORKDIR/timing.jsonl   where the time of each batch went
+WORKDIR/timing.jsonl   seconds of each stage of each batch
 """
 
 from __future__ import annotations
@@ -42,15 +42,15 @@ _LONGEST_LINE = 1 << 16
 
 
 class Workdir:
-  """Paths of one run."""
+  """The paths of one run, its lock and its `config.json`."""
 
   def __init__(self, path: str | os.PathLike[str], shard: str = ""):
-    """Names the parts; nothing is made yet.
+    """Names the parts; creates nothing yet.
 
     Args:
       path: the folder.
-      shard: `0-of-8` where several runs share the folder; what a running process alone writes is
-        then below `shards/0-of-8`, what all of them write stays where it is.
+      shard: empty, or for example `0-of-8` if several runs share the folder. Files that one process
+        writes alone are then in `shards/0-of-8`; the shared files stay in the folder itself.
     """
     self.path = pathlib.Path(path).absolute()
     self.shard = shard
@@ -65,10 +65,10 @@ class Workdir:
     self.timing_file = self.state / "timing.jsonl"
 
   def make(self) -> None:
-    """Makes the folders and clears what killed runs left half-written.
+    """Creates the folders and removes half-written files of killed runs.
 
     Raises:
-      InputError: the folder cannot be made or written.
+      InputError: the folder cannot be created or written.
     """
     try:
       folders = (self.path, self.dataset, self.fits, self.state, self.checkpoints, self.report)
@@ -89,10 +89,10 @@ class Workdir:
 
   @contextmanager
   def locked(self) -> Iterator[None]:
-    """Holds the workdir, or a shard of it, for this process; the system lets go when it dies.
+    """Locks the workdir, or a shard of it; the system unlocks it if the process dies.
 
     Raises:
-      InputError: another run holds it.
+      InputError: another run has locked it.
     """
     if not self.shard:
       with self._held(self.lock_file):
@@ -105,7 +105,7 @@ class Workdir:
 
   @contextmanager
   def turn(self) -> Iterator[None]:
-    """Waits for its turn to write what the shards of a workdir share: config, lists, report."""
+    """Waits until no other shard writes shared files: config, lists, report."""
     if not self.shard:
       yield
       return
@@ -120,13 +120,13 @@ class Workdir:
       left = file.read()
       if left.strip():
         holder = _describe_holder(left)
-        logging.warning("%s: taken over from %s, which is gone", path, holder)
+        logging.warning("%s: taken over from %s, which no longer runs", path, holder)
       held = {"pid": os.getpid(), "host": socket.gethostname(), "since": _now()}
       _rewrite(file, json.dumps(held))
       try:
         yield
       finally:
-        # Emptied, not deleted: a run that has the file open must not lock a file that is gone.
+        # Emptied, not deleted: another run may have the file open and be about to lock it.
         _rewrite(file, "")
 
   def record_run(
@@ -136,14 +136,14 @@ class Workdir:
 
     Args:
       flat: configuration by dotted key.
-      config_file: the file it came from, for the record.
-      device: what the run computes on.
+      config_file: the name of its file.
+      device: description of the devices, see `Engine.describe`.
 
     Returns:
-      the render and dataset keys that changed since the last run: key -> (old, new).
+      the keys of renders that changed since the last run: key -> (old, new).
 
     Raises:
-      ConfigError: keys differ that the workdir's fits depend on.
+      ConfigError: a key that the workdir's fits depend on differs.
       InputError: `config.json` cannot be read or written.
     """
     old = self.read_record()
@@ -176,9 +176,9 @@ class Workdir:
     return {k: v for k, v in changed.items() if k.startswith(settings_lib.RENDER_KEYS)}
 
   def read_record(self) -> dict[str, Any] | None:
-    """Reads `config.json`: `config` by dotted key and `runs`; None where no run has been here.
+    """Reads `config.json`: `config` by dotted key and `runs`; None if it does not exist.
 
-    A configuration of an earlier version comes back as this version writes it.
+    The configuration of an earlier version is upgraded to this version's keys.
 
     Raises:
       InputError: the file is broken.
@@ -196,10 +196,10 @@ class Workdir:
       ) from None
 
   def read_config(self) -> dict[str, Any]:
-    """The configuration by dotted key, as the last run wrote it.
+    """Returns the configuration by dotted key, as the last run wrote it.
 
     Raises:
-      InputError: no run has been here, or the file is broken.
+      InputError: the file does not exist or is broken.
     """
     value = self.read_record()
     if value is None:
@@ -208,7 +208,7 @@ class Workdir:
 
 
 def versions() -> dict[str, str]:
-  """Versions of the package and of what its results depend on."""
+  """Returns the versions of the package, of Python and of the libraries that results depend on."""
   found = {"jaxsplat-mouse": __version__, "python": platform.python_version()}
   return found | {name: metadata.version(name) for name in _LIBRARIES}
 
@@ -218,7 +218,7 @@ def _now() -> str:
 
 
 def _cut_to_whole_lines(path: pathlib.Path) -> None:
-  """Removes what follows the last line break: a killed run was writing it."""
+  """Removes what follows the last line break, the incomplete line of a killed run."""
   if not path.is_file():
     return
   with open(path, "r+b") as file:
@@ -239,7 +239,7 @@ def _lock(file: IO[str], workdir: pathlib.Path, how: int) -> None:
   """Locks an open file.
 
   Raises:
-    InputError: another process holds it.
+    InputError: another process has locked it.
   """
   try:
     fcntl.flock(file, how)
@@ -258,7 +258,7 @@ def _rewrite(file: Any, text: str) -> None:
 
 
 def _command(argv: Sequence[str]) -> str:
-  """The command as a person would give it: a module was run by its name, not by its file."""
+  """Returns the command as a person types it: `python -m jaxsplat_mouse.NAME FLAGS`."""
   file = pathlib.Path(argv[0])
   module = file.stem if file.parent.name == "jaxsplat_mouse" else ""
   first = ["python", "-m", f"jaxsplat_mouse.{module}"] if module else [argv[0]]

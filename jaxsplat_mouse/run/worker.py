@@ -1,8 +1,8 @@
-"""What one process does on its devices: batches are read, fitted, rendered and written.
+"""Reads, fits, renders and writes batches of scenes on the devices of one process.
 
-The same worker runs in the process of a local run and, several times over, on a cluster. One thread
-drives the devices; threads beside it read the next batch, compile later programs, fetch renders,
-save fits and write scenes (`runtime.threads`).
+A local run has one worker, a cluster one in each of its processes. One thread drives the devices;
+other threads read the next batch, compile later programs, fetch renders, save fits and write scenes
+(`runtime.threads`).
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ from jaxsplat_mouse.run.batches import BatchPlan, ImageShape
 from jaxsplat_mouse.run.fit_progress import RunCallbacks, make_driver
 from jaxsplat_mouse.run.fit_store import SavedFit
 from jaxsplat_mouse.run.outputs import SceneRenders, scene_bytes
-from jaxsplat_mouse.run.renders import drop_invisible
 from jaxsplat_mouse.run.scene_input import (
   SceneInput,
   compile_carving,
@@ -49,28 +48,33 @@ from jaxsplat_mouse.scene import Scene
 ReadScenes = dict[str, SceneInput | Exception]
 _SAVED_AT_ONCE = 16  # mostly waiting for the disk
 _FETCHED_AT_ONCE = 3
-_MOST_READERS = 8  # decoding images is soon done
-# Beside an accelerator, where one thread drives it and many read and write: how long one of them
-# keeps the interpreter from the others. Python's own 5 ms are long against a call to the device.
+_MOST_READERS = 8  # more do not help: decoding images takes little time
+# How long a thread keeps the interpreter from the thread that drives an accelerator. Python's
+# default of 5 ms is long compared with a call to the device.
 _SWITCH_SECONDS = 0.0005
-_ON_DEVICE = 24  # fits whose renders, some 0.1 GB each, wait on an accelerator to be fetched
+_ON_DEVICE = 24  # fits whose renders, about 0.1 GB each, wait on an accelerator to be fetched
 
 
 class SceneEvents(Protocol):
   """Receives the outcomes of scenes, in the thread that drives the devices."""
 
   def written(self, name: str, outcome: SceneRecord | Exception) -> None:
-    """A scene is written, or could not be."""
+    """Receives the record of a scene that is written, or the error that prevented it."""
 
   def failed(self, name: str, error: Exception) -> None:
-    """A scene failed before it could be written."""
+    """Receives the error of a scene that failed before it could be written."""
 
   def fitting(self, iteration: int, metrics: Mapping[str, np.ndarray]) -> None:
-    """A batch has reached an iteration with losses (B,) by name."""
+    """Receives the losses (B,) by name of a batch at an iteration."""
 
 
 class Worker:
-  """Does batches, one after the other; `close` waits for everything that was begun."""
+  """Processes batches one after the other; `close` waits for everything that was begun.
+
+  Attributes:
+    scales: canonical units per input unit by recording.
+    reader_threads: how many scenes are read at a time.
+  """
 
   def __init__(
     self,
@@ -86,22 +90,22 @@ class Worker:
 
     Args:
       settings: of the run.
-      workdir: where results go.
+      workdir: folder of the run.
       sources: scenes by name.
-      stop: asked between two scenes, and by the fit.
-      progress: shows the fit.
+      stop: checked between two scenes, and by the fit.
+      progress: displays the fit.
       events: receives the outcomes.
     """
     self._settings, self._workdir, self._sources = settings, workdir, sources
     self._stop, self._progress, self._events = stop, progress, events
     self._timing = Timing(workdir.timing_file)
     self.scales: Mapping[str, float] = {}
-    # On a CPU whatever ran beside the fit would take the cores that it is using.
+    # On a CPU, other threads would take cores from the fit.
     beside = devices.is_accelerator()
     self.reader_threads = max(2, min(_MOST_READERS, host_cores() // 2)) if beside else 1
     if beside:
       sys.setswitchinterval(_SWITCH_SECONDS)
-    # Threads end in the reverse order: writers wait for what is saved, fetched and compiled.
+    # Pools end in reverse order: writers wait for savers, fetchers and compiled programs.
     self._threads = contextlib.ExitStack()
     enter = self._threads.enter_context
     self._compiler = enter(BackgroundCompiler())
@@ -112,11 +116,16 @@ class Worker:
     self._continuation = make_driver(continuation_config(settings.fit), settings.checkpoint)
 
   def scale(self, name: str) -> float | None:
-    """Canonical units per input unit of a scene, where its recording shares one."""
+    """Returns canonical units per input unit of a scene; None if it has a scale of its own."""
     return self.scales.get(self._sources[name].recording)
 
   def read(self, plan: BatchPlan) -> ReadScenes:
-    """Reads a batch's scenes; may run beside everything else."""
+    """Reads the scenes of a batch; any thread may call it.
+
+    Returns:
+      each scene, or the error that it cannot be read for, by name; a stopped run leaves out the
+      scenes that it did not read.
+    """
     found = ordered_map(self._read_scene, plan.names, self.reader_threads)
     return {name: one for name, one in found if one is not None}
 
@@ -128,16 +137,16 @@ class Worker:
       read = read_scene_input(self._sources[name])
       compile_carving(self._compiler, read.scene, self._settings)
       return read
-    except Exception as error:  # stays with its scene
+    except Exception as error:  # fails this scene alone
       return error
 
   def do_batch(self, plan: BatchPlan, read: ReadScenes, only_batch: bool) -> None:
-    """Fits the scenes of one batch and queues them to be written.
+    """Fits and renders the scenes of one batch and queues them for writing.
 
     Args:
       plan: the batch.
       read: what `read` returned for it.
-      only_batch: the run has no other batch.
+      only_batch: the run has no other batch; its crops are then as tight as possible.
 
     Raises:
       Stopped: a signal came.
@@ -147,7 +156,7 @@ class Worker:
         self._events.failed(name, found)
     readable = readable_scenes(read)
     if plan.digests and not batches.is_unchanged(plan, readable):
-      logging.warning("a half-finished batch is begun again: its scenes have changed")
+      logging.warning("a half-finished batch starts again: its scenes have changed")
       batches.remove_plan(plan)
       plan = dataclasses.replace(plan, digests={}, shape=None)
     if not readable:
@@ -161,7 +170,7 @@ class Worker:
       self._fit_and_finish(plan, shape, prepared)
 
   def _prepare_all(self, read: Sequence[SceneInput]) -> list[SceneInput]:
-    """What the fits of a batch start from; scenes without a hull are reported."""
+    """Returns the prepared scenes of a batch; reports scenes that have no hull."""
     prepared = []
     for scene in read:
       name = scene.source.name
@@ -169,14 +178,14 @@ class Worker:
       try:
         with self._timing.stage("hull"):
           prepared.append(prepare_scene(scene, self._settings, self.scale(name)))
-      except Exception as error:  # stays with its scene
+      except Exception as error:  # fails this scene alone
         self._events.failed(name, error)
     return prepared
 
   def _fit_and_finish(
     self, plan: BatchPlan, shape: ImageShape, prepared: Sequence[SceneInput]
   ) -> None:
-    """Fits prepared scenes, renders their fits and queues them to be written."""
+    """Fits prepared scenes, renders their fits and queues them for writing."""
     first = prepared[0]
     outputs.compile_outputs(self._compiler, first.scene, first.first_gaussians, self._settings)
     prepared, short = frame_order.start_from_previous(
@@ -184,7 +193,7 @@ class Worker:
     )
     try:
       saved = self._fit(plan, shape, prepared, self._continuation if short else self._driver)
-    except Exception as error:  # stays with the batch
+    except Exception as error:  # fails this batch alone
       for one in prepared:
         self._events.failed(one.source.name, error)
       return
@@ -193,7 +202,7 @@ class Worker:
       for fit, saving in saved:
         self._stop.check()
         self._finish(fit, scenes[fit.name], saving)
-    finally:  # a run that stops here renders the rest from what is saved
+    finally:  # A run that stops here renders the other scenes from their saved fits later.
       with self._timing.stage("save"):
         wait([saving for _, saving in saved])
       batches.remove_plan(plan)
@@ -206,7 +215,7 @@ class Worker:
     prepared: Sequence[SceneInput],
     driver: FitDriver,
   ) -> list[tuple[SavedFit, Future[None]]]:
-    """Fits a batch and begins to save the fits; scenes that failed are reported."""
+    """Fits a batch and begins to save its fits; reports scenes that failed."""
     batches.record_plan(plan, prepared, shape)
     with self._timing.stage("stack"):
       scenes, state = batches.stack_batch(prepared, driver.config, shape)
@@ -233,8 +242,7 @@ class Worker:
     return saved
 
   def _saved_fit(self, one: SceneInput, fitted: BatchFit, index: int, seconds: float) -> SavedFit:
-    """One scene's fit as it is stored in `fits/`."""
-    state = fitted.state
+    """Returns the fit of one scene as `fits/` stores it."""
     with devices.on_host():
       width = float(filter_width(one.scene, self._settings.fit))
     return SavedFit(
@@ -243,7 +251,7 @@ class Worker:
       digest=one.digest,
       fit_key=fit_store.fit_key(self._settings, self.scale(one.source.name)),
       similarity=one.similarity,
-      gaussians=drop_invisible(*fit_store.unstack((state.result, state.alive), index)),
+      gaussians=batches.result_gaussians(fitted.state, index),
       filter_width=width,
       info={
         "seed": one.seed,
@@ -254,23 +262,23 @@ class Worker:
     )
 
   def render_again(self, name: str) -> None:
-    """Renders a scene from the fit that an earlier run saved."""
+    """Renders a scene from the fit that an earlier run saved, and queues it for writing."""
     try:
       saved = fit_store.load_fit(self._workdir, name)
       scene = read_canonical_scene(saved.source, saved.similarity)
-    except Exception as error:  # stays with its scene
+    except Exception as error:  # fails this scene alone
       self._events.failed(name, error)
       return
     self._finish(saved, scene)
 
   def _finish(self, saved: SavedFit, scene: Scene, saving: Future[None] | None = None) -> None:
-    """Renders a fit and queues it to be written into the dataset once it is saved."""
+    """Renders a fit and queues it for writing into the dataset once it is saved."""
     self._progress.stage(f"rendering {saved.name}")
     recording = self._sources[saved.name].recording
     try:
       with self._timing.stage("render"):
         renders, fetched = self._render(saved, scene)
-    except Exception as error:  # stays with its scene
+    except Exception as error:  # fails this scene alone
       self._events.failed(saved.name, error)
       return
 
@@ -281,11 +289,11 @@ class Worker:
         self._workdir, self._settings, saved, recording, fetched.result()
       )
 
-    with self._timing.stage("hand over"):  # waits where more is rendered than can be written
+    with self._timing.stage("hand over"):  # waits while the queue is full
       self._writers.submit(saved.name, write, renders.nbytes + scene_bytes(scene))
 
   def _render(self, saved: SavedFit, scene: Scene) -> tuple[SceneRenders, Future[SceneRenders]]:
-    """Renders a fit; an accelerator's results are fetched in a thread."""
+    """Renders a fit; a thread fetches the results of an accelerator."""
     launch = lambda: SceneRenders(saved, scene, self._settings)
     if self._fetchers is not None:
       return self._fetchers.submit(launch, SceneRenders.fetch)
@@ -294,11 +302,11 @@ class Worker:
     return renders, done
 
   def flush(self) -> None:
-    """Waits until everything that was rendered is written."""
+    """Waits until all rendered scenes are written."""
     self._writers.flush()
 
   def close(self) -> None:
-    """As `flush`, and ends the threads."""
+    """Waits until all rendered scenes are written, and ends the threads."""
     self._threads.close()
 
 

@@ -36,9 +36,9 @@ def test_what_was_rendered_is_kept(tmp_path):
 
 
 def test_variants_change_the_recipe_and_nothing_unknown():
-  name, changes = quality.parse_variant("sh fit.sh_degree=2 fit.model=3dgs fit.stages=(.2,)")
+  name, changes = quality.parse_variant("sh fit.sh_degree=2 hull.min_views=3 fit.stages=(.2,)")
   recipe = quality.make_recipe(name, "2dgs", changes)
-  assert (recipe.name, recipe.fit.sh_degree, recipe.fit.model) == ("sh", 2, "3dgs")
+  assert (recipe.name, recipe.fit.sh_degree, recipe.hull.min_views) == ("sh", 2, 3)
   assert recipe.fit.stages == (0.2,)
   with pytest.raises(ValueError, match="no such key"):
     quality.make_recipe("x", "2dgs", {"fit.nonsense": 1})
@@ -48,12 +48,12 @@ def test_variants_change_the_recipe_and_nothing_unknown():
 def test_it_runs_small():
   size, views, shrink = quality.SIZES["tiny"]
   trials = [quality.built_in_trial(n, size, views, None) for n in ("walk_black", "stand_agouti")]
-  recipes = [quality.make_recipe(n, n, shrink) for n in ("2dgs", "seed_2dgs")]
+  recipes = [quality.make_recipe(n, n, shrink) for n in ("2dgs", "plain_2dgs")]
   rows = list(quality.run(trials, recipes, [0, 1], batch=4))
   assert len(rows) == 8
   assert all(np.isfinite(row["fg_psnr"]) for row in rows)
   mean = lambda name: np.mean([row["iou"] for row in rows if row["recipe"] == name])
-  assert mean("2dgs") > mean("seed_2dgs") + 0.1
+  assert mean("2dgs") > mean("plain_2dgs") + 0.1
   table = quality.make_table(rows)
   assert table.count("\n") == 4
   assert "walk_black" in table

@@ -13,7 +13,8 @@ from jaxsplat_mouse.errors import ConfigError
 from jaxsplat_mouse.run.config_keys import closest, differences, flatten
 from jaxsplat_mouse.run.settings import Settings
 
-CONFIGS = sorted((pathlib.Path(__file__).resolve().parents[2] / "configs").glob("*.py"))
+FOLDER = pathlib.Path(__file__).resolve().parents[2] / "configs"
+CONFIGS = sorted(path for path in FOLDER.glob("*.py") if path.stem != "__init__")
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
@@ -22,17 +23,10 @@ def test_every_config_is_usable(path: pathlib.Path, variant: str) -> None:
   module = runpy.run_path(str(path))
   settings = Settings.from_config(module["get_config"](variant))
   if path.stem != "default":
-    assert settings.fit.model == path.stem.removeprefix("seed_")
+    assert settings.fit.model == path.stem
   if not variant:
     assert 500 <= settings.fit.iterations <= 2000
-  if path.stem.startswith("seed") and not variant:
-    fit = settings.fit
-    rates = (fit.lr_position, fit.lr_feature, fit.lr_opacity, fit.lr_scaling, fit.lr_rotation)
-    assert rates == (0.001, 0.01, 0.05, 0.005, 0.001)
-    assert fit.iterations == {"3dgs": 1000, "2dgs": 1500}[fit.model]
-    assert (fit.depth_weight, fit.normal_weight) == ((0.1, 0.05) if "2" in fit.model else (0, 0))
-    assert fit.initialization == "random" and fit.mask_weight == 0 and fit.relocate_every == 0
-  assert "python -m jaxsplat_mouse.main --config=configs/" in module["__doc__"]
+  assert "python -m jaxsplat_mouse.main --config=" in module["__doc__"]
 
 
 def test_the_keys_of_the_interface_are_there() -> None:
