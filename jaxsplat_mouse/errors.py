@@ -6,7 +6,7 @@ import os
 
 
 class InputError(ValueError):
-  """Bad input, told in one line: which file, which field, what is wrong and what was expected."""
+  """Bad input, reported in one line: the file, the field, the problem and what was expected."""
 
   def __init__(self, path: str | os.PathLike[str], field: str, problem: str):
     """Builds the message `path: field: problem`.
@@ -25,11 +25,11 @@ class ConfigError(ValueError):
 
 
 def short(value: object) -> str:
-  """The value as text for a message, cut to 60 characters."""
+  """Returns the value as text for a message, cut to 60 characters."""
   text = repr(value)
   return text if len(text) <= 60 else text[:57] + "..."
 
 
 def reason(error: Exception) -> str:
-  """Why something failed, in one line."""
+  """Returns why something failed, in one line."""
   return (getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines()[0]

@@ -1,4 +1,4 @@
-"""The manifest of a dataset as one table: a row for every scene, failed ones included.
+"""Writes the manifest of a dataset as one table: a row for every scene, failed ones included.
 
   python -m jaxsplat_mouse.manifest WORKDIR --output=scenes.csv
       for spreadsheets, R and pandas
@@ -6,12 +6,12 @@
   python -m jaxsplat_mouse.manifest WORKDIR --output=scenes.parquet
       typed columns; needs pip install 'jaxsplat-mouse[parquet]'
 
-WORKDIR is the folder of a run, or a dataset. Columns: scene, status, split (the list that the scene
-stands in), recording, error, metrics.*, seconds.*, transform.*, and what else the manifest says.
-The manifest itself, WORKDIR/dataset/manifest.jsonl, has a line for every attempt; here the last one
-counts.
+WORKDIR is the folder of a run, or a dataset. Columns: scene, status, split (the list of the scene),
+recording, error, metrics.*, seconds.*, transform.*, and the other keys of the manifest. The
+manifest itself, WORKDIR/dataset/manifest.jsonl, has a line for every attempt; the table has the
+last one.
 
-Exit status: 0 written; 1 not, said in one line.
+Exit status: 0 written; 1 not written; the reason in one line.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-r"""A raw capture (calibration, videos, masks) becomes scene folders for jaxsplat_mouse.main.
+r"""Turns a raw capture (calibration, videos, masks) into scene folders for jaxsplat_mouse.main.
 
   python -m jaxsplat_mouse.prepare --format=dannce --input=RECORDING --output=SCENES --check
       first look: SCENES/check.png and check.html show views, masks, the silhouettes' common solid
@@ -17,13 +17,13 @@ unit. Masks may be lossy video: 128 and more is animal (1 in images of 0 and 1),
 soft, holes and islands below --specks of the animal (or 16 px) are repaired. Masks that are too
 wide all around, as many programs give them, are narrowed with --grow=-2 (pixels). A camera without
 a picture of a moment is left out of its scene as long as four remain (three in smaller rigs), one
-without any is told and left out of all; --without leaves out others.
+without any is reported and left out of all; --without leaves out others.
 
 A calibration that is transposed, inverted, mirrored, of other axes, of another image size or of
 exchanged cameras is refused with the evidence.
 
-It can be stopped at any moment: the same command goes on where it was, and scenes that are there
-are kept. Settings other than --frames must stay the same, or --redo prepares everything again.
+It can be stopped at any moment: the same command goes on where it was, and finished scenes are
+kept. Settings other than --frames must stay the same, or --redo prepares everything again.
 
 Exit status: 0 every moment is a scene; 1 nothing could start; 3 some moments failed and are listed;
 130 or 143 stopped by Ctrl-C or SIGTERM.
@@ -51,7 +51,7 @@ def define_flags(flags: FlagValues) -> None:
   _define_silhouette_flags(flags)
   define_boolean = functools.partial(absl_flags.DEFINE_boolean, flag_values=flags)
   define_boolean("check", False, "Only write check.png and check.html.")
-  define_boolean("redo", False, "Prepare scenes again that are there already.")
+  define_boolean("redo", False, "Prepare finished scenes again.")
 
 
 def _define_recording_flags(flags: FlagValues) -> None:

@@ -1,17 +1,17 @@
-r"""Renders Gaussians at any cameras; a scene folder comes out.
+r"""Renders Gaussians at any cameras into a scene folder.
 
   python -m jaxsplat_mouse.render --gaussians=FILE.ply --cameras=FILE.json --output=DIR
       cameras in the canonical frame, the world that the Gaussians live in
 
   python -m jaxsplat_mouse.render --gaussians=runs/2dgs/fits/SCENE/gaussians.ply \
       --cameras=SCENE/target/opencv_cameras.json --output=DIR --frame=input
-      cameras in the world of the scene's photographs, units included: the transform that stands in
-      scene.json beside the PLY is applied to them
+      cameras in the world of the scene's photographs, units included: the transform in scene.json
+      beside the PLY is applied to them
 
-DIR gets images/cam_000.png ... (RGBA, straight alpha) and opencv_cameras.json with the cameras as
-they were given; frame i of one belongs to frame i of the other.
+Writes images/cam_000.png ... (RGBA, straight alpha) and opencv_cameras.json with the given cameras
+into DIR; frame i belongs to camera i of the file.
 
-Exit status: 0 done; 1 something could not be read or written, told in one line.
+Exit status: 0 done; 1 something could not be read or written, reported in one line.
 """
 
 from __future__ import annotations

@@ -1,16 +1,16 @@
-"""A fit in the browser: splats, the cameras it was made from, and their photographs.
+"""Shows a fit in the browser: splats, the cameras it was made from, and their photographs.
 
   python -m jaxsplat_mouse.view WORKDIR
       all fits of a run, one at a time
 
   python -m jaxsplat_mouse.view WORKDIR/fits/SCENE
   python -m jaxsplat_mouse.view FILE.ply
-      one of them; a PLY of any other program too
+      one of them; PLY files of other programs work too
 
 Needs pip install 'jaxsplat-mouse[viewer]'. The page is served to this machine only; from elsewhere,
-ssh -L 8080:localhost:8080 HOST brings it to you. Ctrl-C ends it.
+reach it through ssh -L 8080:localhost:8080 HOST. Ctrl-C ends it.
 
-Exit status: 0 ended; 1 nothing to show, said in one line.
+Exit status: 0 ended; 1 nothing to show; the reason in one line.
 """
 
 from __future__ import annotations

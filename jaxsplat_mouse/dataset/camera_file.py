@@ -2,8 +2,8 @@
 
 The file is `{"id": ..., "frames": [{w, h, fx, fy, cx, cy, w2c, file_path}, ...]}`: OpenCV axes,
 intrinsics in pixels of the image, `w2c` a rigid 4x4 matrix, `file_path` relative to the scene's
-folder. What cannot be a camera raises `InputError` with the file, the field and what was expected;
-nothing is repaired in silence.
+folder. An impossible camera raises `InputError` with the file, the field and what was expected;
+nothing is repaired silently.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class CameraFile:
   frame_extra: tuple[dict[str, Any], ...]
 
   def groups(self) -> list[tuple[np.ndarray, Cameras]]:
-    """View indices and cameras of each image size, in the order of first appearance."""
+    """Returns view indices and cameras of each image size, in the order of first appearance."""
     sizes = [(int(w), int(h)) for w, h in self.sizes]
     groups = []
     for width, height in dict.fromkeys(sizes):
@@ -57,7 +57,13 @@ class CameraFile:
     return groups
 
   def cameras(self, index: Any, width: int, height: int) -> Cameras:
-    """The views `index` as float32 cameras with images of one size in pixels."""
+    """Returns views as float32 cameras.
+
+    Args:
+      index: the views, as NumPy indexes an axis.
+      width: of their images, pixels.
+      height: likewise.
+    """
     return Cameras(
       world_to_camera=self.world_to_camera[index].astype(np.float32),
       intrinsics=self.intrinsics[index].astype(np.float32),
@@ -67,10 +73,10 @@ class CameraFile:
 
 
 def read_cameras(path: str | os.PathLike[str]) -> CameraFile:
-  """Reads a camera file, or the one of a scene folder; images are not looked at.
+  """Reads a camera file, or the one of a scene folder, without its images.
 
   Raises:
-    InputError: broken JSON; missing keys, `w` and `h` included; no camera, or one that is none.
+    InputError: broken JSON; missing keys, `w` and `h` included; no camera, or an impossible one.
   """
   path = pathlib.Path(path)
   if path.is_dir():
@@ -92,7 +98,7 @@ def cameras_json(
   extra: dict[str, Any] | None = None,
   frame_extra: Sequence[dict[str, Any]] | None = None,
 ) -> str:
-  """The text of a camera file, one line per frame.
+  """Returns the text of a camera file, one line per frame.
 
   Args:
     cameras: (V,) cameras of one image size, or several batches or single cameras of any sizes.
@@ -100,6 +106,9 @@ def cameras_json(
     scene_id: the scene's id.
     extra: more top-level keys.
     frame_extra: more keys for each frame.
+
+  Returns:
+    the JSON text.
 
   Raises:
     ValueError: the counts differ, or a number is not finite.
@@ -132,10 +141,18 @@ def write_scene_cameras(
   extra: dict[str, Any] | None = None,
   frame_extra: Sequence[dict[str, Any]] | None = None,
 ) -> pathlib.Path:
-  """Writes the camera file of the scene `folder` in one step; arguments as in `cameras_json`.
+  """Writes the camera file of a scene in one step.
+
+  Args:
+    folder: the scene; its name is the default of `scene_id`.
+    cameras: as in `cameras_json`, like the rest.
+    names: likewise.
+    scene_id: likewise.
+    extra: likewise.
+    frame_extra: likewise.
 
   Returns:
-    The file's path.
+    the file's path.
   """
   path = pathlib.Path(folder) / CAMERAS_FILE
   text = cameras_json(
@@ -146,7 +163,7 @@ def write_scene_cameras(
 
 
 def parse(path: pathlib.Path) -> CameraFile:
-  """Reads a camera file whose `w` and `h` may be missing: their size is 0 then."""
+  """Reads a camera file in which `w` and `h` may be missing; such sizes are 0."""
   data = checks.read_json(path)
   frames = data.get("frames")
   if not isinstance(frames, list) or not frames:

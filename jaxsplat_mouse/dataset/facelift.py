@@ -24,13 +24,14 @@ MIN_VIEWS = 3
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FaceLiftScene:
-  """A scene with what its files say besides.
+  """A scene and what else its files contain.
 
   Attributes:
-    scene: the views, padded at the right and bottom to one shape; `frames` tells the real part.
-    cameras: the cameras as they stand in the file, with the images' own sizes.
-    folder: where it was read.
-    warnings: what is usable but suspicious, already logged.
+    scene: the views, padded at the right and bottom to one shape; its `frames` are the parts
+      without padding.
+    cameras: the cameras of the file, with the images' own sizes.
+    folder: the folder of the scene.
+    warnings: what can be used but is suspicious; already logged.
   """
 
   scene: Scene
@@ -52,7 +53,7 @@ class FaceLiftScene:
 def read_scene(folder: str | os.PathLike[str]) -> FaceLiftScene:
   """Reads a scene folder: PNG or JPEG, RGBA with straight alpha or RGB on a white background.
 
-  `w` and `h` may be missing, as the images tell them. Colour under alpha 0 is dropped.
+  `w` and `h` may be missing: the images have them. Colour under alpha 0 is dropped.
 
   Raises:
     InputError: anything missing, broken or contradictory in the camera file or an image.
@@ -114,8 +115,8 @@ def _check_rig(path: pathlib.Path, cameras: CameraFile) -> None:
 def _check_sizes(
   path: pathlib.Path, cameras: CameraFile, sizes: np.ndarray, noticed: dict[str, list[str]]
 ) -> None:
-  for i, (size, told) in enumerate(zip(sizes, cameras.sizes, strict=True)):
-    for key, real, claimed in zip("wh", size, told, strict=True):
+  for i, (size, written) in enumerate(zip(sizes, cameras.sizes, strict=True)):
+    for key, real, claimed in zip("wh", size, written, strict=True):
       if claimed not in (0, real):
         raise InputError(
           path,

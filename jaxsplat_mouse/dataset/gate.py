@@ -1,8 +1,8 @@
 """The quality gate: scenes whose metrics miss a bound are written, but left out of the lists.
 
 The rules are the keys of `dataset.gate`: `min_METRIC` or `max_METRIC`, METRIC being a name in the
-manifest's `metrics`. A scene that has no such metric is not judged by it. Rules are applied to the
-manifest, so changing them costs neither fits nor renders.
+manifest's `metrics`. A rule ignores scenes without its metric. Rules are applied to the manifest,
+so changing them costs neither fits nor renders.
 """
 
 from __future__ import annotations
@@ -30,23 +30,23 @@ class Rule:
 
   @property
   def key(self) -> str:
-    """`min_input_iou`, as in the configuration."""
+    """The key in the configuration, such as `min_input_iou`."""
     return f"{'min' if self.least else 'max'}_{self.metric}"
 
   def problem(self, metrics: Mapping[str, float | None]) -> str:
-    """Why metrics do not pass, or nothing; a metric that is not finite does not pass."""
+    """Returns why metrics do not pass, or ""; a metric that is not finite does not pass."""
     if self.metric not in metrics:
       return ""
     value = metrics[self.metric]
     if value is not None and (value >= self.bound if self.least else value <= self.bound):
       return ""
-    told = "no number" if value is None else f"{value:.4g}"
+    shown = "no number" if value is None else f"{value:.4g}"
     side = "below" if self.least else "above"
-    return f"{self.metric} {told} is {side} {self.bound:g} (dataset.gate.{self.key})"
+    return f"{self.metric} {shown} is {side} {self.bound:g} (dataset.gate.{self.key})"
 
 
 def parse_rules(values: Mapping[str, Any]) -> tuple[Rule, ...]:
-  """The rules of a `dataset.gate` section.
+  """Returns the rules of a `dataset.gate` section.
 
   Raises:
     ValueError: a key without `min_` or `max_`, or a bound that is no number.
@@ -63,9 +63,9 @@ def parse_rules(values: Mapping[str, Any]) -> tuple[Rule, ...]:
 
 
 def apply_rules(record: SceneRecord, rules: Sequence[Rule]) -> SceneRecord:
-  """The record with the status that the rules give it: `done` or `rejected`, with the reason.
+  """Returns the record with the status `done`, or `rejected` and the rules that it breaks.
 
-  A record of a scene that failed stays as it is.
+  The record of a scene that failed stays as it is.
   """
   if record.status == "failed":
     return record

@@ -18,10 +18,10 @@ from jaxsplat_mouse.io import atomic
 
 
 def read_list(path: str | os.PathLike[str]) -> list[pathlib.Path]:
-  """Scene folders of a list file, one a line.
+  """Returns the scene folders of a list file, one a line.
 
-  A relative line is taken from the list's own folder; FaceLift's loader takes it from the working
-  directory, which is tried second.
+  A relative line is taken from the list's own folder and, where it is no folder there, from the
+  working directory, from which FaceLift's loader takes it.
 
   Raises:
     InputError: no such file, an empty list, a blank line, or a line that is no folder.
@@ -51,7 +51,7 @@ def split_scenes(
 ) -> tuple[list[str], list[str]]:
   """Splits scenes into training and validation, whole recordings to one side.
 
-  Neighbouring frames of a recording are nearly the same image, so they must not stand on both
+  Neighbouring frames of a recording are nearly the same image, so they must not be on both
   sides. Recordings are drawn in the order of a hash of their name and the seed: the same names give
   the same split anywhere. With two recordings or more both sides get one, unless `val_fraction` is
   0; a single recording is all training.
@@ -88,11 +88,11 @@ def write_lists(
   Args:
     root: the dataset.
     train: names of scene folders in `root`, in the order of the list.
-    val: likewise.
+    val: the same for validation.
     relative: write names instead of absolute paths, for loaders that run inside `root` only.
 
   Raises:
-    InputError: a scene is listed twice or missing, or the dataset's path cannot stand in a list.
+    InputError: a scene is listed twice or missing, or no list can hold the dataset's path.
   """
   root = pathlib.Path(root).absolute()
   check_list_path(root)
@@ -114,8 +114,9 @@ def write_mixed_list(
 ) -> None:
   """Writes one list in which each given list has its weight's share of the lines.
 
-  Every scene stands at least once; those of lists that are too short for their weight are repeated,
-  as evenly as whole numbers allow. Lines are absolute, so that any working directory does.
+  Every scene has at least one line; those of lists that are too short for their weight are
+  repeated, as evenly as whole numbers allow. Lines are absolute, so that the working directory
+  does not matter.
 
   Args:
     path: the list to write.
@@ -138,7 +139,7 @@ def write_mixed_list(
 
 
 def check_list_path(path: pathlib.Path) -> None:
-  """Refuses a path that no line of a list can hold.
+  """Checks that a line of a list can hold a path.
 
   Raises:
     InputError: it holds a line break, or white space at its end, which loaders strip.

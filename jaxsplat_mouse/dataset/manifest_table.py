@@ -20,7 +20,7 @@ _LEFT_OUT = ("hashes", "render_key", "fit_key")  # of use to the program alone
 
 
 def find_dataset(path: pathlib.Path) -> pathlib.Path:
-  """The dataset that a path stands for: itself, or the one of a workdir.
+  """Returns the dataset at a path: the path itself, or the dataset of a workdir.
 
   Raises:
     InputError: there is no manifest.
@@ -33,7 +33,7 @@ def find_dataset(path: pathlib.Path) -> pathlib.Path:
 
 
 def read_splits(root: pathlib.Path) -> dict[str, str]:
-  """Scene to `train` or `val`, by the lists of a dataset."""
+  """Returns `train` or `val` for each scene in the lists of a dataset."""
   splits: dict[str, str] = {}
   for name in ("train", "val"):
     path = root / f"{name}.txt"
@@ -45,11 +45,14 @@ def read_splits(root: pathlib.Path) -> dict[str, str]:
 def write_manifest_table(
   path: str | os.PathLike[str], output: str | os.PathLike[str]
 ) -> list[dict[str, Any]]:
-  """Writes the last record of every scene as a table; its rows.
+  """Writes the last record of every scene as a table.
 
   Args:
     path: a dataset, or the workdir of one.
     output: FILE.csv or FILE.parquet.
+
+  Returns:
+    the rows, one dict for each scene.
 
   Raises:
     InputError: no manifest, or a file that cannot be written.
@@ -64,13 +67,13 @@ def write_manifest_table(
 
 
 def to_rows(records: Iterable[SceneRecord], splits: Mapping[str, str]) -> list[dict[str, Any]]:
-  """One flat dict for each scene, all with the same keys.
+  """Returns one flat dict for each scene, all with the same keys.
 
   Nested values become columns such as `metrics.input_iou` and `transform.scale`; lists become JSON.
 
   Args:
-    records: of the manifest.
-    splits: scene to the list that it stands in.
+    records: one for each scene.
+    splits: the list of each scene, as `read_splits` returns it.
   """
   found = []
   for record in records:
@@ -93,7 +96,7 @@ def _flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def write_table(path: str | os.PathLike[str], rows: list[dict[str, Any]]) -> None:
-  """Writes rows as the ending of `path` says, whole or not at all.
+  """Writes rows in the format of the ending of `path`; the file appears whole or not at all.
 
   Raises:
     InputError: another ending, or Parquet without pyarrow.
@@ -132,7 +135,7 @@ def _to_parquet(path: pathlib.Path, rows: list[dict[str, Any]]) -> bytes:
 
 
 def _column(values: list[Any]) -> list[Any]:
-  """Values of one type: numbers stay numbers, whole and broken ones together become broken."""
+  """Returns values of one type: integers among floats become floats, other mixtures text."""
   kinds = {type(value) for value in values if value is not None}
   if kinds == {int, float}:
     return [None if value is None else float(value) for value in values]

@@ -1,7 +1,8 @@
-"""`manifest.jsonl`: what became of every scene, one JSON object a line, appended and never edited.
+"""The records of `manifest.jsonl`: one JSON object a line for each attempt at a scene.
 
-A scene that is done again gets another line; the last one counts. A process killed while it writes
-leaves at most a cut last line: readers drop it, the next writer removes it.
+Lines are appended and never edited. A scene that is made again gets another line; the last one
+counts. A process killed while it writes leaves at most a cut last line: readers drop it, the next
+writer removes it.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ class SceneRecord:
   Attributes:
     scene: the scene's folder name in the dataset.
     status: `done`; `rejected`, written but left out of the lists; or `failed`, not written.
-    recording: the recording it came from; scenes of one recording share a side of the split.
-    metrics: quality figures by name; what is not finite is stored as null.
+    recording: the recording it came from; all scenes of a recording go to one list.
+    metrics: quality figures by name; a number that is not finite is stored as null.
     transform: the canonical transform as `Similarity.to_json` gives it, or None.
     seconds: wall time by stage.
     hashes: SHA-256 of every file of the scene by path relative to its folder.
@@ -51,13 +52,18 @@ class SceneRecord:
       raise ValueError(f"scene {self.scene}: status {self.status!r}; expected one of {STATUSES}")
 
   def to_json(self) -> dict[str, Any]:
-    """A JSON object, `extra` among its keys."""
+    """Returns a JSON object that contains the keys of `extra` too."""
     fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "extra"}
     return {**self.extra, **fields}
 
   @classmethod
   def from_json(cls, value: dict[str, Any]) -> SceneRecord:
-    """Reads what `to_json` gave; raises ValueError or TypeError where it is no record."""
+    """Reads what `to_json` returned.
+
+    Raises:
+      ValueError: the status is unknown.
+      TypeError: a key is missing.
+    """
     names = {f.name for f in dataclasses.fields(cls)} - {"extra"}
     known = {k: v for k, v in value.items() if k in names}
     return cls(**known, extra={k: v for k, v in value.items() if k not in names})
@@ -80,7 +86,7 @@ def append_record(root: str | os.PathLike[str], record: SceneRecord) -> None:
 
 
 def read_manifest(root: str | os.PathLike[str]) -> list[SceneRecord]:
-  """Every record of the dataset `root` in order; [] where there is no manifest.
+  """Returns every record of the dataset `root` in order; [] where there is no manifest.
 
   Raises:
     InputError: a line other than a cut last one is no record.
@@ -100,12 +106,12 @@ def read_manifest(root: str | os.PathLike[str]) -> list[SceneRecord]:
 
 
 def latest_records(root: str | os.PathLike[str]) -> dict[str, SceneRecord]:
-  """The last record of each scene, in the order of first appearance."""
+  """Returns the last record of each scene, in the order of first appearance."""
   return {record.scene: record for record in read_manifest(root)}
 
 
 def _end_of_whole_lines(file: Any) -> int:
-  """Offset behind the last newline of an open binary file."""
+  """Returns the offset behind the last newline of an open binary file."""
   end = file.seek(0, os.SEEK_END)
   while end > 0:
     start = max(0, end - (1 << 16))
@@ -118,7 +124,7 @@ def _end_of_whole_lines(file: Any) -> int:
 
 
 def _finite(value: Any) -> Any:
-  """The value with None for every number that JSON cannot hold."""
+  """Returns the value with None for every number that JSON cannot hold."""
   if isinstance(value, dict):
     return {str(k): _finite(v) for k, v in value.items()}
   if isinstance(value, (list, tuple)):

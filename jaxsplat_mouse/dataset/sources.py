@@ -35,11 +35,11 @@ _SAME_CENTER = 1e-2  # of a camera's distance from the origin, below which it is
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Source:
-  """One scene to read.
+  """One scene that can be read.
 
   Attributes:
     name: unique in its run, fit for a folder's name.
-    recording: scenes of one recording share a scale, if asked, and a side of the split.
+    recording: scenes of one recording go to one list, and may share a scale.
     folder: its scene folder; None for a built-in mouse.
     mouse: seed of a built-in mouse.
     image_size: side of its images, pixels.
@@ -52,16 +52,16 @@ class Source:
   image_size: int = 0
 
   def __str__(self) -> str:
-    """Where it is, for people."""
+    """Returns the place of the scene, for messages."""
     return str(self.folder) if self.folder else f"built-in mouse {self.mouse}"
 
   def to_json(self) -> dict[str, object]:
-    """A JSON object that `from_json` reads."""
+    """Returns a JSON object that `from_json` reads."""
     return {**dataclasses.asdict(self), "folder": str(self.folder) if self.folder else None}
 
   @classmethod
   def from_json(cls, value: dict[str, Any]) -> Source:
-    """Reads what `to_json` gave; raises TypeError where it is none."""
+    """Reads what `to_json` returned; raises TypeError for anything else."""
     folder = value.get("folder")
     return cls(**{**value, "folder": pathlib.Path(folder) if folder else None})
 
@@ -73,7 +73,7 @@ class Truth:
   Attributes:
     rgba: V images (H, W, 4), float32 straight alpha, of any sizes.
     groups: view indices and cameras of each image size.
-    seen: (V,) bool, the camera is one of the scene's own.
+    seen: (V,) bool, whether the camera is one of the scene's own.
   """
 
   rgba: list[np.ndarray]
@@ -84,7 +84,7 @@ class Truth:
 def find_sources(
   path: str | os.PathLike[str], *, mice: int = 1, mouse_image_size: int = 512
 ) -> list[Source]:
-  """The scenes that `path` stands for, in the order of their names or of the list.
+  """Returns the scenes at `path`, in the order of their names or of the list.
 
   Args:
     path: a scene folder, a folder of scenes (or of recordings, folders of scenes), or a list file;
@@ -123,9 +123,9 @@ def _subfolders(path: pathlib.Path) -> list[pathlib.Path]:
 
 
 def _scene_root(path: pathlib.Path) -> pathlib.Path | None:
-  """The folder to read where `path` is a scene, or holds one in `input/`; None otherwise.
+  """Returns the folder to read where `path` is a scene, or holds one in `input/`; None otherwise.
 
-  Images without a camera file count too: reading them says what is missing.
+  A folder of images without a camera file counts too: reading it reports the missing file.
   """
   for folder in (path, path / _INPUT):
     if (folder / camera_file.CAMERAS_FILE).is_file() or (folder / "images").is_dir():
@@ -151,7 +151,7 @@ def _sources_of(folders: Iterable[pathlib.Path]) -> list[Source]:
 
 
 def _free_name(candidates: list[str], taken: set[str]) -> str:
-  """The first candidate, made fit for a folder, that is not taken; numbered where all are."""
+  """Returns the first candidate that is not taken, as a folder name; numbered where all are."""
   clean = [re.sub(r"[^A-Za-z0-9_.+=-]", "_", c)[:120] for c in candidates]
   clean = [c if re.match(r"[A-Za-z0-9_]", c) else f"_{c}" for c in clean]
   numbered = (f"{clean[-1]}_{i}" for i in itertools.count(2))
@@ -159,7 +159,7 @@ def _free_name(candidates: list[str], taken: set[str]) -> str:
 
 
 def digest(source: Source) -> str:
-  """SHA-256 of everything that is read for a scene: its camera file and images.
+  """Returns the SHA-256 of everything that is read for a scene: its camera file and images.
 
   Raises:
     InputError: a file is missing or not readable.
@@ -180,7 +180,7 @@ def digest(source: Source) -> str:
 
 
 def read_source(source: Source) -> tuple[Scene, tuple[str, ...]]:
-  """The scene in its own world, and what is suspicious about it.
+  """Returns the scene in its own world, and what is suspicious about it.
 
   Raises:
     InputError: anything missing, broken or contradictory.
@@ -195,16 +195,16 @@ def read_source(source: Source) -> tuple[Scene, tuple[str, ...]]:
 def read_truth(
   source: Source, scene: Scene, *, folder: pathlib.Path | None = None, num_views: int = 32
 ) -> Truth | None:
-  """Held-out views: `folder`, or the `target/` beside an `input/`; a mouse's own from the orbit.
+  """Reads held-out views: of `folder`, of the `target/` beside an `input/`, or of a built-in mouse.
 
   Args:
     source: the scene.
-    scene: its views, to tell which cameras are held out.
-    folder: a scene folder with the truth, in the world of the scene.
-    num_views: how many views of a built-in mouse.
+    scene: its views, whose cameras are not held out.
+    folder: a scene folder with the held-out views, in the world of the scene.
+    num_views: the number of views of a built-in mouse.
 
   Returns:
-    None where there is no truth.
+    the views, or None where there are none.
 
   Raises:
     InputError: a camera file or an image that is broken.
@@ -233,7 +233,7 @@ def _truth(rgba: list[np.ndarray], groups: list[tuple[np.ndarray, Cameras]], sce
 
 
 def _read_rgba(folder: pathlib.Path, cameras: camera_file.CameraFile, view: int) -> np.ndarray:
-  """One held-out image as float32 RGBA (H, W, 4) of the size that its camera says."""
+  """Reads one held-out image as float32 RGBA (H, W, 4) of the size of its camera."""
   name, field = cameras.names[view], f"frames[{view}].file_path"
   if folder.resolve() not in (folder / name).resolve().parents:
     raise InputError(folder / camera_file.CAMERAS_FILE, field, f"{name} leads out of the folder")
@@ -252,7 +252,7 @@ def _read_rgba(folder: pathlib.Path, cameras: camera_file.CameraFile, view: int)
 def load_scene(path: str | os.PathLike[str], *, normalize: str = "scene", up: str = "+z") -> Scene:
   """Reads one scene folder into the canonical frame, where it can be fitted.
 
-  Cameras that `generate_camera_poses` makes stand in the same frame.
+  The cameras of `generate_camera_poses` are in the same frame.
 
   >>> scene = load_scene("scene")
   >>> scene.images.shape, scene.alphas.shape, len(scene.cameras)

@@ -21,7 +21,7 @@ _TEMPLATE = string.Template("""\
 #
 # How the mixture is read
 #   A trainer with a MixedDataset reads `datasets` below: it draws a list by its weight, then a
-#   scene of that list. FaceLift's own RandomViewDataset knows one list only, `dataset_path`, and
+#   scene of that list. FaceLift's own RandomViewDataset reads one list only, `dataset_path`, and
 #   ignores `class_name` and `datasets`. For it the weights become repeated lines of one list:
 #
 #     python -c "from jaxsplat_mouse.dataset import training_yaml as t; t.write_training_yaml(
@@ -123,13 +123,16 @@ def write_training_yaml(
   objaverse_list: str | os.PathLike[str] | None = None,
   image_size: int = 512,
 ) -> pathlib.Path:
-  """Writes `mouse_gslrm_synthetic.yaml` into the dataset `root`, whose lists stand there already.
+  """Writes `mouse_gslrm_synthetic.yaml` into the dataset `root`, which has its lists already.
 
   Args:
     root: the dataset.
     objaverse_list: a list of Objaverse scenes in FaceLift's layout. With it the mixed list is
       written too and FaceLift's own loader trains on the mixture; without it, on the mice alone.
     image_size: side of the images in pixels.
+
+  Returns:
+    the path of the file.
 
   Raises:
     InputError: the Objaverse list or one of its scenes is missing.

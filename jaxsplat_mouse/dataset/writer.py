@@ -1,14 +1,12 @@
-"""Writes FaceLift datasets: scenes that appear whole or not at all, lists, manifest, training YAML.
+"""Writes the scenes of a FaceLift dataset, which appear whole or not at all.
 
     ROOT/scene_0000/opencv_cameras.json, images/cam_000.png ...    32 RGBA views, straight alpha
-    ROOT/train.txt, val.txt                                       one scene folder a line
-    ROOT/manifest.jsonl                                           what became of every scene
-    ROOT/mouse_gslrm_synthetic.yaml                               a training configuration
+    ROOT/train.txt, val.txt                  `lists`: one scene folder a line
+    ROOT/manifest.jsonl                      `scene_records`: one record for each attempt
+    ROOT/mouse_gslrm_synthetic.yaml          `training_yaml`: a training configuration
 
-Lists hold absolute paths. FaceLift takes a relative line from its working directory and silently
-puts another scene in the place of one that it cannot open, so a relative line trains on the wrong
-data without a word. Nothing else in a dataset knows where it lies; after a move,
-`python -m jaxsplat_mouse.validate ROOT --relocate` rewrites the lists.
+Only the lists and the training configuration hold absolute paths; after a move,
+`python -m jaxsplat_mouse.validate ROOT --relocate` rewrites them.
 """
 
 from __future__ import annotations
@@ -30,7 +28,7 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+=-]{0,149}")
 
 
 def to_rgba8(rgb: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-  """Straight 8-bit RGBA of renders over black.
+  """Converts renders over black to 8-bit RGBA with straight alpha.
 
   The colour is divided by the alpha in floating point, before either is rounded, so edges keep
   their colour; both are rounded to the nearest level.
@@ -62,24 +60,27 @@ def to_rgba8(rgb: np.ndarray, alpha: np.ndarray) -> np.ndarray:
 
 
 def _to_rgba8_view(out: np.ndarray, rgb: np.ndarray, alpha: np.ndarray) -> None:
-  # a sum is not finite if any term is not, and costs a fraction of looking at each
+  # A sum is not finite if any term is not, and costs a fraction of a test of each.
   if not np.isfinite(rgb.sum() + alpha.sum()):
     raise ValueError("renders with values that are not finite cannot be stored as 8-bit images")
   covered = alpha > 0
   rows, columns = np.flatnonzero(covered.any(1)), np.flatnonzero(covered.any(0))
   if len(rows) == 0:
     return
-  box = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]  # animals fill little
+  box = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]  # the animal fills little of it
   out[box] = straight_levels(rgb[box], alpha[box])
 
 
 def straight_levels(rgb: Any, alpha: Any, xp: Any = np) -> Any:
-  """The formula of `to_rgba8`: float32 (..., 4) which, cut to integers, are its levels.
+  """Returns the levels of `to_rgba8` before they are cut to integers.
 
   Args:
     rgb: (..., 3) colour multiplied by alpha.
     alpha: (...) in [0, 1].
     xp: `numpy`, or `jax.numpy` where the renders are on a device.
+
+  Returns:
+    float32 (..., 4).
   """
   level = xp.clip(alpha, 0.0, 1.0) * np.float32(255) + np.float32(0.5)
   visible = level >= 1.0
@@ -151,7 +152,7 @@ def _check_scene(name: str, rgba: np.ndarray, cameras: Cameras) -> None:
 
 
 def scene_hashes(folder: str | os.PathLike[str]) -> dict[str, str]:
-  """SHA-256 of every file below a folder by path relative to it; {} where there is no folder."""
+  """Returns the SHA-256 of every file below a folder by relative path; {} without a folder."""
   folder = pathlib.Path(folder)
   files = sorted(path for path in folder.rglob("*") if path.is_file())
   return {
@@ -161,7 +162,7 @@ def scene_hashes(folder: str | os.PathLike[str]) -> dict[str, str]:
 
 
 def is_complete(root: str | os.PathLike[str], record: SceneRecord | None) -> bool:
-  """Whether the scene of a manifest record stands in the dataset, byte for byte."""
+  """Returns whether the dataset contains the scene of a record, byte for byte."""
   if record is None or record.status == "failed" or not record.hashes:
     return False
   return scene_hashes(pathlib.Path(root, record.scene)) == record.hashes

@@ -1,4 +1,4 @@
-"""A whole dataset: its scenes in threads, its lists, manifest and training configuration."""
+"""Checks a whole dataset: its scenes in threads, its lists, manifest and training configuration."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ TRAINING = "mouse_gslrm_synthetic.yaml"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Report:
-  """What was looked at and what is wrong.
+  """What was checked and what is wrong.
 
   Attributes:
     scenes: scenes of each list, or {"scene": 1} for a single one.
-    views: images looked at.
+    views: images that were checked.
     faults: one line each.
   """
 
@@ -42,6 +42,9 @@ def check_dataset(path: str | os.PathLike[str], rules: Rules, threads: int = 0) 
     path: the folder.
     rules: what its scenes must be.
     threads: scenes checked at a time; 0 is one for each core.
+
+  Returns:
+    the faults, and what was checked.
   """
   root = pathlib.Path(path)
   if not root.is_dir():
@@ -64,7 +67,7 @@ def check_dataset(path: str | os.PathLike[str], rules: Rules, threads: int = 0) 
 
 
 def _read_list(root: pathlib.Path, name: str, faults: list[str]) -> list[pathlib.Path]:
-  """Scene folders of a list, [] where there is none; a relative line is taken from `root`."""
+  """Returns the scene folders of a list, [] without a list; relative lines start at `root`."""
   path = root / name
   try:
     lines = path.read_text(encoding="utf-8").splitlines()
@@ -83,7 +86,7 @@ def _check_lists(root: pathlib.Path, lists: dict[str, list[pathlib.Path]]) -> It
     for folder in folders:
       where, real = f"{root / name}: {folder}", folder.resolve()
       if real in first:
-        yield f"{where}: stands in {first[real]} already; expected each scene once"
+        yield f"{where}: listed in {first[real]} already; expected each scene once"
       first.setdefault(real, name)
       moved = " (moved? run with --relocate)" if (root / folder.name / CAMERAS).exists() else ""
       if not folder.is_dir():
@@ -102,7 +105,7 @@ def _check_lists(root: pathlib.Path, lists: dict[str, list[pathlib.Path]]) -> It
 
 
 def _records(root: pathlib.Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
-  """Line numbers and records of the manifest, None for a line that is no record."""
+  """Yields line numbers and records of the manifest, None for a line that is no record."""
   try:
     lines = (root / MANIFEST).read_bytes().split(b"\n")
   except OSError:
@@ -145,7 +148,7 @@ def _check_manifest(
 
 
 def _check_hashes(folder: pathlib.Path, record: dict[str, Any]) -> list[str]:
-  """Files of a scene that are not what the manifest's SHA-256 says."""
+  """Returns a fault for each file of a scene that differs from its SHA-256 in the manifest."""
   expected = record.get("hashes")
   if record["status"] == "failed" or not isinstance(expected, dict) or not folder.is_dir():
     return []
@@ -162,7 +165,7 @@ def _check_hashes(folder: pathlib.Path, record: dict[str, Any]) -> list[str]:
 
 
 def _check_training(root: pathlib.Path) -> Iterator[str]:
-  """Paths of the training configuration that lead nowhere."""
+  """Yields a fault for each path of the training configuration that leads nowhere."""
   path = root / TRAINING
   if not path.exists():
     return
@@ -187,7 +190,7 @@ def _check_training(root: pathlib.Path) -> Iterator[str]:
 
 
 def relocate_dataset(root: str | os.PathLike[str]) -> list[str]:
-  """Rewrites the lists and the training configuration of a moved dataset to where it lies now.
+  """Rewrites the paths in the lists and the training configuration of a moved dataset.
 
   A line whose folder name is a scene of `root` becomes its absolute path; other lines, as those of
   other datasets in a mixed list, stay. Returns the names of the files that changed.

@@ -1,4 +1,4 @@
-"""Cameras and silhouettes against the FaceLift orbit: poses, intrinsics, one common solid."""
+"""Checks cameras and silhouettes: the FaceLift orbit, intrinsics, one common solid."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Frame:
 
 
 def check_rigid(w2c: np.ndarray) -> Iterator[str]:
-  """What keeps a (4, 4) matrix from being a rotation and a translation."""
+  """Yields what keeps a (4, 4) matrix from being a rotation and a translation."""
   if np.abs(w2c[3] - [0, 0, 0, 1]).max() > 1e-6:
     yield f"last row {w2c[3].tolist()}; expected [0, 0, 0, 1]"
   rotation = w2c[:3, :3]
@@ -36,7 +36,7 @@ def check_rigid(w2c: np.ndarray) -> Iterator[str]:
 
 
 def check_intrinsics(intrinsics: np.ndarray, rules: Rules) -> Iterator[str]:
-  """Where fx fy cx cy in pixels are not those of the field of view and the image's middle."""
+  """Yields what differs in fx fy cx cy, pixels, from the field of view and the image's middle."""
   focal = rules.size / 2 / math.tan(math.radians(rules.fov / 2))
   for name, value in zip(("fx", "fy"), intrinsics[:2], strict=True):
     if abs(value - focal) > PIXEL_TOLERANCE:
@@ -48,10 +48,18 @@ def check_intrinsics(intrinsics: np.ndarray, rules: Rules) -> Iterator[str]:
 
 
 def orbit_pose(azimuth: float, elevation: float, distance: float) -> np.ndarray:
-  """World-to-camera (4, 4) of an orbit camera, angles in radians, straight from its angles.
+  """Returns the world-to-camera matrix (4, 4) of an orbit camera.
 
-  The camera stands in the direction (azimuth, elevation) and looks at the origin: its right is the
+  The camera is in the direction (azimuth, elevation) and looks at the origin: its right is the
   horizontal tangent, its down the downward tangent of the sphere, its forward the inward radius.
+
+  Args:
+    azimuth: counter-clockwise from +X, radians.
+    elevation: above the XY plane, radians.
+    distance: from the origin, world units.
+
+  Returns:
+    float64 (4, 4).
   """
   ca, sa, ce, se = (f(v) for v in (azimuth, elevation) for f in (math.cos, math.sin))
   return np.array(
@@ -65,7 +73,13 @@ def orbit_pose(azimuth: float, elevation: float, distance: float) -> np.ndarray:
 
 
 def check_pose(w2c: np.ndarray, index: int, rules: Rules) -> Iterator[str]:
-  """How far camera `index` is off the orbit, and why it may be."""
+  """Yields how far a camera is off the orbit, and the likely mistake.
+
+  Args:
+    w2c: (4, 4) world-to-camera.
+    index: of the camera on the orbit, from 0.
+    rules: the orbit.
+  """
   step, lift = 2 * math.pi / rules.views, math.radians(rules.elevation)
   expected = orbit_pose(index * step, lift, rules.distance)
   off = np.abs(w2c - expected).max()
@@ -75,7 +89,7 @@ def check_pose(w2c: np.ndarray, index: int, rules: Rules) -> Iterator[str]:
 
 
 def _explain(w2c: np.ndarray, azimuth: float, lift: float, distance: float) -> str:
-  """The usual mistake that gives this camera, in words, or ''."""
+  """Returns the usual mistake that gives this camera, in words, or where it is."""
   expected = orbit_pose(azimuth, lift, distance)
   mistakes = {
     "sine and cosine of the azimuth swapped": orbit_pose(math.pi / 2 - azimuth, lift, distance),
@@ -93,14 +107,14 @@ def _explain(w2c: np.ndarray, azimuth: float, lift: float, distance: float) -> s
   reach = float(np.linalg.norm(center))
   angle = math.degrees(math.atan2(center[1], center[0])) % 360
   up = math.degrees(math.asin(min(1.0, max(-1.0, center[2] / max(reach, 1e-9)))))
-  return f" (stands at distance {reach:.4f}, elevation {up:.3f}, azimuth {angle:.3f})"
+  return f" (it is at distance {reach:.4f}, elevation {up:.3f}, azimuth {angle:.3f})"
 
 
 def check_solid(views: Sequence[Frame], rules: Rules) -> Iterator[str]:
-  """Silhouettes that no single solid can cast.
+  """Yields a fault where no single solid can cast the silhouettes.
 
-  What fails is looked at again with voxels half as large: the first are four pixels wide in a usual
-  scene, and of a tail as thin as that a coarse grid finds too little, though it be exact.
+  A scene that fails is checked again with voxels half as large: the first are four pixels wide in a
+  usual scene, and a coarse grid covers too little of a tail as thin as that, even of an exact one.
   """
   for resolution in (rules.hull_resolution, 2 * rules.hull_resolution):
     shares = hull_shares(views, resolution)
@@ -114,7 +128,7 @@ def check_solid(views: Sequence[Frame], rules: Rules) -> Iterator[str]:
 
 
 def hull_shares(views: Sequence[Frame], resolution: int) -> np.ndarray:
-  """Share (V,) of each silhouette that the visual hull of all of them covers.
+  """Returns the share (V,) of each silhouette that the visual hull of all of them covers.
 
   A voxel is kept where every view that sees it has the object within two pixels. Views are taken
   far apart first, so that nearly all voxels are gone after a few of them.
@@ -137,7 +151,7 @@ def hull_shares(views: Sequence[Frame], resolution: int) -> np.ndarray:
 
 
 def _grid(views: Sequence[Frame], resolution: int) -> np.ndarray:
-  """Voxel centres (3, n) of the cube that the cameras frame together."""
+  """Returns the voxel centres (3, n) of the cube that the cameras frame together."""
   poses = np.stack([view.w2c for view in views])
   rotations, translations = poses[:, :3, :3], poses[:, :3, 3]
   centers = -np.einsum("vij,vi->vj", rotations, translations)
@@ -153,7 +167,7 @@ def _grid(views: Sequence[Frame], resolution: int) -> np.ndarray:
 
 
 def _project(points: np.ndarray, view: Frame) -> tuple[np.ndarray, np.ndarray]:
-  """Flat pixel numbers (n,) of points (3, n), and which of them lie inside the image."""
+  """Returns flat pixel numbers (n,) of points (3, n), and which of them are in the image."""
   height, width = view.mask.shape
   w2c, (fx, fy, cx, cy) = view.w2c.astype(np.float32), view.intrinsics.astype(np.float32)
   x, y, z = w2c[:3, :3] @ points + w2c[:3, 3:]
@@ -165,13 +179,13 @@ def _project(points: np.ndarray, view: Frame) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _far_apart(count: int) -> list[int]:
-  """0..count-1, every next one far from those before it (golden-ratio steps round the circle)."""
+  """Returns 0..count-1, each far from those before it (golden-ratio steps round the circle)."""
   turns = np.argsort((np.arange(count) * 0.6180339887) % 1.0)
   return np.argsort(turns).tolist()
 
 
 def _grown(mask: np.ndarray, radius: int) -> np.ndarray:
-  """The mask and what lies within `radius` pixels of it along a row or a column."""
+  """Returns the mask and what is within `radius` pixels of it along a row or a column."""
   out = mask.copy()
   for step in range(1, radius + 1):
     out[step:] |= mask[:-step]

@@ -1,4 +1,4 @@
-"""One scene folder: camera file, images, and through them the geometry."""
+"""Checks one scene folder: camera file, images, and through them the geometry."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MAX_SIDE = 16384
 
 
 def check_scene(folder: pathlib.Path, rules: Rules) -> tuple[int, list[str]]:
-  """Frames of one scene folder and its faults."""
+  """Returns the number of frames of a scene folder, and its faults."""
   path = folder / CAMERAS
   try:
     data = json.loads(path.read_text(encoding="utf-8"))
@@ -58,12 +58,13 @@ class _UnreadableError(Exception):
 def _check_frame(
   folder: pathlib.Path, field: str, frame: Any, index: int, rules: Rules
 ) -> tuple[list[str], Frame]:
-  w2c, intrinsics, told, name = _parse_frame(field, frame)
+  w2c, intrinsics, size, name = _parse_frame(field, frame)
   rgba = _read_rgba(folder, f"{field}.file_path", name)
   height, width = rgba.shape[:2]
   faults = [f"{folder / name}: {problem}" for problem in _check_image(rgba, rules)]
-  if told != (width, height):
-    faults.append(f"{field}.w, h: {told[0]} x {told[1]}; expected the image's {width} x {height}")
+  if size != (width, height):
+    given = f"{size[0]:g} x {size[1]:g}"
+    faults.append(f"{field}.w, h: {given}; expected the image's {width} x {height}")
   faults += [f"{field}.w2c: {problem}" for problem in geometry_checks.check_rigid(w2c)]
   if rules.orbit:
     faults += [
@@ -125,13 +126,13 @@ def _read_rgba(folder: pathlib.Path, field: str, name: str) -> np.ndarray:
 
 
 def _check_image(rgba: np.ndarray, rules: Rules) -> Iterator[str]:
-  """What is wrong with one RGBA image (h, w, 4)."""
+  """Yields the faults of one RGBA image (h, w, 4)."""
   height, width = rgba.shape[:2]
   alpha = rgba[..., 3]
   if rules.orbit and (width, height) != (rules.size, rules.size):
     yield f"{width} x {height}; expected {rules.size} x {rules.size}"
   if not rules.any_hidden_colour:
-    # four bytes that are not all 0 although the fourth is: a colour
+    # Four bytes that are not all 0 although the fourth is: a colour.
     hidden = int(((np.ascontiguousarray(rgba).view(np.uint32)[..., 0] != 0) & (alpha == 0)).sum())
     if hidden:
       yield f"alpha: colour under alpha 0 in {hidden} pixels; expected RGB 0 there"
@@ -149,7 +150,7 @@ def _check_image(rgba: np.ndarray, rules: Rules) -> Iterator[str]:
 
 
 def _looks_premultiplied(rgba: np.ndarray) -> bool:
-  """Whether colours fade to black with alpha, as they do in premultiplied images.
+  """Returns whether colours fade to black with alpha, as in premultiplied images.
 
   Straight colours exceed alpha somewhere along an edge, unless the animal is black. So where they
   never do, the edge is also compared with the solid colour next to it: is it that colour, or that
@@ -175,14 +176,14 @@ def _looks_premultiplied(rgba: np.ndarray) -> bool:
 
 
 def leftovers(folder: pathlib.Path) -> Iterator[tuple[str, str]]:
-  """Names of temporaries in a folder, and what is wrong with them."""
+  """Yields the names of temporaries in a folder, and what is wrong with them."""
   for name in sorted(os.listdir(folder)):
     if name.startswith(".tmp-"):
       yield name, "left by a killed writer; expected no temporaries"
 
 
 def describe_error(error: Exception) -> str:
-  """Why something failed, in one line."""
+  """Returns why something failed, in one line."""
   if isinstance(error, KeyError):
     return f"no key {error}"
   return (getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines()[0]

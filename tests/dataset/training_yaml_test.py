@@ -36,7 +36,7 @@ def test_the_training_config_mixes_and_points_at_the_lists(tmp_path: pathlib.Pat
   optimizer, losses = config["training"]["optimizer"], config["training"]["losses"]
   assert (optimizer["beta1"], optimizer["beta2"], optimizer["weight_decay"]) == (0.9, 0.95, 0.05)
   assert (losses["l2_loss_weight"], losses["perceptual_loss_weight"]) == (1.0, 0.5)
-  assert "RandomViewDataset knows one list only" in path.read_text()
+  assert "RandomViewDataset reads one list only" in path.read_text()
 
 
 def test_without_held_out_scenes_validation_is_off(tmp_path: pathlib.Path):
