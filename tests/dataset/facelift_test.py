@@ -266,7 +266,7 @@ def as_pipe(path: pathlib.Path) -> None:
     (replace_bytes(lambda b: b[:20]), "image"),
     (replace_bytes(lambda b: b[:60] + b"\0" * 30 + b[90:]), "broken image"),
     (lambda p: p.write_bytes(png_header(60000, 60000)), "too large"),
-    (lambda p: p.write_bytes(png_header(20000, 2)), "at most 16384"),
+    (lambda p: p.write_bytes(png_header(20000, 2)), "1 to 16384 per side"),
     (lambda p: Image.fromarray(disc()).convert("L").save(p), "mode L"),
     (lambda p: Image.fromarray(disc()).convert("LA").save(p), "mode LA"),
     (lambda p: Image.fromarray(disc()).convert("P").save(p), "mode P"),
