@@ -47,9 +47,9 @@ from typing import Any
 
 import jax
 
-from benchmarks.w1 import _bundles
+from benchmarks.w1 import bundles
 from benchmarks.workload import VIEWS, Setting, parameters, report, show, views
-from jaxsplat_mouse.ops.rasterize import binning, blend
+from jaxsplat_mouse.ops.rasterize import binning
 
 _WORD, _KEY = 4, 2  # bytes
 _FACTS = 11  # floats of a splat beside its features: depth, ellipse, box
@@ -67,7 +67,9 @@ class Sizes:
     images: of all scenes.
     pixels: of an image.
     tile: pixels of a tile.
-    parameters, features, channels: floats of a splat, of its packed form, of a pixel.
+    parameters: floats of a splat.
+    features: floats of its packed form.
+    channels: blended floats of a pixel.
     entries: of all tile lists.
     walked: those that are evaluated.
   """
@@ -90,19 +92,19 @@ class Sizes:
 
 
 def count_sizes(setting: Setting, sample: int = 1, walked: float | None = None) -> Sizes:
-  """Counts from the workload itself, its tile lists on the default device.
+  """Counts the sizes of the workload itself, with its tile lists made on the default device.
 
   Args:
     setting: model, batch and sizes.
     sample: scenes whose tile lists are made.
-    walked: entries that are evaluated in a batch, where that is known.
+    walked: entries that are evaluated in a batch; None: all.
 
   Raises:
     ValueError: the tile lists do not hold all entries.
   """
   few = dataclasses.replace(setting, scenes=min(sample, setting.scenes))
   gaussians = parameters(few)
-  bundle = jax.jit(_bundles(few))(gaussians, views(few))
+  bundle = jax.jit(bundles(few))(gaussians, views(few))
   lists = jax.jit(lambda b: binning.bin_splats(b, few.options))(bundle)
   if int(lists.overflow.max()):
     raise ValueError(f"{int(lists.overflow.max())} entries did not fit; raise --entries")
@@ -116,14 +118,14 @@ def count_sizes(setting: Setting, sample: int = 1, walked: float | None = None) 
     tile=setting.tile_size**2,
     parameters=sum(math.prod(leaf.shape[2:]) for leaf in leaves),
     features=bundle.features.shape[-1],
-    channels=blend.num_channels(few.options.geometry),
+    channels=few.options.channel_layout.num_blended,
     entries=entries,
     walked=entries if walked is None else walked,
   )
 
 
 def count(s: Sizes) -> dict[str, tuple[float, float]]:
-  """Bytes and operations of every stage."""
+  """Returns bytes and operations of every stage."""
   own, packed = s.parameters * s.splats, s.features * s.seen
   image = s.pixels * s.images
   pairs = s.walked * s.tile
@@ -151,7 +153,7 @@ def count(s: Sizes) -> dict[str, tuple[float, float]]:
 def bound(
   counts: dict[str, tuple[float, float]], bandwidth: float, flops: float
 ) -> list[dict[str, Any]]:
-  """Rows with the least time of each stage and of the whole, in ms.
+  """Returns rows with the least time of each stage and of the whole, in ms.
 
   Args:
     counts: from `count`.
@@ -170,7 +172,7 @@ def bound(
 
 
 def compare(rows: list[dict[str, Any]], measured: dict[str, float]) -> None:
-  """Adds to rows what was measured, and the fraction of the bound that it reaches."""
+  """Adds to rows the measured time and the fraction of the bound that it reaches."""
   for row in rows:
     key = "whole_ms" if row["stage"] == "whole" else row["stage"]
     if key in measured:
@@ -179,14 +181,20 @@ def compare(rows: list[dict[str, Any]], measured: dict[str, float]) -> None:
 
 
 def read_measured(path: pathlib.Path) -> list[dict[str, Any]]:
-  """The rows of a file of `w1 --time --stages` that name a model and a batch."""
+  """Returns the rows of a file of `w1 --time --stages` that name a model and a batch."""
   return [row for row in json.loads(path.read_text())["rows"] if "model" in row]
 
 
 def table(
   setting: Setting, args: argparse.Namespace, measured: dict[str, Any]
 ) -> list[dict[str, Any]]:
-  """All rows of one setting."""
+  """Returns all rows of one setting.
+
+  Args:
+    setting: model, batch and sizes.
+    args: of the command line.
+    measured: row of `read_measured`, or nothing.
+  """
   walked = measured["walked_m"] * 1e6 if "walked_m" in measured else None
   sizes = count_sizes(setting, args.sample, walked)
   rows = bound(count(sizes), args.bandwidth, args.flops)

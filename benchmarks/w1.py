@@ -92,7 +92,9 @@ def profile(setting: Setting, steps: int, top: int = 40) -> dict[str, float]:
   return {"all_kernels": sum(total.values()), **dict(total.most_common(top))}
 
 
-def _bundles(setting: Setting) -> Callable[..., base.Bundle]:
+def bundles(setting: Setting) -> Callable[..., base.Bundle]:
+  """Returns the function of all scenes and cameras that makes the kernels' input, flat."""
+
   def one(gaussians: Gaussians, camera: cam.Cameras) -> base.Bundle:
     return api.to_bundle(project(gaussians, camera), setting.options)
 
@@ -109,33 +111,33 @@ def time_stages(setting: Setting, repeat: int) -> dict[str, float]:
   options = setting.options
   gaussians, ring = parameters(setting), views(setting)
   clock = functools.partial(milliseconds, repeat=repeat)
-  to_bundles = jax.jit(_bundles(setting))
+  to_bundles = jax.jit(bundles(setting))
   result = {"projection": clock(to_bundles, gaussians, ring)}
   bundle = to_bundles(gaussians, ring)
 
   def pull(gaussians: Gaussians, features: jax.Array) -> Gaussians:
-    run = lambda g: _bundles(setting)(g, ring).features
+    run = lambda g: bundles(setting)(g, ring).features
     return jax.vjp(run, gaussians)[1](features)[0]
 
   result["projection_and_backward"] = clock(jax.jit(pull), gaussians, bundle.features)
-  bin_ = jax.jit(functools.partial(pallas_binning.bin_splats, options=options))
+  bin_ = jax.jit(functools.partial(pallas_binning.bin_into_slots, options=options))
   result["binning"] = clock(bin_, bundle)
   lists = bin_(bundle)
-  compose = jax.jit(functools.partial(pallas.composite, options=options))
+  compose = jax.jit(functools.partial(pallas.composite_lists, options=options))
   result["forward"] = clock(compose, bundle, lists)
   channels, walked = compose(bundle, lists)
-  weights = tuple(jax.random.normal(jax.random.key(0), c.shape) for c in channels)
+  draw = functools.partial(jax.random.normal, jax.random.key(0))
+  weights = jax.tree.map(lambda c: draw(c.shape), channels)
   rows = jax.jit(functools.partial(pallas.gradient_rows, options=options))
   result["backward_rows"] = clock(rows, bundle, lists, walked, channels, weights)
   row, written = rows(bundle, lists, walked, channels, weights)
-  width = bundle.features.shape[-1]
-  add = jax.jit(functools.partial(pallas.sum_rows, width=width, options=options))
+  add = jax.jit(functools.partial(pallas.sum_rows, options=options))
   result["backward_sums"] = clock(add, row, written, lists)
   result["kept_m"] = float(lists.lengths.astype(jnp.float32).sum()) / 1e6
   result["walked_m"] = float(walked.astype(jnp.float32).sum()) / 1e6
   result["fullest_image"] = float(lists.lengths.sum(1).max()) / setting.splats
   del row, written, lists, bundle, weights
-  result["photometric"] = _time_photometric(setting, channels[0], clock)
+  result["photometric"] = _time_photometric(setting, channels.colors, clock)
   return result
 
 

@@ -143,7 +143,8 @@ def structural_similarity(
   """
   seen = jnp.ones(x.shape[:2]) if observed is None else (observed > 0).astype(jnp.float32)
   y = lax.stop_gradient(y)
-  total = _ssim_sum(hide(x, y, observed), y, gaussian_blur(y), seen)
+  y_mean = gaussian_blur(y)
+  total = _ssim_sum(hide(x, y, observed), y, y_mean, seen)
   return total / (jnp.maximum(seen.sum(), 1.0) * x.shape[2])
 
 

@@ -21,10 +21,10 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from jaxsplat_mouse import math as jm
 from jaxsplat_mouse import spherical_harmonics
 from jaxsplat_mouse.cameras import Cameras
 from jaxsplat_mouse.gaussians import Gaussians, Gaussians2D, Gaussians3D, normals, opacities, scales
+from jaxsplat_mouse.math import quaternion_columns, rotate, safe_normalize
 
 ALPHA_MIN = 1.0 / 255.0
 # Variance of the screen-space filter, px^2: added to the covariance of an ellipsoid (Kerbl et al.
@@ -81,6 +81,9 @@ def project(
     gaussians: (N,).
     camera: one camera.
     low_pass: () variance of the screen-space filter, px^2; by default that of the papers.
+
+  Returns:
+    splats (N,); those that the image cannot show have empty boxes.
   """
   if isinstance(gaussians, Gaussians2D):
     return project_2d(gaussians, camera, DISC_LOW_PASS if low_pass is None else low_pass)
@@ -90,7 +93,13 @@ def project(
 def project_3d(
   gaussians: Gaussians3D, camera: Cameras, low_pass: jax.Array | float = LOW_PASS
 ) -> Splats:
-  """EWA projection of ellipsoids, with the Jacobian frozen at the frustum + 30 %."""
+  """Projects ellipsoids by EWA, with the Jacobian frozen beyond the frustum + 30 %.
+
+  Args:
+    gaussians: (N,).
+    camera: one camera.
+    low_pass: () variance of the screen-space filter, px^2.
+  """
   fx, fy, cx, cy = camera.intrinsics
   x, y, z, visible = _to_camera(gaussians, camera)
   tan_x, tan_y = _clamped_slopes(x / z, y / z, camera)
@@ -99,7 +108,7 @@ def project_3d(
   row_y = fy / z[:, None] * (r[1, :3] - tan_y[:, None] * r[2, :3])
   xx = xy = yy = 0.0
   sizes = scales(gaussians)
-  for i, column in enumerate(jm.quaternion_columns(gaussians.quats)):
+  for i, column in enumerate(quaternion_columns(gaussians.quats)):
     a = (row_x * column).sum(-1) * sizes[:, i]
     b = (row_y * column).sum(-1) * sizes[:, i]
     xx, xy, yy = xx + a * a, xy + a * b, yy + b * b
@@ -124,11 +133,17 @@ def project_3d(
 def project_2d(
   gaussians: Gaussians2D, camera: Cameras, low_pass: jax.Array | float = DISC_LOW_PASS
 ) -> Splats:
-  """Perspective-correct projection of discs; see the module's notation."""
+  """Projects discs with correct perspective; see the module's notation.
+
+  Args:
+    gaussians: (N,).
+    camera: one camera.
+    low_pass: () variance of the screen-space filter, px^2.
+  """
   fx, fy, cx, cy = camera.intrinsics
   x, y, z, visible = _to_camera(gaussians, camera)
   point = jnp.stack([x, y, z], -1)
-  axes = [jm.rotate(camera.world_to_camera, c) for c in jm.quaternion_columns(gaussians.quats)]
+  axes = [rotate(camera.world_to_camera, c) for c in quaternion_columns(gaussians.quats)]
   distance = jnp.sqrt((point * point).sum(-1))
   cosine = (axes[2] * point).sum(-1) / distance
   steep = jnp.abs(cosine) > _EDGE_ON
@@ -158,7 +173,7 @@ def _to_camera(
   gaussians: Gaussians, camera: Cameras
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
   """Camera coordinates of the means and which lie in front; those behind are moved to (0, 0, 1)."""
-  point = jm.rotate(camera.world_to_camera, gaussians.means) + camera.world_to_camera[:3, 3]
+  point = rotate(camera.world_to_camera, gaussians.means) + camera.world_to_camera[:3, 3]
   x, y, z = point[:, 0], point[:, 1], point[:, 2]
   visible = (z > NEAR) & jnp.isfinite(point).all(-1)
   return jnp.where(visible, x, 0.0), jnp.where(visible, y, 0.0), jnp.where(visible, z, 1.0), visible
@@ -282,7 +297,7 @@ def _assemble(
     shapes=shapes,
     depths=depths,
     opacities=opacities(gaussians),
-    colors=spherical_harmonics.evaluate(gaussians.sh, jm.safe_normalize(to_splat)),
+    colors=spherical_harmonics.evaluate_sh(gaussians.sh, safe_normalize(to_splat)),
     normals=jnp.where(away, -normal, normal),
     ellipses=jax.lax.stop_gradient(ellipses),
     boxes=jax.lax.stop_gradient(boxes),

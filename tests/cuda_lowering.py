@@ -2,16 +2,37 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
+import jax
 import pytest
 
 
-def lower_for_cuda(traced: Any) -> str:
-  """The text of a traced function (`jax.jit(f).trace(...)`); skips where this JAX needs a GPU."""
+def lower_for_cuda(jitted: Any, *args: Any, **kwargs: Any) -> str:
+  """Returns the text of a jitted function, lowered for an H100.
+
+  Skips where this JAX lowers Pallas kernels for present GPUs only and has no abstract ones.
+
+  Args:
+    jitted: what `jax.jit` returned.
+    *args: its arguments, or their shapes.
+    **kwargs: likewise.
+  """
   try:
-    return traced.lower(lowering_platforms=("cuda",)).as_text()
+    with _abstract_gpu():
+      return jitted.trace(*args, **kwargs).lower(lowering_platforms=("cuda",)).as_text()
   except RuntimeError as error:
     if "No supported GPU" not in str(error):
       raise
     pytest.skip(f"this JAX lowers for CUDA only where there is a GPU: {error}")
+
+
+def _abstract_gpu() -> contextlib.AbstractContextManager[Any]:
+  """A context in which JAX lowers for an H100; older versions lower without one."""
+  if not hasattr(jax.sharding, "AbstractDevice"):
+    return contextlib.nullcontext()
+  device = jax.sharding.AbstractDevice(
+    device_kind="NVIDIA H100 80GB HBM3", num_cores=None, platform="gpu"
+  )
+  return jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), (), abstract_device=device))

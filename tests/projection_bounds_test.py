@@ -10,6 +10,7 @@ import pytest
 from jaxsplat_mouse import cameras as cam
 from jaxsplat_mouse.gaussians import Gaussians2D
 from jaxsplat_mouse.ops.rasterize import blend
+from jaxsplat_mouse.ops.rasterize.base import Options
 from jaxsplat_mouse.projection import ALPHA_MIN, project_2d
 
 SIZE, COUNT = 96, 400
@@ -46,7 +47,8 @@ def _drawn(gaussians: Gaussians2D, camera: cam.Cameras, low_pass: jax.Array):
   splats = project_2d(gaussians, camera, low_pass)
   falloff = 0.5 * blend.LOG2E / low_pass
   y, x = jnp.mgrid[:SIZE, :SIZE] + 0.5
-  one = lambda f: blend.respond(tuple(f), x, y, jnp.float32(0.3), falloff, True, False, 0.99)[0]
+  options = Options(width=SIZE, height=SIZE, flat=True, geometry=False)
+  one = lambda f: blend.respond(tuple(f), x, y, jnp.float32(0.3), falloff, options)[0]
   return splats.boxes, jax.vmap(one)(blend.pack(splats, False)) >= ALPHA_MIN
 
 

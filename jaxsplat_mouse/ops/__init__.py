@@ -1,1 +1,1 @@
-"""Kernels: one operation a folder, several implementations each; `batching` folds mapped axes."""
+"""Kernels: one folder per operation, with several implementations each."""

@@ -1,4 +1,4 @@
-"""One flat image axis for functions that are launched on a whole batch at once."""
+"""Folds mapped axes into one flat image axis, so that a whole batch is one launch."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from jax import custom_batching
 def fold_images(
   flat: Callable[..., Any], made_together: Collection[int] = ()
 ) -> Callable[..., Any]:
-  """A function of one image, whose vmaps become the leading axis of `flat`'s arguments.
+  """Makes a function of one image, whose vmaps become the leading axis of `flat`'s arguments.
 
   Args:
     flat: takes and returns pytrees of arrays (I, ...), whatever batch the I images came from. Only
-      the leading axis of what it returns may depend on I.
-    made_together: positions of arguments that mean something only for the batch which an earlier
-      folded call made them for. Where a vmap does not map such an argument, `flat` is given None
-      in its place.
+      the leading axis of its results may depend on I.
+    made_together: positions of arguments that are valid only for the batch for which an earlier
+      folded call made them. Where a vmap does not map such an argument, `flat` receives None in
+      its place.
 
   Returns:
-    the same on arrays without that axis; nested vmaps of it are one call of `flat`.
+    the function of arrays without that axis; nested vmaps of it are one call of `flat`.
   """
 
   @custom_batching.custom_vmap

@@ -18,7 +18,14 @@ _PLAIN = {"ex2": jnp.exp2, "lg2": jnp.log2, "rcp": lambda x: 1.0 / x}
 
 
 def fma(a: jax.Array | float, b: jax.Array | float, c: jax.Array, interpret: bool) -> jax.Array:
-  """a b + c with one rounding, broadcast against each other; float32."""
+  """Returns a b + c with one rounding, in float32.
+
+  Args:
+    a: shapes are broadcast against each other.
+    b: likewise.
+    c: likewise.
+    interpret: run interpreted; the result is then rounded twice.
+  """
   if interpret:
     return a * b + c
   shape = jnp.broadcast_shapes(jnp.shape(a), jnp.shape(b), jnp.shape(c))
@@ -27,12 +34,24 @@ def fma(a: jax.Array | float, b: jax.Array | float, c: jax.Array, interpret: boo
 
 
 def approximate(name: str, x: jax.Array, interpret: bool) -> jax.Array:
-  """`ex2`, `lg2` or `rcp` as the GPU has them: one instruction, a few units in the last place."""
+  """Returns a function's value to a few units in the last place, by one GPU instruction.
+
+  Args:
+    name: `ex2` (2^x), `lg2` (log2 x) or `rcp` (1/x).
+    x: argument, float32.
+    interpret: run interpreted, with full precision.
+  """
   return _PLAIN[name](x) if interpret else _instruction(f"{name}.approx.ftz.f32 $0, $1;", [x])
 
 
 def exchange(x: jax.Array, mask: int, interpret: bool) -> jax.Array:
-  """x (32,), one element per lane of a single warp, with lanes i and i ^ mask swapped."""
+  """Swaps the elements of lanes i and i ^ mask.
+
+  Args:
+    x: (32,) one element per lane of a single warp.
+    mask: a power of two below 32.
+    interpret: run interpreted.
+  """
   if interpret:
     return x.reshape(-1, 2, mask)[:, ::-1].reshape(x.shape)
   return _instruction(f"shfl.sync.bfly.b32 $0, $1, {mask}, 0x1f, 0xffffffff;", [x])
@@ -41,7 +60,7 @@ def exchange(x: jax.Array, mask: int, interpret: bool) -> jax.Array:
 def sum_lanes(
   values: Sequence[jax.Array], lane: jax.Array, count: int, interpret: bool
 ) -> jax.Array:
-  """Sums of at most `count` values over `count` neighbouring lanes, one sum per lane.
+  """Sums at most `count` values over `count` neighbouring lanes, one sum per lane.
 
   Each step adds up two lanes' halves of the values, so that L values over L lanes take L - 1
   exchanges and not L log L.
@@ -53,23 +72,23 @@ def sum_lanes(
     interpret: run interpreted.
 
   Returns:
-    (32,) in lane k the sum of value k; anything in lanes beyond the last value.
+    (32,) the sum of value k in lane k; undefined in lanes beyond the last value.
   """
   parts: list[jax.Array | None] = [*values, *[None] * (count - len(values))]
   while count > 1:
     count //= 2
     high = (lane & count) != 0
     pairs = zip(parts[:count], parts[count:], strict=True)
-    parts = [_meet(a, b, high, count, interpret) for a, b in pairs]
+    parts = [_add_pair(a, b, high, count, interpret) for a, b in pairs]
   (total,) = parts
   assert total is not None
   return total
 
 
-def _meet(
+def _add_pair(
   a: jax.Array | None, b: jax.Array | None, high: jax.Array, mask: int, interpret: bool
 ) -> jax.Array | None:
-  """Lanes without the bit `mask` get their pair's sum of a, lanes with it that of b."""
+  """Sums over pairs of lanes: of a in the lane without the bit `mask`, of b in the lane with it."""
   if a is None:
     return None
   if b is None:

@@ -42,6 +42,5 @@ def test_a_chunk_lowers_for_cuda_without_a_gpu(model, novel_weight, kernels, mon
   )
   monkeypatch.setattr(novel_normals, "_SIZE", 32)
   batch, state = random_batch([_scene(3, 32)] * 2, config)
-  traced = run_chunk.trace(state, batch, config, 1, 4, True)
-  text = lower_for_cuda(traced)
+  text = lower_for_cuda(run_chunk, state, batch, config, 1, 4, True)
   assert text.count("triton") >= kernels

@@ -1,4 +1,7 @@
-"""The photometric kernels against the XLA form of the same losses."""
+"""One suite for the photometric implementations; the kernels against the XLA form of the losses.
+
+`tests/losses_test.py` compares the latter with scikit-image and autodiff.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,8 @@ from jaxsplat_mouse import losses
 from jaxsplat_mouse.ops.photometric import pallas
 from jaxsplat_mouse.ops.photometric.api import photometric
 from tests.cuda_lowering import lower_for_cuda
+
+each_implementation = pytest.mark.parametrize("implementation", ["xla", "pallas"])
 
 # One strip and a part of the next in both directions, at 1 and 3 channels.
 SHAPES = [(40, 30, 3), (20, 150, 1)]
@@ -76,17 +81,20 @@ def test_programs_that_see_no_difference_end_and_are_right(monkeypatch, small_wi
   assert not bool(got[1][:, 40:].any())
 
 
-def test_equal_images_give_one_and_no_gradient(small_window):
+@each_implementation
+def test_equal_images_give_one_and_no_gradient(implementation, small_window):
   y = _images((30, 20, 3), 1)[1]
-  (_, (l1, ssim)), gradient = _run((y, y, None), False, implementation="pallas", interpret=True)
-  assert float(ssim[0, 0]) == 1.0 and float(l1[0, 0]) == 0.0
-  assert not bool(gradient.any())
+  settings = dict(implementation=implementation, interpret=True)
+  (_, (l1, ssim)), gradient = _run((y, y, None), False, **settings)
+  assert float(ssim[0, 0]) == pytest.approx(1.0, abs=1e-6) and float(l1[0, 0]) == 0.0
+  assert float(jnp.abs(gradient).max()) < 1e-6
 
 
-def test_unseen_pixels_change_nothing(small_window):
+@each_implementation
+def test_unseen_pixels_change_nothing(implementation, small_window):
   x, y, seen = _images((20, 30, 3))
   spoiled = jnp.where(seen[..., None] > 0, x, jnp.nan)
-  settings = dict(implementation="pallas", interpret=True)
+  settings = dict(implementation=implementation, interpret=True)
   got, want = _run((spoiled, y, seen), True, **settings), _run((x, y, seen), True, **settings)
   np.testing.assert_array_equal(got[0][1], want[0][1])
   np.testing.assert_array_equal(got[1], want[1])
@@ -103,7 +111,7 @@ def test_lowers_for_cuda_without_a_gpu(masked):
   x, y, seen = jax.eval_shape(lambda: _images((512, 512, 3), 6))
   run = jax.value_and_grad(functools.partial(_loss, implementation="pallas"), has_aux=True)
   args = (x, y, seen) if masked else (x, y, None)
-  text = lower_for_cuda(jax.jit(run).trace(*args))
+  text = lower_for_cuda(jax.jit(run), *args)
   assert text.count("custom_call @__gpu$xla.gpu.triton") == 2 or text.count("triton") >= 2
 
 

@@ -1,14 +1,14 @@
 """L1 and structural similarity in one GPU pass, and the gradient of both in another.
 
-A program owns some columns and rows of a plane (one channel of one image) and walks down. Each row
-is weighed horizontally with shifted loads, which the first-level cache serves, and enters the
+A program owns some columns and rows of a plane (one channel of one image) and walks down. It blurs
+each row horizontally with shifted loads, which the first-level cache serves, and adds it to the
 vertical sums of the rows around it. Those are a transposed FIR filter, s_k <- s_(k+1) + g_k h: 10
 registers and 11 multiply-adds per map take the place of 11 loads.
 
 The first pass ends in the SSIM map, of which only the sum is kept, and in its derivatives in the
 three window means, the only maps that are stored; the second blurs those (the window is symmetric)
 and applies the chain rule. Where render and photograph are equal, most of a frame around an animal,
-similarity is 1, all derivatives that matter are 0, and a program ends after looking.
+similarity is 1, all derivatives that matter are 0, and a program ends after comparing the two.
 """
 
 from __future__ import annotations
@@ -23,20 +23,91 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plt
 
+from jaxsplat_mouse import losses
+from jaxsplat_mouse.ops.batching import fold_images
 from jaxsplat_mouse.ops.pallas_math import fma
 
 _COLUMNS = 128  # of a plane per program
 _ROWS = 32
 _WARPS = 4
 
-Values = tuple[jax.Array, ...]
+_Values = tuple[jax.Array, ...]
+
+
+def compare_image(
+  x: jax.Array, y: jax.Array, observed: jax.Array | None, interpret: bool
+) -> tuple[jax.Array, jax.Array]:
+  """See `api.photometric`.
+
+  Kernels read planes (C, H, W), which is how the rasterizer writes them: the transposes to
+  (H, W, C) and back cancel.
+  """
+  y = lax.stop_gradient(y)
+  seen = None if observed is None else (observed > 0).astype(jnp.float32)
+  planes = [jnp.moveaxis(a, -1, 0) for a in (losses.hide(x, y, observed), y)]
+  l1, similarity = _sums_of_image(*planes, seen, interpret)
+  pixels = jnp.float32(x.shape[0] * x.shape[1]) if seen is None else seen.sum()
+  count = jnp.maximum(pixels, 1.0) * x.shape[-1]
+  return l1 / count, similarity / count
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _sums_of_image(
+  x: jax.Array, y: jax.Array, seen: jax.Array | None, interpret: bool
+) -> tuple[jax.Array, jax.Array]:
+  """Sums of |x - y| and of the SSIM map of one image (C, H, W) over the seen pixels (H, W)."""
+  return _forward(x, y, seen, interpret)[0]
+
+
+def _forward(x: jax.Array, y: jax.Array, seen: jax.Array | None, interpret: bool) -> Any:
+  run = fold_images(functools.partial(_flat_sums, interpret=interpret))
+  l1, similarity, kept = run(x, y, seen)
+  return (l1, similarity), (x, y, kept)
+
+
+def _backward(interpret: bool, saved: Any, cotangents: Any) -> Any:
+  pull = fold_images(functools.partial(_flat_gradient, interpret=interpret))
+  return pull(*saved, *cotangents), None, None
+
+
+_sums_of_image.defvjp(_forward, _backward)
+
+
+def _window(interpret: bool) -> SsimWindow:
+  return SsimWindow(losses.WINDOW, losses.SSIM_C1, losses.SSIM_C2, interpret)
+
+
+def _flat_sums(x: jax.Array, y: jax.Array, seen: jax.Array | None, interpret: bool) -> Any:
+  """`sums` of I images, with residuals that lead with the image axis."""
+  l1, similarity, kept = sums(x, y, seen, _window(interpret))
+  strips, *partials = kept
+  strips = jnp.moveaxis(strips, -1, 0).reshape(*x.shape[:2], *strips.shape[:2])
+  return l1, similarity, (strips, *(a.reshape(x.shape) for a in partials))
+
+
+def _flat_gradient(
+  x: jax.Array, y: jax.Array, kept: Any, by_l1: jax.Array, by_ssim: jax.Array, interpret: bool
+) -> jax.Array:
+  """`gradient` of I images, from the residuals of `_flat_sums`."""
+  strips, *partials = kept
+  planes = x.shape[0] * x.shape[1]
+  strips = jnp.moveaxis(strips.reshape(planes, *strips.shape[2:]), 0, -1)
+  partials = [a.reshape(planes, *a.shape[2:]) for a in partials]
+  return gradient(x, y, (strips, *partials), by_l1, by_ssim, _window(interpret))
 
 
 class SsimWindow:
   """A symmetric window, the constants of SSIM, and whether to run interpreted."""
 
   def __init__(self, weights: Sequence[float], c1: float, c2: float, interpret: bool) -> None:
-    """Takes an odd number of weights that sum to 1."""
+    """Keeps the settings.
+
+    Args:
+      weights: an odd number of them, which sum to 1.
+      c1: constant of the luminance term.
+      c2: constant of the contrast term.
+      interpret: run interpreted.
+    """
     self.weights, self.c1, self.c2, self.interpret = tuple(weights), c1, c2, interpret
     self.reach = len(self.weights) // 2
 
@@ -44,16 +115,16 @@ class SsimWindow:
 def sums(
   x: jax.Array, y: jax.Array, seen: jax.Array | None, window: SsimWindow
 ) -> tuple[jax.Array, jax.Array, Any]:
-  """Sums (I,) of |x - y| and of the SSIM map, the latter with weight `seen`.
+  """Sums |x - y| and the SSIM map of each image, the latter with weight `seen`.
 
   Args:
     x: renders (I, C, H, W), equal to y where not seen.
     y: photographs (I, C, H, W).
     seen: (I, H, W) weights of the pixels' windows; None: all 1.
-    window: how to weigh.
+    window: of SSIM.
 
   Returns:
-    both sums, and what `gradient` takes.
+    both sums (I,), and the residuals of `gradient`.
   """
   planes = _Planes(x)
   numbers = jax.ShapeDtypeStruct(planes.grid, jnp.float32)
@@ -78,7 +149,16 @@ def gradient(
   by_similarity: jax.Array,
   window: SsimWindow,
 ) -> jax.Array:
-  """dL/dx (I, C, H, W) where dL/dsums of image i are `by_l1[i]` and `by_similarity[i]`."""
+  """Returns dL/dx (I, C, H, W).
+
+  Args:
+    x: as in `sums`.
+    y: likewise.
+    kept: residuals of `sums`.
+    by_l1: (I,) dL/d(sum of |x - y|).
+    by_similarity: (I,) dL/d(sum of the SSIM map).
+    window: as in `sums`.
+  """
   planes = _Planes(x)
   l1, *partials = kept
   (result,) = planes.launch(
@@ -119,7 +199,7 @@ class _Planes:
 
 
 class _Strip:
-  """A program's columns and rows, and the weighing of rows around them."""
+  """A program's columns and rows, and the blur of the rows around them."""
 
   def __init__(self, shape: tuple[int, int, int], window: SsimWindow) -> None:
     """Finds the program's strip of planes (P, H, W)."""
@@ -172,16 +252,16 @@ class _Strip:
 
   def blur(
     self,
-    across: Callable[[jax.Array], Values],
+    across: Callable[[jax.Array], _Values],
     count: int,
-    use: Callable[[jax.Array, Values, Any], Any],
+    use: Callable[[jax.Array, _Values, Any], Any],
     total: Any,
   ) -> Any:
     """Walks down the strip with blurred maps.
 
     Args:
-      across: row -> `count` maps there, weighed horizontally.
-      count: how many.
+      across: row -> `count` maps there, blurred horizontally.
+      count: number of maps.
       use: (row, blurred maps of that row, total) -> total, for every row of the strip.
       total: to start from.
 
@@ -190,7 +270,7 @@ class _Strip:
     """
     reach, zero = self.window.reach, jnp.zeros((_COLUMNS,), jnp.float32)
 
-    def enter(row: jax.Array, totals: tuple[Values, ...]) -> tuple[Values, tuple[Values, ...]]:
+    def enter(row: jax.Array, totals: tuple[_Values, ...]) -> tuple[_Values, tuple[_Values, ...]]:
       down = [
         [self.fma(w, h, older) for older, w in zip((*s, zero), self.window.weights, strict=True)]
         for s, h in zip(totals, across(row), strict=True)
@@ -212,7 +292,7 @@ class _Strip:
 def _similarity_kernel(
   x: Any, y: Any, *refs: Any, window: SsimWindow, channels: int, masked: bool
 ) -> None:
-  """Both sums, and seen times SSIM's derivatives in the means of d = x - y, of d^2 and of x y."""
+  """Writes both sums, and seen times SSIM's slopes in the means of d = x - y, of d^2 and of x y."""
   *seen, l1, similarity, by_mean, by_square, by_product = refs
   partials = by_mean, by_square, by_product
   own = _Strip(x.shape, window)
@@ -223,7 +303,7 @@ def _similarity_kernel(
       return own.load_at(seen[0], own.plane // channels, row)
     return jnp.where((own.column < own.width) & (row < own.height), 1.0, 0.0)
 
-  def across(row: jax.Array) -> Values:
+  def across(row: jax.Array) -> _Values:
     d_mean = squares = product = y_mean = zero
     for shift, w in enumerate(window.weights, -window.reach):
       a, b = own.load(x, row, shift), own.load(y, row, shift)
@@ -232,7 +312,7 @@ def _similarity_kernel(
       squares, product = own.fma(w * d, d, squares), own.fma(w * a, b, product)
     return d_mean, squares, product, y_mean
 
-  def use(row: jax.Array, blurred: Values, total: Values) -> Values:
+  def use(row: jax.Array, blurred: _Values, total: _Values) -> _Values:
     value, slopes = similarity_map(*blurred, c1=window.c1, c2=window.c2)
     w = weight(row)
     for planes, slope in zip(partials, slopes, strict=True):
@@ -240,7 +320,7 @@ def _similarity_kernel(
     apart = jnp.abs(own.load(x, row) - own.load(y, row))
     return total[0] + apart, own.fma(w, value, total[1])
 
-  def store(totals: Values) -> None:
+  def store(totals: _Values) -> None:
     l1[own.place], similarity[own.place] = jnp.sum(totals[0]), jnp.sum(totals[1])
 
   differs = own.differs(x, y)
@@ -276,14 +356,14 @@ def _gradient_kernel(
   weights = by_l1[image], by_similarity[image]
   zero = jnp.zeros((_COLUMNS,), jnp.float32)
 
-  def across(row: jax.Array) -> Values:
+  def across(row: jax.Array) -> _Values:
     totals = [zero] * 3
     for shift, w in enumerate(window.weights, -window.reach):
       maps = (own.load(planes, row, shift) for planes in (by_mean, by_square, by_product))
       totals = [own.fma(w, value, total) for value, total in zip(maps, totals, strict=True)]
     return tuple(totals)
 
-  def use(row: jax.Array, blurred: Values, _: None) -> None:
+  def use(row: jax.Array, blurred: _Values, _: None) -> None:
     mean, square, product = blurred
     b = own.load(y, row)
     d = own.load(x, row) - b
@@ -323,11 +403,19 @@ def similarity_map(
   *,
   c1: float,
   c2: float,
-) -> tuple[jax.Array, Values]:
-  """The SSIM map and its derivatives in the first three arguments, the means of d, d^2 and x y.
+) -> tuple[jax.Array, _Values]:
+  """Returns the SSIM map and its derivatives in the first three arguments.
 
   Luminance and contrast are written as 1 - (mean d)^2 / A and 1 - (var d) / B, so that equal images
   give exactly 1 and no gradient.
+
+  Args:
+    d_mean: the window's mean of d = x - y.
+    d_squares: of d^2.
+    product: of x y.
+    y_mean: of y.
+    c1: constant of the luminance term.
+    c2: constant of the contrast term.
   """
   x_mean = y_mean + d_mean
   luminance = 2.0 * x_mean * y_mean + c1

@@ -1,1 +1,1 @@
-"""Splats in, composited images out: one operation, several implementations; see `api.rasterize`."""
+"""The operation that composites splats to images; see `api.rasterize`."""

@@ -1,30 +1,53 @@
-"""The contract that every rasterizer meets: options, inputs, outputs.
+"""The contract of the rasterizers: options, inputs, outputs, differentiation.
 
-An implementation is two functions over one flat axis of I images, whatever batch of scenes and
-views they came from:
+An implementation is a module with two functions:
+
+    composite_image(bundle, options) -> channels, overflow ()     one image; map it with `jax.vmap`
+    fits(options) -> whether it can composite an image of this size
+
+The tiled ones make the first from a forward and a backward pass over one flat axis of I images,
+whatever batch of scenes and views these came from (see `with_gradient`):
 
     forward(bundle, options) -> channels, residuals, overflow (I,)
     backward(bundle, residuals, channels, gradient, options) -> gradient of bundle.features
 
-`channels` are two arrays, the colour (I, 3, H, W), and all others (I, C - 1, H, W): the rest of the
-C blended channels (`blend.num_channels`), then the final transmittance, then the median depth. The
-colour stands alone because the photometric losses read it alone, plane by plane. Every residual has
-the leading axis I, on which nothing else of its shape depends. Where `RESIDUALS_OF_BATCH` says that
-residuals refer to each other across that axis, `backward` is given None for them when it runs on
-another batch than `forward` did.
+Every residual has the leading axis I, on which nothing else of its shape depends.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
 
 import jax
+import jax.numpy as jnp
 
-Channels = tuple[jax.Array, jax.Array]
+from jaxsplat_mouse.ops.batching import fold_images
+from jaxsplat_mouse.ops.rasterize.layout import NUM_COLORS, ChannelLayout, FeatureLayout
 
-RASTER_IMPLEMENTATIONS = ("reference", "xla", "pallas")
+ALPHA_MAX = 0.99  # ceiling of one splat's alpha (Kerbl et al. 2023; gsplat 1.5 has 0.999)
+
+
+class Channels(NamedTuple):
+  """The channels of `layout.ChannelLayout` as two arrays, with or without an image axis I in front.
+
+  The colour stands alone because the photometric losses read it alone, plane by plane.
+
+  Attributes:
+    colors: (3, H, W).
+    others: (C - 1, H, W) the other blended channels, the transmittance and the median depth.
+  """
+
+  colors: jax.Array
+  others: jax.Array
+
+  @classmethod
+  def split(cls, planes: jax.Array) -> Channels:
+    """Splits all channels (..., C + 2, H, W) in two."""
+    return cls(planes[..., :NUM_COLORS, :, :], planes[..., NUM_COLORS:, :, :])
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,7 +62,7 @@ class Options:
     capacity: splat-tile intersections kept per image; more are dropped from the far end and counted
       in `overflow`.
     tile_size: side of a square tile, pixels.
-    alpha_max: ceiling of one splat's alpha (0.99 in Kerbl et al.; gsplat 1.5 has 0.999).
+    alpha_max: ceiling of one splat's alpha; another than `ALPHA_MAX` is for comparisons only.
     interpret: run Pallas kernels in the interpreter (for hosts without a GPU).
   """
 
@@ -49,8 +72,18 @@ class Options:
   geometry: bool = True
   capacity: int = 1 << 17
   tile_size: int = 8
-  alpha_max: float = 0.99
+  alpha_max: float = ALPHA_MAX
   interpret: bool = False
+
+  @property
+  def feature_layout(self) -> FeatureLayout:
+    """Where a packed splat's features stand."""
+    return FeatureLayout(self.flat, self.geometry)
+
+  @property
+  def channel_layout(self) -> ChannelLayout:
+    """Where a pixel's channels stand."""
+    return ChannelLayout(self.geometry)
 
   @property
   def tiles_wide(self) -> int:
@@ -71,10 +104,10 @@ class Options:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Bundle:
-  """What a kernel needs of I images with N splats each.
+  """What the kernels read of I images with N splats each; of one image without the axis I.
 
   Attributes:
-    features: (I, N, F) packed by `blend.pack`; the only differentiable input.
+    features: (I, N, F) packed by `blend.pack`; the only input that receives a gradient.
     depths: (I, N) sort keys.
     ellipses: (I, N, 6) as in `projection.Splats`.
     boxes: (I, N, 4) as in `projection.Splats`.
@@ -116,15 +149,17 @@ class Image:
   overflow: jax.Array
 
 
-class Implementation(Protocol):
-  """The two functions of a kernel module; see the module's docstring."""
+class Forward(Protocol):
+  """Composites I images; see the module."""
 
-  RESIDUALS_OF_BATCH: bool
+  def __call__(self, bundle: Bundle, options: Options) -> tuple[Channels, Any, jax.Array]:
+    """Returns channels, residuals and overflow (I,)."""
 
-  def forward(self, bundle: Bundle, options: Options) -> tuple[Channels, Any, jax.Array]:
-    """Composites the images."""
 
-  def backward(
+class Backward(Protocol):
+  """Pulls the gradient of the channels back; see the module."""
+
+  def __call__(
     self,
     bundle: Bundle,
     residuals: Any,
@@ -132,4 +167,53 @@ class Implementation(Protocol):
     gradient: Channels,
     options: Options,
   ) -> jax.Array:
-    """Pulls the gradient of `channels` back to `bundle.features`."""
+    """Returns the gradient of the features."""
+
+
+class Implementation(Protocol):
+  """A module of this folder that composites splats; see the docstring above."""
+
+  def composite_image(self, bundle: Bundle, options: Options) -> tuple[Channels, jax.Array]:
+    """Composites one image; returns its channels and overflow ()."""
+
+  def fits(self, options: Options) -> bool:
+    """Whether an image of this size can be composited."""
+
+
+def with_gradient(
+  forward: Forward, backward: Backward, residuals_of_batch: bool = False
+) -> Callable[[Bundle, Options], tuple[Channels, jax.Array]]:
+  """Makes `Implementation.composite_image` of a forward and a backward pass.
+
+  Every mapped axis is folded into the axis I of both passes, so that a batch, however nested, is
+  one launch.
+
+  Args:
+    forward: composites I images; see the module.
+    backward: pulls the gradient of the channels back to the features; see the module.
+    residuals_of_batch: residuals refer to each other across the axis I; `backward` then receives
+      None for them when it runs on another batch than `forward` did.
+
+  Returns:
+    the function of one image, with a gradient of first order.
+  """
+  made_together = (1,) if residuals_of_batch else ()  # the residuals
+
+  @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+  def composite_image(bundle: Bundle, options: Options) -> tuple[Channels, jax.Array]:
+    channels, _, overflow = fold_images(functools.partial(forward, options=options))(bundle)
+    return channels, overflow
+
+  def run_forward(bundle: Bundle, options: Options) -> Any:
+    folded = fold_images(functools.partial(forward, options=options))
+    channels, residuals, overflow = folded(bundle)
+    return (channels, overflow), (bundle, residuals, channels)
+
+  def run_backward(options: Options, saved: Any, gradients: Any) -> tuple[Bundle]:
+    bundle, residuals, channels = saved
+    pull = fold_images(functools.partial(backward, options=options), made_together)
+    features = pull(bundle, residuals, channels, gradients[0])
+    return (dataclasses.replace(jax.tree.map(jnp.zeros_like, bundle), features=features),)
+
+  composite_image.defvjp(run_forward, run_backward)
+  return composite_image

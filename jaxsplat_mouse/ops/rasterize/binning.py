@@ -2,11 +2,9 @@
 
 Three steps per image, no readback: sort the splats by depth; expand each one's box into its
 tiles, drop the tiles that its ellipse misses; sort the survivors by tile, stably. Keys are
-32-bit. Where splats are more than the capacity, those farthest from the camera are dropped and
-counted.
-
-The expanded list, before the tile sort, holds each splat's tiles side by side. A survivor's place
-in it is its `slot`: gradients written there are summed per splat without atomics.
+32-bit. Where the tiles under the boxes exceed the capacity, those of the splats farthest from the
+camera are dropped and counted. `pallas_binning` makes the lists of the GPU kernels, from the same
+tests.
 """
 
 from __future__ import annotations
@@ -31,37 +29,37 @@ class TileLists:
 
   Attributes:
     splats: (I, M) splat of each entry, entries ordered by (tile, depth).
-    slots: (I, M) place of each entry in the expanded list.
     starts: (I, T) first entry of a tile.
     ends: (I, T) one past its last entry.
-    first_slots: (I, N) where a splat's slots begin.
-    slot_counts: (I, N) how many it has.
     overflow: (I,) entries that did not fit.
   """
 
   splats: jax.Array
-  slots: jax.Array
   starts: jax.Array
   ends: jax.Array
-  first_slots: jax.Array
-  slot_counts: jax.Array
   overflow: jax.Array
 
 
 def bin_splats(bundle: Bundle, options: Options) -> TileLists:
-  """Tile lists of every image of the bundle."""
+  """Makes the tile lists of every image of the bundle."""
   run = functools.partial(_bin_image, options=options)
-  return jax.vmap(run)(bundle.depths, bundle.features[..., :2], bundle.ellipses, bundle.boxes)
+  centers = bundle.features[..., options.feature_layout.center]
+  return jax.vmap(run)(bundle.depths, centers, bundle.ellipses, bundle.boxes)
 
 
-def depth_order(depths: jax.Array) -> jax.Array:
+def sort_keys(depths: jax.Array) -> jax.Array:
+  """Returns unsigned 32-bit integers in the order of float32 depths."""
+  bits = lax.bitcast_convert_type(depths.astype(jnp.float32), jnp.uint32)
+  return jnp.where(bits >> 31 == 1, ~bits, bits | jnp.uint32(1 << 31))
+
+
+def _depth_order(depths: jax.Array) -> jax.Array:
   """Stable argsort (N,) of float32 depths.
 
   Single-operand 32-bit sorts run five times faster than pairs on a CPU, so up to 65,536 splats are
   sorted in two radix passes that carry the index in the key's low bits. The order is exact.
   """
-  bits = lax.bitcast_convert_type(depths.astype(jnp.float32), jnp.uint32)
-  bits = jnp.where(bits >> 31 == 1, ~bits, bits | jnp.uint32(1 << 31))  # order of the reals
+  bits = sort_keys(depths)
   index = jnp.arange(depths.shape[0], dtype=jnp.uint32)
   if depths.shape[0] > 1 << 16:
     return lax.sort((bits, index), num_keys=1, is_stable=True)[1].astype(jnp.int32)
@@ -73,7 +71,7 @@ def depth_order(depths: jax.Array) -> jax.Array:
 def _bin_image(
   depths: jax.Array, centers: jax.Array, ellipses: jax.Array, boxes: jax.Array, options: Options
 ) -> TileLists:
-  order = depth_order(depths)
+  order = _depth_order(depths)
   low, span = tile_spans(boxes, options)
   low, span = low[order], span[order]
   counts = span[:, 0] * span[:, 1]
@@ -90,24 +88,27 @@ def _bin_image(
   bounds = jnp.moveaxis(jnp.concatenate([ellipses, centers], -1)[splats], -1, 0)
   keep &= touches(tuple(bounds), tile_x, tile_y, options)
   tiles = jnp.where(keep, tile_y * options.tiles_wide + tile_x, options.num_tiles)
-  tiles, slots = _sort_by_tile(tiles, options)
+  tiles, entries = _sort_by_tile(tiles, options)
   edges = jnp.searchsorted(tiles, jnp.arange(options.num_tiles + 1, dtype=jnp.int32))
   edges = edges.astype(jnp.int32)
-  back = jnp.zeros_like(order).at[order].set(jnp.arange(len(order), dtype=jnp.int32))
-  first = jnp.minimum(ends - counts, options.capacity)
   return TileLists(
-    splats=splats[slots],
-    slots=slots,
+    splats=splats[entries],
     starts=edges[:-1],
     ends=edges[1:],
-    first_slots=first[back],
-    slot_counts=(jnp.minimum(ends, options.capacity) - first)[back],
     overflow=jnp.maximum(ends[-1] - options.capacity, 0),
   )
 
 
 def tile_spans(boxes: jax.Array, options: Options) -> tuple[jax.Array, jax.Array]:
-  """First tile (N, 2) and number of tiles (N, 2) that hold a pixel centre inside each box."""
+  """Returns the first tile and the number of tiles that hold a pixel centre of each box.
+
+  Args:
+    boxes: (N, 4) as in `projection.Splats`.
+    options: image and tile size.
+
+  Returns:
+    (N, 2) column and row of the first tile, and (N, 2) columns and rows; 0 where there is none.
+  """
   size = jnp.array([options.width, options.height], jnp.float32)
   low = jnp.clip(jnp.ceil(boxes[:, :2] - 0.5), 0, size).astype(jnp.int32)
   high = jnp.clip(jnp.floor(boxes[:, 2:] - 0.5) + 1, 0, size).astype(jnp.int32)
@@ -120,7 +121,7 @@ def tile_spans(boxes: jax.Array, options: Options) -> tuple[jax.Array, jax.Array
 def touches(
   bounds: Sequence[jax.Array], tile_x: jax.Array, tile_y: jax.Array, options: Options
 ) -> jax.Array:
-  """Whether an ellipse, or the disc that goes with it, reaches a pixel centre's tile.
+  """Tests whether an ellipse, or the disc that goes with it, reaches a pixel centre of a tile.
 
   The quadratic's minimum over the rectangle of a tile's pixel centres lies inside it or on an edge,
   where it is found by clamping the edge's own minimum.
@@ -130,6 +131,9 @@ def touches(
     tile_x: tile column; shapes are broadcast.
     tile_y: tile row.
     options: tile size.
+
+  Returns:
+    booleans of the common shape.
   """
   x, y, a, b, c, radius, disc_x, disc_y = bounds
   side = options.tile_size
@@ -150,12 +154,12 @@ def touches(
 
 
 def _place_bits(options: Options) -> int:
-  """Of an entry's place among `capacity`."""
+  """Bits of an entry's place among `capacity`."""
   return max(1, (options.capacity - 1).bit_length())
 
 
 def sorts_packed(options: Options) -> bool:
-  """Whether tile and place share a key of 32 bits: on a CPU sorting is five times faster so."""
+  """Returns whether tile and place fit into a key of 32 bits, which a CPU sorts 5 times faster."""
   return _place_bits(options) + options.num_tiles.bit_length() <= 32
 
 

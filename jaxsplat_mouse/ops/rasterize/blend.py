@@ -1,4 +1,4 @@
-"""The formulas of alpha blending, written once and used by every implementation and kernel.
+"""The formulas of alpha blending, element by element.
 
 With splats i = 1.. from front to back along the ray of a pixel (Max 1995; Kerbl et al. 2023):
 
@@ -14,7 +14,10 @@ g_T, which starts as the total known from the forward pass and loses one term pe
 
     dL/dalpha_i = T_i (c_i . g) - rest_i / (1 - alpha_i).
 
-Functions here are elementwise and work on scalars, arrays and inside Pallas kernels alike.
+The reference uses these functions for everything, the XLA path for its forward pass. The explicit
+gradient of the XLA path (`xla_gradient`: sums over pixels as matrix products) and the GPU kernels
+(`pallas_blend`: columns of a warp, the opacity as a logarithm) contain the same formulas in a form
+that suits their machine; tests compare them with this one.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
+from jaxsplat_mouse.ops.rasterize.base import Options
 from jaxsplat_mouse.projection import ALPHA_MIN, Splats
 
 T_MIN = 1e-4
@@ -34,23 +38,8 @@ _FAR_OFF = 1e9
 Values = tuple[jax.Array, ...]
 
 
-def num_features(flat: bool, geometry: bool) -> int:
-  """Length F of a packed splat: centre 2, shape 3 or 6, opacity 1, colour 3, depth and normal 4."""
-  return (12 if flat else 9) + (4 if geometry else 0)
-
-
-def opacity_index(flat: bool) -> int:
-  """Where a packed splat's opacity stands: after its centre and shape."""
-  return 8 if flat else 5
-
-
-def num_channels(geometry: bool) -> int:
-  """Blended channels C: colour 3, then depth 1, normal 3 and two moments of the inverse depth."""
-  return 9 if geometry else 3
-
-
 def pack(splats: Splats, geometry: bool) -> jax.Array:
-  """Splats as rows (..., N, F): x y | shape | opacity | r g b | depth nx ny nz.
+  """Packs splats into rows (..., N, F) of `layout.FeatureLayout`.
 
   Shapes are scaled so that alpha = opacity exp2(-power) without further constants; culled splats
   get opacity 0, and with it no gradient.
@@ -73,11 +62,9 @@ def respond(
   y: jax.Array,
   reference: jax.Array,
   falloff: jax.Array,
-  flat: bool,
-  geometry: bool,
-  alpha_max: float,
+  options: Options,
 ) -> tuple[jax.Array, Values]:
-  """What one splat does at pixel (x, y): its alpha and its channels.
+  """Computes one splat's alpha and its channels at pixel (x, y).
 
   Args:
     features: F values of one packed splat, each broadcastable against x.
@@ -85,29 +72,27 @@ def respond(
     y: likewise.
     reference: inverse depth subtracted before the moments are taken.
     falloff: of the screen-space filter of discs, see `Bundle`.
-    flat: disc or ellipsoid.
-    geometry: whether to return depth, normal and moments after the colour.
-    alpha_max: ceiling of alpha.
+    options: which splats, which channels, and the ceiling of alpha.
 
   Returns:
-    alpha and `num_channels` channels, shaped like x or broadcastable to it.
+    alpha and the C blended channels, shaped like x or broadcastable to it.
   """
-  dx, dy = x - features[0], y - features[1]
-  rest = features[8:] if flat else features[5:]
-  if flat:
-    power, plane = _disc_power(features[2:8], dx, dy, falloff)
+  layout = options.feature_layout
+  dx, dy = x - features[layout.x], y - features[layout.y]
+  if options.flat:
+    power, plane = _disc_power(features[layout.shape], dx, dy, falloff)
   else:
-    a, b, c = features[2:5]
+    a, b, c = features[layout.shape]
     power, plane = dx * (a * dx + b * dy) + c * dy * dy, None
-  alpha = jnp.minimum(rest[0] * jnp.exp2(-power), alpha_max)
+  alpha = jnp.minimum(features[layout.opacity] * jnp.exp2(-power), options.alpha_max)
   alpha = jnp.where((alpha < ALPHA_MIN) | (power < 0), 0.0, alpha)
-  channels = tuple(rest[1:4])
-  if geometry:
-    z = rest[4]
+  channels = tuple(features[layout.color])
+  if options.geometry:
+    z = features[layout.depth]
     inverse = 1.0 / z if plane is None else plane / z
     depth = z if plane is None else z / plane
     moment = reference - inverse
-    channels += (depth, *rest[5:8], moment, moment * moment)
+    channels += (depth, *features[layout.normal], moment, moment * moment)
   return alpha, channels
 
 
@@ -132,25 +117,36 @@ def _disc_power(
 
 
 def transmit(transmittance: jax.Array, alpha: jax.Array) -> tuple[jax.Array, jax.Array]:
-  """Weight of a splat, and T behind it; T < 0 says that the ray has ended at |T|."""
+  """Returns a splat's weight and T behind it; T < 0 marks a ray that has ended at |T|."""
   behind = transmittance * (1.0 - alpha)
   ended = behind <= T_MIN
   weight = jnp.where(ended, 0.0, alpha * transmittance)
   return weight, jnp.where(ended, -jnp.abs(transmittance), behind)
 
 
-def forward_step(carry: Values, alpha: jax.Array, channels: Values, geometry: bool) -> Values:
-  """Adds one splat to (C sums, T, median depth)."""
+def forward_step(carry: Values, alpha: jax.Array, channels: Values, options: Options) -> Values:
+  """Adds one splat to a pixel.
+
+  Args:
+    carry: C sums, T and median depth in front of the splat.
+    alpha: from `respond`.
+    channels: likewise.
+    options: which channels.
+
+  Returns:
+    the same behind the splat.
+  """
   *sums, transmittance, median = carry
   weight, behind = transmit(transmittance, alpha)
   sums = [s + weight * c for s, c in zip(sums, channels, strict=True)]
-  if geometry:
-    median = jnp.where((weight > 0) & (transmittance > 0.5), channels[3], median)
+  if options.geometry:
+    depth = channels[options.channel_layout.depth]
+    median = jnp.where((weight > 0) & (transmittance > 0.5), depth, median)
   return (*sums, behind, median)
 
 
 def total(channels: Values, gradient: Values) -> jax.Array:
-  """`rest` before the first splat: all sums times their gradients, and T_end times its own.
+  """Returns `rest` before the first splat: all sums times their gradients, and T_end times its own.
 
   Args:
     channels: C sums and T of the forward pass.

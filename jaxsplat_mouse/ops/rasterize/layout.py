@@ -4,9 +4,9 @@ A packed splat is a row of F features:
 
     x y | shape | opacity | r g b | depth | nx ny nz
 
-The shape has 3 features for ellipsoids (the quadratic form xx, xy, yy) and 6 for discs (u, v, w: see
-`projection`); depth and normal are there with geometry only. Kernels return the gradient, and the
-sums that it is made of, in rows of the same layout.
+The shape has 3 features for ellipsoids (the quadratic form xx, xy, yy) and 6 for discs (u, v, w:
+see `projection`); depth and normal are there with geometry only. Kernels return the gradient, and
+the sums that it is made of, in rows of the same layout.
 
 A pixel has C blended channels and two more that are no sums over splats:
 
@@ -134,9 +134,9 @@ class ChannelLayout:
     return self.moment + 1
 
   @property
-  def blended(self) -> slice:
-    """All channels that are sums over splats."""
-    return slice(0, self.transmittance)
+  def summed(self) -> slice:
+    """The blended channels and the transmittance: what `blend.total` adds up."""
+    return slice(0, self.median_depth)
 
   @property
   def constant(self) -> tuple[int, ...]:

@@ -24,10 +24,10 @@ from jax.experimental.pallas import triton as plt
 
 from jaxsplat_mouse.ops.pallas_math import WARP, sum_lanes
 from jaxsplat_mouse.ops.rasterize import blend, pallas_blend
-from jaxsplat_mouse.ops.rasterize.base import Bundle, Channels, Options
-from jaxsplat_mouse.ops.rasterize.moments import finish
-from jaxsplat_mouse.ops.rasterize.pallas_binning import TileLists, bin_splats
-from jaxsplat_mouse.ops.rasterize.pallas_binning import fits as fits
+from jaxsplat_mouse.ops.rasterize.base import Bundle, Channels, Options, with_gradient
+from jaxsplat_mouse.ops.rasterize.layout import NUM_COLORS
+from jaxsplat_mouse.ops.rasterize.moments import gradient_from_sums
+from jaxsplat_mouse.ops.rasterize.pallas_binning import SlotLists, bin_into_slots, fits_integers
 from jaxsplat_mouse.ops.rasterize.pallas_tiles import ROW, Tiles, at_row, group_size
 
 _SPLIT = 2  # lanes that share a column of a tile, where there are enough
@@ -35,31 +35,35 @@ _SPLIT = 2  # lanes that share a column of a tile, where there are enough
 # loaded together.
 _SPLATS = {False: 32, True: 16}
 _BATCH = {False: 2, True: 1}
-RESIDUALS_OF_BATCH = True  # see `base`: slots are numbered through all images
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Residuals:
+class _Residuals:
   """What the backward pass reuses.
 
   Attributes:
     lists: the tile lists.
-    walked: (I, T) splats of each tile's list that were looked at before all its rays had ended.
+    walked: (I, T) splats of each tile's list that were evaluated before all its rays had ended.
     number: (I,) of each image in the batch that the lists were made for.
   """
 
-  lists: TileLists
+  lists: SlotLists
   walked: jax.Array
   number: jax.Array
 
 
-def forward(bundle: Bundle, options: Options) -> tuple[Channels, Residuals, jax.Array]:
+def fits(options: Options) -> bool:
   """See `base`."""
-  lists = bin_splats(bundle, options)
-  channels, walked = composite(bundle, lists, options)
+  return fits_integers(1, options)
+
+
+def forward(bundle: Bundle, options: Options) -> tuple[Channels, _Residuals, jax.Array]:
+  """See `base`."""
+  lists = bin_into_slots(bundle, options)
+  channels, walked = composite_lists(bundle, lists, options)
   number = jnp.arange(len(walked), dtype=jnp.int32)
-  return channels, Residuals(lists=lists, walked=walked, number=number), lists.overflow
+  return channels, _Residuals(lists=lists, walked=walked, number=number), lists.overflow
 
 
 def _split(options: Options) -> int:
@@ -67,12 +71,24 @@ def _split(options: Options) -> int:
   return min(_SPLIT, WARP // options.tile_size, options.tile_size)
 
 
-def composite(bundle: Bundle, lists: TileLists, options: Options) -> tuple[Channels, jax.Array]:
-  """Channels of images whose tile lists are known, and `Residuals.walked`."""
+def composite_lists(
+  bundle: Bundle, lists: SlotLists, options: Options
+) -> tuple[Channels, jax.Array]:
+  """Composites images whose lists are known.
+
+  Args:
+    bundle: I images.
+    lists: from `bin_into_slots`.
+    options: as for the lists.
+
+  Returns:
+    the channels, and of each list (I, T) how many splats were evaluated before all rays had ended.
+  """
   images, size = len(lists.lengths), (options.height, options.width)
+  others = options.channel_layout.behind_color.num_channels
   outputs = (
-    jax.ShapeDtypeStruct((images, 3, *size), jnp.float32),
-    jax.ShapeDtypeStruct((images, blend.num_channels(options.geometry) - 1, *size), jnp.float32),
+    jax.ShapeDtypeStruct((images, NUM_COLORS, *size), jnp.float32),
+    jax.ShapeDtypeStruct((images, others, *size), jnp.float32),
     jax.ShapeDtypeStruct(lists.lengths.shape, jnp.int32),
   )
   colors, others, walked = _launch(
@@ -83,38 +99,54 @@ def composite(bundle: Bundle, lists: TileLists, options: Options) -> tuple[Chann
     outputs,
     options,
   )
-  return (colors, others), walked
+  return Channels(colors, others), walked
 
 
 def backward(
   bundle: Bundle,
-  residuals: Residuals | None,
+  residuals: _Residuals | None,
   channels: Channels,
   gradient: Channels,
   options: Options,
 ) -> jax.Array:
   """See `base`."""
   if residuals is None:
-    lists = bin_splats(bundle, options)
-    _, walked = composite(bundle, lists, options)
-    residuals = Residuals(lists=lists, walked=walked, number=jnp.arange(len(walked)))
+    lists = bin_into_slots(bundle, options)
+    _, walked = composite_lists(bundle, lists, options)
+    residuals = _Residuals(lists=lists, walked=walked, number=jnp.arange(len(walked)))
   lists, walked = residuals.lists, residuals.walked
   rows, written = gradient_rows(bundle, lists, walked, channels, gradient, options)
-  sums = sum_rows(rows, written, lists, bundle.features.shape[-1], options)
+  sums = sum_rows(rows, written, lists, options)
   # Lists of another batch would give wrong gradients that look like any others.
   own = (residuals.number == jnp.arange(len(walked))).all()
-  return jnp.where(own, finish(sums, bundle.features, options), jnp.nan)
+  return jnp.where(own, gradient_from_sums(sums, bundle.features, options), jnp.nan)
+
+
+# Slots are numbered through all images of a batch.
+composite_image = with_gradient(forward, backward, residuals_of_batch=True)
 
 
 def gradient_rows(
   bundle: Bundle,
-  lists: TileLists,
+  lists: SlotLists,
   walked: jax.Array,
   channels: Channels,
   gradient: Channels,
   options: Options,
 ) -> tuple[jax.Array, jax.Array]:
-  """Sums (I M + 1, 16) over each intersection's pixels, by slot, and which slots hold any."""
+  """Sums what a gradient is made of over the pixels of each intersection of a splat and a tile.
+
+  Args:
+    bundle: I images.
+    lists: theirs.
+    walked: (I, T) from `composite_lists`.
+    channels: likewise.
+    gradient: of the loss by the channels.
+    options: as for the lists.
+
+  Returns:
+    sums (I M + 1, 16) by slot, and (I M + 1,) which slots hold any.
+  """
   written = jnp.zeros(lists.slots.size + 1, jnp.int8)
   inputs = _busiest_first(walked), lists.starts, walked, _constants(bundle)
   whole = lists.slots.reshape(-1), lists.ranks.reshape(-1), _by_depth(bundle, lists, options)
@@ -131,11 +163,19 @@ def gradient_rows(
   )
 
 
-def sum_rows(
-  rows: jax.Array, written: jax.Array, lists: TileLists, width: int, options: Options
-) -> jax.Array:
-  """Adds up each splat's rows: (I, N, width) sums over all of its pixels."""
-  splats = _SPLATS[options.flat]
+def sum_rows(rows: jax.Array, written: jax.Array, lists: SlotLists, options: Options) -> jax.Array:
+  """Adds up each splat's rows.
+
+  Args:
+    rows: from `gradient_rows`.
+    written: likewise.
+    lists: of the images.
+    options: as for the lists.
+
+  Returns:
+    (I, N, F) sums over all of a splat's pixels.
+  """
+  splats, width = _SPLATS[options.flat], options.feature_layout.num_features
   return _launch(
     functools.partial(_sum_kernel, splats=splats, batch=_BATCH[options.flat]),
     pl.cdiv(lists.order.shape[1], splats),
@@ -146,11 +186,10 @@ def sum_rows(
   )
 
 
-def _by_depth(bundle: Bundle, lists: TileLists, options: Options) -> jax.Array:
+def _by_depth(bundle: Bundle, lists: SlotLists, options: Options) -> jax.Array:
   """(I N, 16) splats as `pallas_blend.Splat` takes them, nearest first."""
   features = bundle.features
-  index = blend.opacity_index(options.flat)
-  is_opacity = jnp.arange(features.shape[-1]) == index
+  is_opacity = jnp.arange(features.shape[-1]) == options.feature_layout.opacity
   features = jnp.where(is_opacity, jnp.log2(features), features)
   features = jnp.pad(features, ((0, 0), (0, 0), (0, ROW - features.shape[-1])))
   images = jnp.arange(len(features), dtype=jnp.int32)[:, None]
@@ -159,12 +198,12 @@ def _by_depth(bundle: Bundle, lists: TileLists, options: Options) -> jax.Array:
 
 
 def _constants(bundle: Bundle) -> jax.Array:
-  """(I, 2) what all splats of an image share: `reference`, `falloff`."""
+  """Stacks what all splats of an image share: `reference`, `falloff`; (I, 2)."""
   return jnp.stack([bundle.reference, bundle.falloff], -1)
 
 
 def _busiest_first(work: jax.Array) -> jax.Array:
-  """(I, T) tiles of each image by falling work, so that tiles of a program have about the same."""
+  """Sorts each image's tiles (I, T) by falling work: tiles of one program have about the same."""
   bits = max(1, (work.shape[1] - 1).bit_length())
   most = (1 << (32 - bits)) - 1
   rank = (most - jnp.minimum(work, most)).astype(jnp.uint32) << bits
@@ -213,20 +252,21 @@ def _forward_kernel(*refs: Any, options: Options) -> None:
   order, starts, lengths, constants, slots, ranks, features, colors, others, walked = refs
   tiles = Tiles(options, order, starts, lengths, slots, ranks, features, _split(options))
   numbers, rows = (constants[0], constants[1]), tiles.rows
+  layout = options.channel_layout
 
   def step(_: jax.Array, __: jax.Array, feature: blend.Values, state: Any) -> Any:
     splat = pallas_blend.Splat(feature, tiles.x, *numbers, options)
     return tuple(splat.forward_step(state[r], splat.respond(tiles.y(r))) for r in rows)
 
-  zeros = (jnp.zeros_like(tiles.x),) * blend.num_channels(options.geometry)
+  zeros = (jnp.zeros_like(tiles.x),) * layout.num_blended
   state = tuple((*zeros, tiles.fresh_rays(r), jnp.zeros_like(tiles.x)) for r in rows)
-  state, looked_at = tiles.walk(step, state, lambda s: [row[-2] for row in s])
+  state, evaluated = tiles.walk(step, state, lambda s: [row[layout.transmittance] for row in s])
   for r in rows:
     *sums, transmittance, median = state[r]
-    for channel, value in enumerate((*sums, jnp.abs(transmittance), median)):
-      target, place = (colors, channel) if channel < 3 else (others, channel - 3)
-      tiles.store(target, place, r, value)
-  plt.store(walked.at[tiles.tile], looked_at, mask=tiles.exists)
+    values = (*sums, jnp.abs(transmittance), median)
+    for (target, plane), value in zip(_planes(colors, others, options), values, strict=True):
+      tiles.store(target, plane, r, value)
+  plt.store(walked.at[tiles.tile], evaluated, mask=tiles.exists)
 
 
 def _backward_kernel(*refs: Any, options: Options) -> None:
@@ -235,16 +275,14 @@ def _backward_kernel(*refs: Any, options: Options) -> None:
   slots, ranks, features, _, sums, written = refs[8:]
   tiles = Tiles(options, order, starts, lengths, slots, ranks, features, _split(options))
   numbers, rows = (constants[0], constants[1]), tiles.rows
-  count = blend.num_channels(options.geometry)
+  summed = options.channel_layout.summed
 
-  def load(row: int, first: Any, second: Any, channels: int) -> blend.Values:
-    return tuple(
-      tiles.load(first, k, row) if k < 3 else tiles.load(second, k - 3, row)
-      for k in range(channels)
-    )
+  def load(row: int, planes: list[tuple[Any, int]]) -> blend.Values:
+    return tuple(tiles.load(array, plane, row) for array, plane in planes)
 
-  pulls = [load(r, d_colors, d_others, count + 2) for r in rows]
-  rests = [blend.total(load(r, colors, others, count + 1), pulls[r][:-1]) for r in rows]
+  results, gradients = _planes(colors, others, options), _planes(d_colors, d_others, options)
+  pulls = [load(r, gradients) for r in rows]
+  rests = [blend.total(load(r, results[summed]), pulls[r][summed]) for r in rows]
 
   def step(place: jax.Array, slot: jax.Array, feature: blend.Values, state: Any) -> Any:
     splat = pallas_blend.Splat(feature, tiles.x, *numbers, options)
@@ -254,7 +292,13 @@ def _backward_kernel(*refs: Any, options: Options) -> None:
     return state
 
   state = tuple((tiles.fresh_rays(r), rests[r]) for r in rows)
-  tiles.walk(step, state, lambda s: [row[0] for row in s])
+  tiles.walk(step, state, lambda s: [transmittance for transmittance, _ in s])
+
+
+def _planes(colors: Any, others: Any, options: Options) -> list[tuple[Any, int]]:
+  """Array and plane of each channel, in the order of `ChannelLayout`."""
+  count = options.channel_layout.behind_color.num_channels
+  return [*((colors, k) for k in range(NUM_COLORS)), *((others, k) for k in range(count))]
 
 
 def _store_row(

@@ -23,13 +23,15 @@ from jaxsplat_mouse.ops.rasterize.base import Bundle, Options
 
 _SPLATS = 8  # per program
 _TILES = 4  # of each of them, tested side by side
-_BOUNDS = 16  # floats of a row of bounds
+# Columns of a splat's bounds: those of `binning.touches`, first tile and tiles of its box; padded.
+_TOUCHES, _LEFT, _TOP, _WIDE, _HIGH = range(8), 8, 9, 10, 11
+_BOUNDS = 16
 _NOWHERE = 0xFFFF  # tile of an entry that is none
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TileLists:
+class SlotLists:
   """Tile lists of I images with N splats, T tiles and a capacity of M entries each.
 
   Slots are numbered through all images: those of image i begin at i M, a splat's are neighbours,
@@ -57,18 +59,18 @@ class TileLists:
   overflow: jax.Array
 
 
-def fits(images: int, options: Options) -> bool:
-  """Whether tile numbers fit into 16 bits, and slots into 31."""
+def fits_integers(images: int, options: Options) -> bool:
+  """Returns whether tile numbers fit into 16 bits, and slots into 31."""
   return options.num_tiles < _NOWHERE and images * options.capacity < 1 << 31
 
 
-def bin_splats(bundle: Bundle, options: Options) -> TileLists:
-  """Tile lists of every image of the bundle; those of `binning.bin_splats` in another place.
+def bin_into_slots(bundle: Bundle, options: Options) -> SlotLists:
+  """Makes the lists of `binning.bin_splats`, in another arrangement, for every image of the bundle.
 
   `Options.capacity` counts entries here, not all tiles under the splats' boxes.
   """
   images, splats = bundle.depths.shape
-  order, capacity = depth_order(bundle.depths), options.capacity
+  order, capacity = _depth_order(bundle.depths), options.capacity
   bounds = _bounds(bundle, options)
   counts = _launch(
     functools.partial(_count_kernel, options=options),
@@ -90,7 +92,7 @@ def bin_splats(bundle: Bundle, options: Options) -> TileLists:
   slots = jnp.arange(images * capacity, dtype=jnp.int32)
   tiles, slots = lax.sort((tiles, slots), num_keys=1, is_stable=True)
   starts, lengths = _edges(tiles, slots, images, options)
-  return TileLists(
+  return SlotLists(
     slots=slots.reshape(images, capacity),
     starts=starts,
     lengths=lengths,
@@ -115,11 +117,10 @@ def _edges(
   return by_image(edges[:-1]), by_image(jnp.diff(edges))
 
 
-def depth_order(depths: jax.Array) -> jax.Array:
+def _depth_order(depths: jax.Array) -> jax.Array:
   """Stable argsort (I, N) of every image's depths: two flat sorts, by depth and by image."""
   images, splats = depths.shape
-  bits = lax.bitcast_convert_type(depths.astype(jnp.float32), jnp.uint32)
-  bits = jnp.where(bits >> 31 == 1, ~bits, bits | jnp.uint32(1 << 31))  # order of the reals
+  bits = binning.sort_keys(depths)
   rows = jnp.arange(images * splats, dtype=jnp.uint32)
   _, rows = lax.sort((bits.reshape(-1), rows), num_keys=1, is_stable=True)
   if images > 1:
@@ -129,9 +130,9 @@ def depth_order(depths: jax.Array) -> jax.Array:
 
 
 def _bounds(bundle: Bundle, options: Options) -> jax.Array:
-  """(I N, 16) `binning.touches`' bounds, first tile and number of tiles of each splat's box."""
+  """Returns every splat's bounds (I N, 16), in the columns named above."""
   low, span = jax.vmap(functools.partial(binning.tile_spans, options=options))(bundle.boxes)
-  parts = [bundle.ellipses, bundle.features[..., :2], low, span]
+  parts = [bundle.ellipses, bundle.features[..., options.feature_layout.center], low, span]
   joined = jnp.concatenate([p.astype(jnp.float32) for p in parts], -1)
   padding = _BOUNDS - joined.shape[-1]
   return jnp.pad(joined, ((0, 0), (0, 0), (0, padding))).reshape(-1, _BOUNDS)
@@ -171,9 +172,9 @@ class _Candidates:
     splat = plt.load(order.at[self.image, self.rank], mask=self.exists, other=0)
     row = self.image * num_splats + splat
     load = lambda k: plt.load(bounds.at[row, k], mask=self.exists, other=0.0)
-    self._ellipse = [load(k) for k in range(8)]
-    self._left, self._top, self._wide, high = (load(k) for k in range(8, 12))
-    self._count = (self._wide * high).astype(jnp.int32)
+    self._ellipse = [load(k) for k in _TOUCHES]
+    self._left, self._top, self._wide = load(_LEFT), load(_TOP), load(_WIDE)
+    self._count = (self._wide * load(_HIGH)).astype(jnp.int32)
 
   def visit(self, use: Callable[[jax.Array, jax.Array, jax.Array], None]) -> jax.Array:
     """Calls `use(tile, number, kept)` on all candidates, a few at a time.

@@ -18,7 +18,6 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plt
 
 from jaxsplat_mouse.ops.pallas_math import WARP, exchange
-from jaxsplat_mouse.ops.rasterize import blend
 from jaxsplat_mouse.ops.rasterize.base import Options
 from jaxsplat_mouse.ops.rasterize.blend import Values
 
@@ -32,7 +31,7 @@ def group_size(options: Options, split: int) -> int:
 
 
 def at_row(row: jax.Array, count: int) -> jax.Array:
-  """A row below `count`, said so that the compiler sees that addresses cannot overflow.
+  """Masks a row below `count`, so that the compiler sees that addresses cannot overflow.
 
   It then adds columns as constants of the access and not in registers.
   """
@@ -43,6 +42,7 @@ class Tiles:
   """The tiles of one program.
 
   Attributes:
+    options: image and tile size.
     lanes: of a tile.
     lane: (32,) the number of each among those of its tile.
     rows: of pixels that a lane has.
@@ -70,7 +70,7 @@ class Tiles:
       order: (T,) tile numbers, in the order in which programs take them.
       starts: (T,) where a tile's list begins.
       lengths: (T,) how long it is.
-      slots: (I M,) the lists of all images, see `pallas_binning.TileLists`.
+      slots: (I M,) the lists of all images, see `pallas_binning.SlotLists`.
       ranks: (I M,) splats of the slots.
       features: (I N, 16) splats of all images, nearest first.
       split: lanes that share a column.
@@ -112,7 +112,7 @@ class Tiles:
     return jnp.where(self._inside(row), 1.0, -1.0)
 
   def _slot(self, place: Any) -> jax.Array:
-    """Slot of each tile's list entry at a place; of any other one where it has no such."""
+    """Slot of each tile's list entry at a place; of another entry past the end of the list."""
     return self._slots[jnp.minimum(self._start + place, self._last)]
 
   def _splat(self, slot: jax.Array) -> jax.Array:
@@ -121,8 +121,8 @@ class Tiles:
 
   def _fetch(self, splat: jax.Array) -> Values:
     """Features of one splat per tile."""
-    count = blend.num_features(self.options.flat, self.options.geometry)
     row = at_row(splat, self._features.shape[0])
+    count = self.options.feature_layout.num_features
     return tuple(self._features[row, k] for k in range(count))
 
   def walk(
@@ -140,9 +140,9 @@ class Tiles:
       rays: T of every row in a state, negative where a ray has ended.
 
     Returns:
-      the last state, and how many splats of each list were looked at.
+      the last state, and how many splats of each list were evaluated.
     """
-    opacity = blend.opacity_index(self.options.flat)
+    opacity = self.options.feature_layout.opacity
 
     def one(place: jax.Array, carry: Any) -> Any:
       slot, feature, (next_slot, next_splat), later_slot, state = carry

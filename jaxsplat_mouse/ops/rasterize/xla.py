@@ -3,7 +3,7 @@
 Tiles are sorted by the length of their lists and walked in blocks of equals: one loop over blocks,
 and in it a loop over ranks, in which every step blends a few splats into each of the block's tiles.
 A block's working set fits into the cache, and each loop body is compiled once. The backward pass
-walks the same way, front to back (see `blend`), as far as the forward pass saw.
+walks the same way, front to back (see `blend`), as far as the forward pass went.
 
 XLA's CPU compiler would recompute a splat's response for each value that depends on it; barriers
 make it compute the response once per step.
@@ -20,24 +20,24 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxsplat_mouse.ops.rasterize import blend
-from jaxsplat_mouse.ops.rasterize.base import Bundle, Channels, Options
+from jaxsplat_mouse.ops.rasterize.base import Bundle, Channels, Options, with_gradient
 from jaxsplat_mouse.ops.rasterize.binning import TileLists, bin_splats
-from jaxsplat_mouse.ops.rasterize.moments import finish
+from jaxsplat_mouse.ops.rasterize.layout import NUM_COLORS
+from jaxsplat_mouse.ops.rasterize.moments import gradient_from_sums
 from jaxsplat_mouse.ops.rasterize.xla_gradient import chain, splat_sums
 
 _TILES = 128  # tiles of a block: few enough for its sums to stay in cache
 _SPLATS = 4  # splats of a step
-RESIDUALS_OF_BATCH = False  # see `base`
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Residuals:
+class _Residuals:
   """What the backward pass reuses.
 
   Attributes:
     lists: the tile lists.
-    walked: (I, T) splats of each tile's list that were looked at before all its rays had ended.
+    walked: (I, T) splats of each tile's list that were evaluated before all its rays had ended.
   """
 
   lists: TileLists
@@ -47,7 +47,15 @@ class Residuals:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Tiles:
-  """R sorted tiles of all images: corner, reference, falloff (R, 1), first list entry (R,)."""
+  """R sorted tiles of all images.
+
+  Attributes:
+    left: (R, 1) of the corner, pixels.
+    top: (R, 1) likewise.
+    reference: (R, 1), see `Bundle`.
+    falloff: (R, 1) likewise.
+    starts: (R,) first list entry.
+  """
 
   left: jax.Array
   top: jax.Array
@@ -56,14 +64,21 @@ class _Tiles:
   starts: jax.Array
 
 
-def forward(bundle: Bundle, options: Options) -> tuple[Channels, Residuals, jax.Array]:
+def fits(options: Options) -> bool:
+  """See `base`: any image."""
+  del options
+  return True
+
+
+def forward(bundle: Bundle, options: Options) -> tuple[Channels, _Residuals, jax.Array]:
   """See `base`."""
   lists = bin_splats(bundle, options)
-  count = blend.num_channels(options.geometry)
-  clear = (jnp.arange(count + 2) == count).astype(jnp.float32)  # T = 1 where no splat is
+  layout = options.channel_layout
+  is_transmittance = jnp.arange(layout.num_channels) == layout.transmittance
+  clear = is_transmittance.astype(jnp.float32)  # T = 1 where no splat is
   size = (options.tiles_high * options.tile_size, options.tiles_wide * options.tile_size)
   images = bundle.reference.shape[0]
-  channels = jnp.broadcast_to(clear[:, None, None], (images, count + 2, *size))
+  channels = jnp.broadcast_to(clear[:, None, None], (images, layout.num_channels, *size))
   walked = jnp.zeros(lists.starts.size, jnp.int32)
   features, entries = _flatten(bundle, lists, options)
 
@@ -77,9 +92,9 @@ def forward(bundle: Bundle, options: Options) -> tuple[Channels, Residuals, jax.
 
   lengths = (lists.ends - lists.starts).reshape(-1)
   channels, walked = _blocks(lengths, lists, bundle, options, visit, (channels, walked))
-  residuals = Residuals(lists=lists, walked=walked.reshape(lists.starts.shape))
+  residuals = _Residuals(lists=lists, walked=walked.reshape(lists.starts.shape))
   channels = channels[:, :, : options.height, : options.width]
-  return (channels[:, :3], channels[:, 3:]), residuals, lists.overflow
+  return Channels.split(channels), residuals, lists.overflow
 
 
 def _walk(
@@ -87,38 +102,42 @@ def _walk(
 ) -> tuple[jax.Array, jax.Array]:
   """Blends the splats of a block of R tiles, front to back.
 
+  Channels that are alike at all pixels of a splat (colour, normal) are summed in one array, those
+  that vary from pixel to pixel (depth, moments) in three.
+
   Returns:
-    how many of its splats each tile has looked at (R,), and its channels (R, C + 2, P).
+    how many of its splats each tile evaluated (R,), and its channels (R, C + 2, P).
   """
   x, y = _pixels(tiles, options)
   empty = jnp.zeros((lengths.shape[0], 1, options.tile_size**2))
-  place = blend.opacity_index(options.flat) + 1
+  features_of, channels_of = options.feature_layout, options.channel_layout
 
   def step(carry: Any) -> Any:
-    rank, seen, colors, others, transmittance, median = carry
+    rank, seen, constants, varying, transmittance, median = carry
     seeing = (transmittance > 0).any((1, 2))
     feature, _ = _splats(features, entries, tiles, rank, lengths, options)
     alpha, depth = _respond(feature, x, y, tiles, options)
     front, weight, behind = chain(transmittance, alpha)
-    constant = feature[..., place : place + 3]
+    constant = feature[..., features_of.color]
     if options.geometry:
-      constant = jnp.concatenate([constant, feature[..., place + 4 :]], -1)
-    colors = colors + sum(
+      constant = jnp.concatenate([constant, feature[..., features_of.normal]], -1)
+    constants = constants + sum(
       weight[:, k : k + 1] * constant[:, k, :, None] for k in range(weight.shape[1])
     )
     if options.geometry:
-      others, median = _add_depths(others, median, weight, front, depth, tiles)
+      varying, median = _add_depths(varying, median, weight, front, depth, tiles)
     seen = jnp.where(seeing, jnp.minimum(rank + _SPLATS, lengths), seen)
-    return rank + _SPLATS, seen, colors, others, behind, median
+    return rank + _SPLATS, seen, constants, varying, behind, median
 
   more = lambda carry: carry[0] < lengths[0]
-  colors = jnp.zeros((lengths.shape[0], 6 if options.geometry else 3, empty.shape[2]))
-  others = (empty,) * (blend.num_channels(options.geometry) - colors.shape[1])
-  start = (jnp.int32(0), jnp.zeros_like(lengths), colors, others, empty + 1.0, empty)
-  _, seen, colors, others, transmittance, median = lax.while_loop(more, step, start)
-  parts = [colors[:, :3]]
+  constants = jnp.zeros((lengths.shape[0], len(channels_of.constant), empty.shape[2]))
+  varying = (empty,) * (channels_of.num_blended - len(channels_of.constant))
+  start = (jnp.int32(0), jnp.zeros_like(lengths), constants, varying, empty + 1.0, empty)
+  _, seen, constants, varying, transmittance, median = lax.while_loop(more, step, start)
+  parts = [constants[:, :NUM_COLORS]]
   if options.geometry:
-    parts += [others[0], colors[:, 3:], *others[1:]]
+    depth, *moments = varying
+    parts += [depth, constants[:, NUM_COLORS:], *moments]
   return seen, jnp.concatenate([*parts, jnp.abs(transmittance), median], 1)
 
 
@@ -132,50 +151,60 @@ def _respond(
     y[:, None],
     tiles.reference[:, None],
     tiles.falloff[:, None],
-    *_kind(options),
+    options,
   )
-  if options.flat and options.geometry:
-    return lax.optimization_barrier((alpha, channels[3]))
+  if not options.geometry:
+    return lax.optimization_barrier(alpha), None
+  depth = channels[options.channel_layout.depth]
+  if options.flat:
+    return lax.optimization_barrier((alpha, depth))
   alpha = lax.optimization_barrier(alpha)
-  return alpha, jnp.broadcast_to(channels[3], alpha.shape) if options.geometry else None
+  return alpha, jnp.broadcast_to(depth, alpha.shape)
 
 
 def _add_depths(
-  others: tuple[jax.Array, ...],
+  sums: tuple[jax.Array, ...],
   median: jax.Array,
   weight: jax.Array,
   front: jax.Array,
   depth: jax.Array,
   tiles: _Tiles,
 ) -> tuple[tuple[jax.Array, ...], jax.Array]:
-  """Sums of the depth and of two moments with K more splats (R, K, P), and the median depth."""
+  """Adds K splats (R, K, P) to the sums of the depth and of two moments, and the median depth."""
   moment = tiles.reference[:, None] - 1.0 / depth
   terms = (weight * depth, weight * moment, weight * moment * moment)
-  others = tuple(
-    o + sum(t[:, k : k + 1] for k in range(t.shape[1])) for o, t in zip(others, terms, strict=True)
+  sums = tuple(
+    s + sum(t[:, k : k + 1] for k in range(t.shape[1])) for s, t in zip(sums, terms, strict=True)
   )
   for k in range(weight.shape[1]):
     one = slice(k, k + 1)
     middle = (weight[:, one] > 0) & (front[:, one] > 0.5)
     median = jnp.where(middle, depth[:, one], median)
-  return others, median
+  return sums, median
 
 
 def backward(
   bundle: Bundle,
-  residuals: Residuals,
+  residuals: _Residuals,
   channels: Channels,
   gradient: Channels,
   options: Options,
 ) -> jax.Array:
   """See `base`."""
   features, entries = _flatten(bundle, residuals.lists, options)
-  count = blend.num_channels(options.geometry)
-  columns = lambda images: tuple(i[:, c] for i in images for c in range(i.shape[1]))[: count + 1]
-  rest = blend.total(columns(channels), columns(gradient))[:, None]
+  layout = options.channel_layout
+  others_of = layout.behind_color
+  columns = lambda images: tuple(i[:, c] for i in images for c in range(i.shape[1]))
+  summed = layout.summed
+  rest = blend.total(columns(channels)[summed], columns(gradient)[summed])[:, None]
   # The gradient of T is part of `rest`, which takes its place.
   colors, others = gradient
-  parts = [colors, others[:, : count - 3], rest, others[:, count - 2 :]]
+  parts = [
+    colors,
+    others[:, : others_of.transmittance],
+    rest,
+    others[:, others_of.median_depth :],
+  ]
   padding = (-options.height % options.tile_size, -options.width % options.tile_size)
   pulls = jnp.pad(jnp.concatenate(parts, 1), ((0, 0), (0, 0), (0, padding[0]), (0, padding[1])))
 
@@ -183,7 +212,7 @@ def backward(
     x, y = _pixels(tiles, options)
     half = options.tile_size / 2
     pull = _read_tiles(pulls, order, options)
-    rest = pull[:, count : count + 1]
+    rest = pull[:, layout.transmittance, None]
 
     def step(carry: Any) -> Any:
       rank, transmittance, rest, total = carry
@@ -213,15 +242,14 @@ def backward(
     visit,
     jnp.zeros_like(features),
   )
-  return finish(total, features, options).reshape(bundle.features.shape)
+  return gradient_from_sums(total, features, options).reshape(bundle.features.shape)
 
 
-def _kind(options: Options) -> tuple[bool, bool, float]:
-  return options.flat, options.geometry, options.alpha_max
+composite_image = with_gradient(forward, backward)
 
 
 def _flatten(bundle: Bundle, lists: TileLists, options: Options) -> tuple[jax.Array, jax.Array]:
-  """All splats (I N, F), and all list entries (I M,) as rows of those."""
+  """Flattens all splats to (I N, F), and all list entries to (I M,) rows of those."""
   images, splats, width = bundle.features.shape
   image = jnp.arange(images, dtype=jnp.int32)[:, None]
   entries = (lists.splats + image * splats).reshape(-1)
@@ -236,6 +264,19 @@ def _blocks(
   visit: Callable[..., Any],
   carry: Any,
 ) -> Any:
+  """Visits the tiles of all images, those with the longest lists first, in blocks of equals.
+
+  Args:
+    lengths: (I T,) entries of each tile's list that are to be evaluated.
+    lists: of all images.
+    bundle: the images.
+    options: image and tile size.
+    visit: (lengths (R,), tile numbers (R,), tiles, carry) -> carry, for a block of R tiles.
+    carry: to start from.
+
+  Returns:
+    the last carry. Tiles without entries are not visited.
+  """
   rows = lengths.shape[0]
   size = min(_TILES, rows)
   order = jnp.argsort(-lengths).astype(jnp.int32)
@@ -282,13 +323,13 @@ def _splats(
   lengths: jax.Array,
   options: Options,
 ) -> tuple[jax.Array, jax.Array]:
-  """The splats each tile blends next (R, K, F), and their rows; invisible beyond its list."""
+  """Returns the next splats of each tile (R, K, F), invisible beyond its list, and their rows."""
   ranks = rank + jnp.arange(_SPLATS, dtype=jnp.int32)
   active = ranks < lengths[:, None]
   entry = entries[jnp.minimum(tiles.starts[:, None] + ranks, entries.shape[0] - 1)]
   feature = features[entry]
-  index = blend.opacity_index(options.flat)
-  shown = active[:, :, None] | (jnp.arange(features.shape[1]) != index)
+  is_opacity = jnp.arange(features.shape[1]) == options.feature_layout.opacity
+  shown = active[:, :, None] | ~is_opacity
   feature = jnp.where(shown, feature, 0.0)
   return feature, jnp.where(active, entry, features.shape[0])
 
@@ -298,7 +339,7 @@ def _columns(feature: jax.Array) -> blend.Values:
 
 
 def _corners(tiles: jax.Array, options: Options) -> jax.Array:
-  """Image, top row and left column (R, 3) of tiles numbered through all images."""
+  """Returns image, top row and left column (R, 3) of tiles numbered through all images."""
   image, tile = tiles // options.num_tiles, tiles % options.num_tiles
   place = (tile // options.tiles_wide, tile % options.tiles_wide)
   return jnp.stack([image, *(p * options.tile_size for p in place)], -1)
@@ -325,7 +366,7 @@ def _write_tiles(
 
 
 def _read_tiles(images: jax.Array, tiles: jax.Array, options: Options) -> jax.Array:
-  """Tiles (R,) of images (I, C, H, W), padded to whole tiles, as (R, C, P)."""
+  """Reads tiles (R,) of images (I, C, H, W), padded to whole tiles, as (R, C, P)."""
   side, channels = options.tile_size, images.shape[1]
   numbers = lax.GatherDimensionNumbers(
     offset_dims=(1, 2, 3), collapsed_slice_dims=(0,), start_index_map=(0, 2, 3)

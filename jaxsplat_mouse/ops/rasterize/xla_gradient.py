@@ -2,9 +2,9 @@
 
 JAX's derivative of `blend.respond` has up to 16 sums over pixels, for each of which XLA's CPU
 compiler would compute the whole response again. Here everything several sums need is computed
-once, behind a barrier, and the sums are products with a constant basis. Derivation: the gradient
-of a splat's place and shape is linear in the moments (1, x, y, ...) of a few numbers per pixel;
-moments are taken about the tile's centre and then moved to the splat's.
+once, behind a barrier, and the sums are products with a constant basis. The gradient of a splat's
+place and shape is linear in the moments (1, x, y, ...) of a few numbers per pixel; moments are
+taken about the tile's centre and then moved to the splat's.
 
 Arrays are (R, K, P): tiles, consecutive splats of a tile, pixels. Features are columns (R, K, 1).
 """
@@ -20,13 +20,20 @@ from jax import lax
 
 from jaxsplat_mouse.ops.rasterize import blend
 from jaxsplat_mouse.ops.rasterize.base import Options
+from jaxsplat_mouse.ops.rasterize.layout import NUM_COLORS
 from jaxsplat_mouse.ops.rasterize.moments import LN2
 
 
 def chain(transmittance: jax.Array, alpha: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-  """T in front of K splats, their weights (R, K, P), and T behind the last.
+  """Follows T through K splats.
 
-  A single T is (R, 1, P): reshaped, it would be computed more slowly.
+  Args:
+    transmittance: (R, 1, P) in front of the first; reshaped, it would be computed more slowly.
+    alpha: (R, K, P).
+
+  Returns:
+    T in front of each splat and the splats' weights, both (R, K, P), and T behind the last
+    (R, 1, P).
   """
   rows = [transmittance]
   for k in range(alpha.shape[1]):
@@ -50,7 +57,7 @@ def splat_sums(
   pulls: jax.Array,
   options: Options,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-  """K backward steps.
+  """Takes K backward steps.
 
   Args:
     feature: F columns (R, K, 1).
@@ -65,12 +72,11 @@ def splat_sums(
     options: which splats.
 
   Returns:
-    T and `rest` behind the splats, and their sums (R, K, F) for `moments.finish`.
+    T and `rest` behind the splats, and their sums (R, K, F) for `moments.gradient_from_sums`.
   """
   alpha, plane = _shown(feature, x, y, reference, falloff, options)
-  places = (0, 1, 2, 4, 5, 6) if options.geometry else (0, 1, 2)
   depths = _depths(feature, plane, reference, options)
-  pull = _pull(feature, depths, pulls, places, options)
+  pull = _pull(feature, depths, pulls, options)
   front, weight, behind = chain(transmittance, alpha)
   pull = lax.optimization_barrier(pull * weight)
   rests = [rest]
@@ -80,18 +86,26 @@ def splat_sums(
   free = (weight > 0) & (alpha < options.alpha_max)
   d_log = lax.optimization_barrier(jnp.where(free, pull - rest * alpha / (1.0 - alpha), 0.0))
   d_along = None if depths is None else _along(depths, alpha, front, weight, pulls, options)
-  kept = pulls if not options.geometry else jnp.concatenate([pulls[:, :3], pulls[:, 4:7]], 1)
-  drawn = jnp.einsum("rkp,rcp->rkc", weight, kept[:, : len(places)], precision="highest")
-  shift = tuple(c[:, :, None] - f for c, f in zip(center, feature[:2], strict=True))
+  drawn = _constant_sums(weight, pulls, options)
+  layout = options.feature_layout
+  shift = tuple(c[:, :, None] - f for c, f in zip(center, feature[layout.center], strict=True))
   if options.flat:
-    dx, dy = x - feature[0], y - feature[1]
+    dx, dy = _offsets(feature, x, y, options)
     head = _disc(feature, shift, dx, dy, falloff, d_log, plane, d_along, options)
   else:
     head = _ellipsoid(shift, d_log, options)
-  parts = [head, drawn[..., :3]]
+  parts = [head, drawn[..., :NUM_COLORS]]
   if depths is not None:
-    parts += [_moments(d_along, 0, options)[0] / depths.center, drawn[..., 3:]]
+    parts += [_moments(d_along, 0, options)[0] / depths.center, drawn[..., NUM_COLORS:]]
   return behind, rests[-1], jnp.concatenate(parts, -1)
+
+
+def _offsets(
+  feature: blend.Values, x: jax.Array, y: jax.Array, options: Options
+) -> tuple[jax.Array, jax.Array]:
+  """Offsets (R, K, P) of pixel centres from the splats' centres."""
+  layout = options.feature_layout
+  return x - feature[layout.x], y - feature[layout.y]
 
 
 class _Depths(NamedTuple):
@@ -112,12 +126,11 @@ def _shown(
   options: Options,
 ) -> tuple[jax.Array, jax.Array | None]:
   """Alpha (R, K, P), and 1/q of a disc's hit where it is seen, 0 where its low-pass is."""
-  alpha, _ = blend.respond(
-    feature, x, y, reference, falloff, options.flat, options.geometry, options.alpha_max
-  )
+  alpha, _ = blend.respond(feature, x, y, reference, falloff, options)
   if not options.flat:
     return lax.optimization_barrier(alpha), None
-  plane = _visible_inverse(feature, x - feature[0], y - feature[1], falloff)
+  dx, dy = _offsets(feature, x, y, options)
+  plane = _visible_inverse(feature, dx, dy, falloff, options)
   return lax.optimization_barrier((alpha, plane))
 
 
@@ -126,7 +139,7 @@ def _depths(
 ) -> _Depths | None:
   if not options.geometry:
     return None
-  z = feature[blend.opacity_index(options.flat) + 4]
+  z = feature[options.feature_layout.depth]
   depth = z * (1.0 if plane is None else jnp.where(plane > 0, plane, 1.0))
   inverse = 1.0 / depth
   return _Depths(center=z, ray=depth, inverse=inverse, moment=reference - inverse)
@@ -136,18 +149,27 @@ def _pull(
   feature: blend.Values,
   depths: _Depths | None,
   pulls: jax.Array,
-  places: tuple[int, ...],
   options: Options,
 ) -> jax.Array:
-  """Gradient of the loss by the weight of each splat (R, K, P), with no regard to those behind."""
-  index = blend.opacity_index(options.flat)
-  colors = (*feature[index + 1 : index + 4], *feature[index + 5 :])
-  pull = sum(c * pulls[:, k, None] for c, k in zip(colors, places, strict=True))
+  """Gradient of the loss by each splat's weight (R, K, P), without the effect on those behind."""
+  channels = options.channel_layout
+  constants = zip(options.feature_layout.constant, channels.constant, strict=True)
+  pull = sum(feature[k] * pulls[:, c, None] for k, c in constants)
   if depths is not None:
     moment = depths.moment
-    pull = pull + depths.ray * pulls[:, 3, None]
-    pull = pull + moment * (pulls[:, 7, None] + moment * pulls[:, 8, None])
+    pull = pull + depths.ray * pulls[:, channels.depth, None]
+    by_moment = pulls[:, channels.moment, None] + moment * pulls[:, channels.squared_moment, None]
+    pull = pull + moment * by_moment
   return pull
+
+
+def _constant_sums(weight: jax.Array, pulls: jax.Array, options: Options) -> jax.Array:
+  """Gradient of colours and normals (R, K, 3 or 6), summed over pixels."""
+  channels = options.channel_layout
+  kept = pulls[:, channels.color]
+  if options.geometry:
+    kept = jnp.concatenate([kept, pulls[:, channels.normal]], 1)
+  return jnp.einsum("rkp,rcp->rkc", weight, kept, precision="highest")
 
 
 def _along(
@@ -161,16 +183,19 @@ def _along(
   """Gradient of the loss by the logarithm of the depths (R, K, P)."""
   after = front * (1.0 - alpha)
   crossing = (weight > 0) & (front > 0.5) & (after <= 0.5)
-  median = pulls[:, blend.num_channels(options.geometry) + 1, None]
-  d_depth = weight * pulls[:, 3, None] + jnp.where(crossing, median, 0.0)
-  d_moment = weight * (pulls[:, 7, None] + 2.0 * depths.moment * pulls[:, 8, None])
+  channels = options.channel_layout
+  median = pulls[:, channels.median_depth, None]
+  d_depth = weight * pulls[:, channels.depth, None] + jnp.where(crossing, median, 0.0)
+  d_square = pulls[:, channels.squared_moment, None]
+  d_moment = weight * (pulls[:, channels.moment, None] + 2.0 * depths.moment * d_square)
   return lax.optimization_barrier(d_depth * depths.ray + d_moment * depths.inverse)
 
 
 def _visible_inverse(
-  feature: blend.Values, dx: jax.Array, dy: jax.Array, falloff: jax.Array
+  feature: blend.Values, dx: jax.Array, dy: jax.Array, falloff: jax.Array, options: Options
 ) -> jax.Array:
-  u0, u1, v0, v1, w0, w1 = feature[2:8]
+  """1/q of a disc's hit (R, K, P) where the disc is seen, 0 where its low-pass is."""
+  u0, u1, v0, v1, w0, w1 = feature[options.feature_layout.shape]
   q = 1.0 + w0 * dx + w1 * dy
   hits = q > blend.Q_MIN
   inverse = 1.0 / jnp.where(hits, q, 1.0)
@@ -218,7 +243,7 @@ def _disc(
   d_along: jax.Array | None,
   options: Options,
 ) -> jax.Array:
-  u0, u1, v0, v1, w0, w1 = feature[2:8]
+  u0, u1, v0, v1, w0, w1 = feature[options.feature_layout.shape]
   d_power = (-2.0 * LN2) * d_log
   su, sv = (u0 * dx + u1 * dy) * inverse, (v0 * dx + v1 * dy) * inverse
   d_u, d_v = d_power * inverse * su, d_power * inverse * sv
