@@ -1,11 +1,12 @@
 """A fit with gsplat's kernels: this project's re-implementation of a recipe.
 
-Ellipsoids of a fixed count, all views in every step, L1 and SSIM over a random background, a mask
-loss, pressure on opacities and scales, opacity decay, and gsplat's own MCMC strategy (Kheradmand et
-al. 2024) for relocation and noise. What a fit starts from and how it is scored is the business of
-`gsplat_quality`.
+    python -m benchmarks.gsplat_quality           starts such fits from our hull and scores them
 
-Parameters are a dictionary of tensors, as gsplat's strategies want them: `means` (N, 3), `scales`
+A fixed number of ellipsoids, all views in every step, L1 and SSIM over a random background, a mask
+loss, pressure on opacities and scales, opacity decay, and gsplat's own MCMC strategy (Kheradmand et
+al. 2024) for relocation and noise.
+
+Parameters are a dictionary of tensors, as gsplat's strategies expect: `means` (N, 3), `scales`
 (N, 3) logarithms, `quats` (N, 4) w x y z, `opacities` (N,) logits, `features` (N, 3) spherical
 harmonics of degree 0.
 """
@@ -87,7 +88,7 @@ class Views:
     height: pixels.
     colors: (V, H, W, 3) multiplied by alpha.
     alphas: (V, H, W, 1).
-    seen: (V, H, W, 1) float, 1 where the camera really saw.
+    seen: (V, H, W, 1) float, 1 inside the frame of the photograph.
   """
 
   poses: torch.Tensor
@@ -102,7 +103,18 @@ class Views:
 def rasterize(
   parameters: Parameters, poses: torch.Tensor, intrinsics: torch.Tensor, width: int, height: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-  """gsplat's ellipsoids; see `Rasterizer`."""
+  """Renders ellipsoids with gsplat; see `Rasterizer`.
+
+  Args:
+    parameters: (N,).
+    poses: (V, 4, 4) world to camera.
+    intrinsics: (V, 3, 3).
+    width: pixels.
+    height: pixels.
+
+  Returns:
+    colour multiplied by alpha (V, H, W, 3), and alpha (V, H, W, 1).
+  """
   rgb, alpha, _ = gsplat.rasterization(
     means=parameters["means"],
     quats=parameters["quats"],
@@ -119,12 +131,12 @@ def rasterize(
 
 
 def tensor(array: np.ndarray, device: str) -> torch.Tensor:
-  """A float32 copy on the device."""
+  """Returns a float32 copy on the device."""
   return torch.tensor(np.array(array, np.float32), device=device)
 
 
 def camera_tensors(cameras: Cameras, device: str) -> tuple[torch.Tensor, torch.Tensor]:
-  """World to camera (V, 4, 4) and intrinsics (V, 3, 3); gsplat's pixel centres are at +0.5 too."""
+  """Returns world to camera (V, 4, 4) and intrinsics (V, 3, 3); gsplat's pixels are ours too."""
   values = np.asarray(cameras.intrinsics, np.float32)
   matrices = np.zeros((len(values), 3, 3), np.float32)
   matrices[:, [0, 1, 0, 1], [0, 1, 2, 2]] = values
@@ -133,7 +145,7 @@ def camera_tensors(cameras: Cameras, device: str) -> tuple[torch.Tensor, torch.T
 
 
 def make_views(scene: Scene, device: str) -> Views:
-  """The whole photographs of a scene, not cropped."""
+  """Returns the whole photographs of a scene, not cropped."""
   width, height = scene.cameras.width, scene.cameras.height
   x, y = np.arange(width) + 0.5, np.arange(height) + 0.5
   x0, y0, x1, y1 = np.asarray(scene.frames, np.float32).T[..., None]
@@ -153,7 +165,7 @@ def make_views(scene: Scene, device: str) -> Views:
 
 
 def make_parameters(gaussians: Gaussians3D, device: str) -> Parameters:
-  """Gaussians (N,) of degree 0 as what gsplat optimises."""
+  """Returns Gaussians (N,) of degree 0 as the parameters that gsplat optimises."""
   arrays = {
     "means": gaussians.means,
     "scales": gaussians.log_scales,
@@ -165,7 +177,7 @@ def make_parameters(gaussians: Gaussians3D, device: str) -> Parameters:
 
 
 def make_optimizers(parameters: Parameters, recipe: Recipe) -> dict[str, torch.optim.Adam]:
-  """One Adam per parameter, as gsplat's strategies want them."""
+  """Returns one Adam per parameter, as gsplat's strategies expect."""
   return {
     name: torch.optim.Adam([value], lr=recipe.rates[name], eps=_ADAM_EPSILON)
     for name, value in parameters.items()
@@ -173,7 +185,7 @@ def make_optimizers(parameters: Parameters, recipe: Recipe) -> dict[str, torch.o
 
 
 def make_strategy(count: int, recipe: Recipe) -> gsplat.MCMCStrategy:
-  """gsplat's MCMC at a fixed count: a cap of `count` leaves nothing to add."""
+  """Returns gsplat's MCMC strategy at a fixed number of Gaussians: `count` is its cap."""
   return gsplat.MCMCStrategy(
     cap_max=count,
     noise_lr=recipe.noise,
@@ -191,7 +203,7 @@ def fit(
   recipe: Recipe,
   rasterizer: Rasterizer = rasterize,
 ) -> Parameters:
-  """Optimises `parameters` in place of what they hold, and returns them.
+  """Optimises parameters in place.
 
   Args:
     parameters: (N,); relocation replaces the tensors in the dictionary.
@@ -199,8 +211,11 @@ def fit(
     seed: of backgrounds, relocation and noise.
     recipe: settings.
     rasterizer: gsplat's, or another for a test.
+
+  Returns:
+    `parameters`.
   """
-  # In TF32 the variances of SSIM, small differences of large sums, would be noise.
+  # TF32 is too coarse for the variances of SSIM, which are small differences of large sums.
   torch.set_float32_matmul_precision("highest")
   torch.manual_seed(seed)
   optimizers = make_optimizers(parameters, recipe)
@@ -222,7 +237,14 @@ def fit(
 def total_loss(
   parameters: Parameters, views: Views, recipe: Recipe, rasterizer: Rasterizer
 ) -> torch.Tensor:
-  """The loss () of one step; draws one background colour per view."""
+  """Returns the loss () of one step; draws one background colour per view.
+
+  Args:
+    parameters: (N,).
+    views: photographs.
+    recipe: weights.
+    rasterizer: renders the parameters.
+  """
   rgb, alpha = rasterizer(parameters, views.poses, views.intrinsics, views.width, views.height)
   background = torch.rand(len(rgb), 1, 1, 3, device=rgb.device)
   target = views.colors + (1.0 - views.alphas) * background
@@ -247,7 +269,7 @@ def decay_opacity(parameters: Parameters, factor: float) -> None:
 
 
 def ssim_map(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-  """Structural similarity (V, H, W, C) of images in [0, 1] (Wang et al. 2004, eq. 13).
+  """Returns the structural similarity (V, H, W, C) of images in [0, 1] (Wang et al. 2004, eq. 13).
 
   Gaussian window of 11 pixels, sigma 1.5, zeros beyond the image, population covariance.
   """
@@ -262,7 +284,7 @@ def ssim_map(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
 
 
 def _window_matrix(size: int, device: torch.device) -> torch.Tensor:
-  """Symmetric (size, size): its product with a line of pixels is the line blurred."""
+  """Returns a symmetric (size, size) matrix whose product with a line of pixels blurs the line."""
   index = torch.arange(size, device=device)
   distance = (index[:, None] - index[None, :]).abs().float()
   weights = torch.exp(-0.5 * (distance / _WINDOW_SIGMA) ** 2)

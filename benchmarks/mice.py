@@ -1,4 +1,7 @@
-"""The benchmark set: built-in mice that differ in all that reconstruction can stumble over."""
+"""The benchmark set of `benchmarks.quality`: sixteen built-in mice.
+
+They differ in pose, coat, fur and rig, and in faults of their photographs, masks and cameras.
+"""
 
 from __future__ import annotations
 
@@ -15,24 +18,24 @@ from jaxsplat_mouse.procedural_mouse.disturb import (
   punch_holes,
   shake_cameras,
 )
-from jaxsplat_mouse.procedural_mouse.mouse import make_mouse, render_truth
-from jaxsplat_mouse.procedural_mouse.real_rig import dannce_cameras
+from jaxsplat_mouse.procedural_mouse.mouse import Mouse, make_mouse, render_truth
 from jaxsplat_mouse.procedural_mouse.mouse_scenes import input_cameras, rig_cameras
+from jaxsplat_mouse.procedural_mouse.real_rig import dannce_cameras
 from jaxsplat_mouse.scene import Scene
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Case:
-  """One animal, its rig, and what is wrong with its photographs.
+  """One animal, its rig, and the faults of its photographs.
 
   Attributes:
     seed: of the animal.
-    pose, coat: names; see `procedural_mouse`.
+    pose, coat: names; see `procedural_mouse.parameters`.
     fur: length of soft hair, world units.
     rig: `ring` (ideal), `uneven` (drawn) or `dannce` (a real calibration).
-    exposure: spread of the gains of the views.
+    exposure: standard deviation of the views' gains.
     grow: pixels by which masks are too wide.
-    holes: discs cut out of every mask.
+    holes: number of discs cut out of every mask.
     shake: degrees by which every camera is turned.
   """
 
@@ -68,7 +71,7 @@ CASES: dict[str, Case] = {
 
 
 def rig_of(case: Case, size: int) -> Cameras:
-  """The cameras of a case, with images about `size` pixels wide."""
+  """Returns the cameras of a case, with images about `size` pixels wide."""
   if case.rig == "dannce":
     return dannce_cameras(size // 9 * 9)
   if case.rig == "uneven":
@@ -77,40 +80,65 @@ def rig_of(case: Case, size: int) -> Cameras:
 
 
 def novel_cameras(size: int, views: int) -> Cameras:
-  """Views of FaceLift's orbit that truth is rendered for."""
+  """Returns cameras of FaceLift's orbit, at which the truth is rendered."""
   return generate_camera_poses(views, image_size=size)
 
 
 def make_case(
   name: str, size: int, views: int, cache: pathlib.Path | None = None
 ) -> tuple[Scene, np.ndarray]:
-  """The photographs of a case, and truth (views, S, S, 4) at `novel_cameras`.
+  """Renders the photographs of a case and the truth at `novel_cameras`.
 
   Args:
     name: of `CASES`.
     size: width of all images, pixels.
-    views: novel views.
-    cache: a folder that keeps what was rendered.
+    views: number of novel views.
+    cache: a folder that stores the renders.
+
+  Returns:
+    the photographs with the faults of the case, and straight RGBA (views, S, S, 4) in [0, 1].
   """
   case, rig = CASES[name], rig_of(CASES[name], size)
+  mouse = make_mouse(case.seed, case.pose, case.coat)
   path = cache / f"{name}_{size}_{views}.npz" if cache else None
+  own, truth = render_cached(mouse, (rig, novel_cameras(size, views)), case.fur, path)
+  return _disturb(to_scene(own, rig), case), to_unit_floats(truth)
+
+
+def render_cached(
+  mouse: Mouse, rigs: tuple[Cameras, Cameras], fur: float, path: pathlib.Path | None
+) -> tuple[np.ndarray, np.ndarray]:
+  """Renders an animal at two rigs, or reads the renders from a file.
+
+  Args:
+    mouse: the animal.
+    rigs: cameras of the photographs (V,) and of the truth (K,).
+    fur: length of soft hair, world units.
+    path: the `.npz` file that stores the renders; None for no file.
+
+  Returns:
+    straight RGBA (V, H, W, 4) and (K, S, S, 4), uint8.
+  """
   if path and path.is_file():
-    held = np.load(path)
-    rgba = {key: held[key].astype(np.float32) / np.float32(255) for key in ("own", "truth")}
-  else:
-    mouse = make_mouse(case.seed, case.pose, case.coat)
-    see = lambda cameras: render_truth(mouse, cameras, fur=case.fur).rgba
-    exact = {"own": see(rig), "truth": see(novel_cameras(size, views))}
-    levels = {key: np.round(255 * value).astype(np.uint8) for key, value in exact.items()}
-    if path:
-      path.parent.mkdir(parents=True, exist_ok=True)
-      np.savez_compressed(path, **levels)
-    rgba = {key: value.astype(np.float32) / np.float32(255) for key, value in levels.items()}
-  return _disturb(to_scene(rgba["own"], rig), case), rgba["truth"]
+    stored = np.load(path)
+    return stored["own"], stored["truth"]
+  own, truth = (
+    np.round(255 * render_truth(mouse, rig, fur=fur).rgba).astype(np.uint8) for rig in rigs
+  )
+  if path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(path, own=own, truth=truth)
+  return own, truth
 
 
-def to_scene(rgba: np.ndarray, rig: Cameras) -> Scene:
-  """Straight RGBA photographs (V, H, W, 4) in [0, 1] of a rig (V,)."""
+def to_unit_floats(levels: np.ndarray) -> np.ndarray:
+  """Converts uint8 levels to float32 in [0, 1]."""
+  return levels.astype(np.float32) / np.float32(255)
+
+
+def to_scene(levels: np.ndarray, rig: Cameras) -> Scene:
+  """Returns the scene of straight RGBA photographs (V, H, W, 4) uint8 of a rig (V,)."""
+  rgba = to_unit_floats(levels)
   frame = np.array([0, 0, rig.width, rig.height], np.float32)
   alphas = np.ascontiguousarray(rgba[..., 3])
   return Scene(

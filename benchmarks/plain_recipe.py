@@ -1,8 +1,12 @@
 """The baseline of every comparison: the plain recipe, in a loop of its own.
 
+    python -m benchmarks.quality --config=plain_2dgs,plain_3dgs
+
+Expected of walk_black, on an H100: plain_2dgs 11.7 dB / .44, plain_3dgs 9.9 / .41.
+
 Random initialisation in the unit ball, L1 + SSIM, one fixed learning rate per field: no hull, no
-silhouette loss, no regularisers, no relocation, white background, full resolution throughout.
-`benchmarks.quality --config=plain_2dgs,plain_3dgs` scores it beside the recipes of `configs/`.
+silhouette loss, no regularisers (2dgs: distortion and normals), no relocation, white background,
+full resolution throughout.
 """
 
 from __future__ import annotations
@@ -23,12 +27,12 @@ from jaxsplat_mouse.math import safe_normalize
 from jaxsplat_mouse.scene import Scene
 
 _MORE_ROOM = 1.5
-# What the two models differ in: steps, weights of distortion and normals, filter in squared pixels.
+# By model: steps, weights of distortion and normals, filter in squared pixels.
 _MODELS = {"2dgs": (1500, 0.1, 0.05, 0.5), "3dgs": (1000, 0.0, 0.0, 0.3)}
 
 
 def plain_config(model: str) -> FitConfig:
-  """Returns the settings of the plain recipe that the objective and the optimiser read."""
+  """Returns the plain recipe of a model: the settings that the objective and optimiser read."""
   iterations, depth_weight, normal_weight, low_pass = _MODELS[model]
   return FitConfig(
     model=model,
@@ -73,7 +77,7 @@ def random_gaussians(config: FitConfig, key: jax.Array) -> Gaussians:
 
 @functools.partial(jax.jit, static_argnames="config")
 def _fit(scenes: Scene, seeds: jax.Array, config: FitConfig) -> tuple[Gaussians, jax.Array]:
-  """Gaussians (B, N, ...) after all steps, and the most intersections without room ()."""
+  """Returns Gaussians (B, N, ...) after all steps, and () the largest number of dropped entries."""
 
   def one(scene: Scene, seed: jax.Array) -> tuple[Gaussians, jax.Array]:
     problem = problem_at(scene, 1, config)
@@ -102,7 +106,16 @@ def _fit(scenes: Scene, seeds: jax.Array, config: FitConfig) -> tuple[Gaussians,
 
 
 def fit_plain(scenes: Scene, seeds: Sequence[int], config: FitConfig) -> Gaussians:
-  """Fits a batch of scenes (B, V, ...) by the plain recipe; Gaussians (B, N, ...) as NumPy."""
+  """Fits a batch of scenes by the plain recipe.
+
+  Args:
+    scenes: (B, V, ...), cropped, in their canonical frames.
+    seeds: one for each scene.
+    config: from `plain_config`; a fit that drops tile entries is repeated with more of them.
+
+  Returns:
+    Gaussians (B, N, ...) as NumPy.
+  """
   batch, numbers = jax.tree.map(jnp.asarray, scenes), jnp.asarray(seeds, jnp.uint32)
   while True:
     gaussians, overflow = _fit(batch, numbers, config)

@@ -1,6 +1,8 @@
 """Measures the memory of `prepare` over a long recording: it must not grow with the moments.
 
-    python benchmarks/prepare_memory.py --moments=18000
+    python -m benchmarks.prepare_memory --moments=3000
+
+Expected: 845 MiB after 300 moments, 851 MiB after 3,000.
 
 Five synthetic cameras of 144 x 120 pixels behind lenses, h264 videos of photographs and masks.
 Prints a table and one line of JSON: resident memory after every tenth of the recording.
@@ -11,21 +13,17 @@ from __future__ import annotations
 import json
 import pathlib
 import resource
-import sys
 import tempfile
 import time
 
 import numpy as np
 from absl import app, flags
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from jaxsplat_mouse.capture import preparation  # noqa: E402
-from jaxsplat_mouse.capture.prepare_options import PrepareOptions  # noqa: E402
-from jaxsplat_mouse.capture.raw_capture import Capture, Stream  # noqa: E402
-from tests.capture import recording_fixtures as fixtures  # noqa: E402
-from tests.io.file_fixtures import write_video  # noqa: E402
+from jaxsplat_mouse.capture import preparation
+from jaxsplat_mouse.capture.prepare_options import PrepareOptions
+from jaxsplat_mouse.capture.raw_capture import Capture, Stream
+from tests.capture import recording_fixtures as fixtures
+from tests.io.file_fixtures import write_video
 
 FLAGS = flags.FLAGS
 _PERIOD = 8  # frames after which the animal's walk repeats

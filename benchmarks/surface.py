@@ -1,15 +1,18 @@
 """Meshes of fits against the true surface of built-in mice: Chamfer distance and normal error.
 
-    python -m benchmarks.surface --config=2dgs,3dgs
-    python -m benchmarks.surface --config=2dgs --size=tiny --mice=1   on a CPU, to see that it works
+    python -m benchmarks.surface --size=preview --mice=2
+    python -m benchmarks.surface --config=2dgs,3dgs                   full size, on a GPU
+    python -m benchmarks.surface --config=2dgs --size=tiny --mice=1   a check on a CPU
 
-Distances are in percent of the animal's radius (canonical units), normals in degrees; see
-`mesh.compare_surfaces`. Takes the extra `mesh`. Prints a table, and JSON into $OUT.
+Expected of the first: Chamfer distance .60 % and normals 25.8 degrees in 2dgs, .62 % and 20.8
+degrees in 3dgs.
+
+Distances are in percent of a canonical unit, normals in degrees; see `meshing.compare_surfaces`.
+Needs the extra `mesh`. Prints a table and, if $OUT is set, writes surface.json into it.
 """
 
 from __future__ import annotations
 
-import argparse
 import pathlib
 
 import numpy as np
@@ -31,7 +34,17 @@ def run(
   size: int,
   cache: pathlib.Path | None,
 ) -> list[dict]:
-  """One row for each recipe and animal."""
+  """Compares the mesh of every fit with the true surface.
+
+  Args:
+    recipes: how to fit.
+    seeds: of the animals.
+    size: side of the photographs, pixels.
+    cache: a folder that stores the photographs.
+
+  Returns:
+    one row for each recipe and animal.
+  """
   frames = [walking.Frame(seed=s, phase=0.0) for s in seeds]
   trials = walking.trials(frames, size, 1, cache)
   rows = []
@@ -48,17 +61,12 @@ def run(
 
 
 def main() -> None:
-  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument("--config", default="2dgs,3dgs", help="of configs/")
-  parser.add_argument("--mice", type=int, default=4)
-  parser.add_argument("--size", default="full", choices=list(quality.SIZES))
-  parser.add_argument("--cache", default="", help="a folder that keeps the photographs")
+  parser = walking.make_parser(__doc__.splitlines()[0], "2dgs,3dgs")
   args = parser.parse_args()
   devices.set_up_cache()
   size, _, shrink = quality.SIZES[args.size]
   recipes = [quality.make_recipe(name, name, shrink) for name in args.config.split(",")]
-  cache = pathlib.Path(args.cache) if args.cache else None
-  rows = run(recipes, list(range(args.mice)), size, cache)
+  rows = run(recipes, list(range(args.mice)), size, args.cache)
   for recipe in recipes:
     own = [row for row in rows if row["recipe"] == recipe.name]
     mean = lambda key, own=own: float(np.mean([row[key] for row in own]))

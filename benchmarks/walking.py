@@ -1,7 +1,8 @@
-"""Built-in mice that walk: frames as trials of `quality.py`, for claims on frames and surfaces."""
+"""Built-in mice that walk, as trials of `quality.py`: for `warm_start.py` and `surface.py`."""
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import functools
 import os
@@ -13,7 +14,7 @@ from multiprocessing import get_context
 import numpy as np
 
 from benchmarks import mice, quality
-from jaxsplat_mouse.procedural_mouse.mouse import Mouse, make_mouse, render_truth, walking
+from jaxsplat_mouse.procedural_mouse.mouse import Mouse, make_mouse, walking
 from jaxsplat_mouse.procedural_mouse.mouse_scenes import input_cameras
 
 
@@ -38,42 +39,47 @@ class Frame:
 def trials(
   frames: Sequence[Frame], size: int, views: int, cache: pathlib.Path | None = None
 ) -> list[quality.Trial]:
-  """Six photographs of each frame, and truth at `views` of FaceLift's cameras.
+  """Renders six photographs of each frame, and the truth at cameras of FaceLift's orbit.
 
   Args:
-    frames: what to show.
-    size: of all images, pixels.
-    views: novel ones of each frame.
-    cache: a folder that keeps what was rendered.
+    frames: the moments.
+    size: side of all images, pixels.
+    views: number of novel views of each frame.
+    cache: a folder that stores the renders.
   """
-  make = functools.partial(_rgba, size=size, views=views, cache=cache)
+  make = functools.partial(_render, size=size, views=views, cache=cache)
   rig = input_cameras(image_size=size)
-  novel = mice.novel_cameras(size, views)
-  # Tracing is NumPy's: processes, which must not inherit this one's device.
+  groups = [(np.arange(views), mice.novel_cameras(size, views))]
+  # Rendering runs in NumPy; new processes must not inherit the device of this one.
   with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as pool:
     images = list(pool.map(make, frames))
   found = []
   for frame, (own, truth) in zip(frames, images, strict=True):
-    scene = mice.to_scene(own.astype(np.float32) / np.float32(255), rig)
     name = f"{frame.seed}@{frame.phase:g}"
-    groups = [(np.arange(views), novel)]
-    found.append(quality.canonical_trial(name, scene, groups, list(truth / np.float32(255))))
+    scene, exact = mice.to_scene(own, rig), list(mice.to_unit_floats(truth))
+    found.append(quality.canonical_trial(name, scene, groups, exact))
   return found
 
 
-def _rgba(
+def _render(
   frame: Frame, size: int, views: int, cache: pathlib.Path | None
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Photographs and truth, uint8."""
+  """Returns photographs and truth, uint8."""
   path = cache / f"walk_{frame.seed}_{frame.phase:g}_{size}_{views}.npz" if cache else None
-  if path and path.is_file():
-    held = np.load(path)
-    return held["own"], held["truth"]
   rigs = input_cameras(image_size=size), mice.novel_cameras(size, views)
-  own, truth = (
-    np.round(255 * render_truth(frame.mouse, rig).rgba).astype(np.uint8) for rig in rigs
-  )
-  if path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(path, own=own, truth=truth)
-  return own, truth
+  return mice.render_cached(frame.mouse, rigs, 0.0, path)
+
+
+def make_parser(description: str, config: str) -> argparse.ArgumentParser:
+  """Returns a parser with the flags that all benchmarks on walking mice have.
+
+  Args:
+    description: of the benchmark.
+    config: recipes by default.
+  """
+  parser = argparse.ArgumentParser(description=description)
+  parser.add_argument("--config", default=config, help="recipes of configs/")
+  parser.add_argument("--mice", type=int, default=4, help="how many animals")
+  parser.add_argument("--size", default="full", choices=list(quality.SIZES))
+  parser.add_argument("--cache", type=pathlib.Path, help="a folder that stores the photographs")
+  return parser

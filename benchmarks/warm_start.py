@@ -1,17 +1,18 @@
-"""Warm starts: what a frame's fit gains from the fit of the frame before, in a third of the steps.
+"""Warm starts: how a fit gains from that of the previous frame, in a third of the steps.
 
     python -m benchmarks.warm_start --config=2dgs
-    python -m benchmarks.warm_start --size=tiny --mice=1      on a CPU, to see that it works
+    python -m benchmarks.warm_start --size=tiny --mice=1      a check on a CPU
+
+Expected of the first, on an H100: cold 27.40 dB / .9897, short 24.57 / .9808, warm 27.62 / .9901.
 
 Built-in mice walk `--stride` strides from one frame to the next. The second frame is fitted from
-its hull with all steps (`cold`), from its hull with as many as a warm start takes (`short`), and
-from the first frame's fit with those (`warm`). Prints novel-view fg PSNR and IoU, and JSON into
-$OUT.
+its hull with all steps (`cold`), from its hull with the steps of a warm start (`short`), and from
+the fit of the first frame with the same steps (`warm`). Prints novel-view fg PSNR and IoU and, if
+$OUT is set, writes warm_start.json into it.
 """
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import pathlib
 
@@ -32,7 +33,19 @@ def run(
   views: int,
   cache: pathlib.Path | None,
 ) -> list[dict]:
-  """One row for each way to fit the second frame: mean scores over the animals, and its steps."""
+  """Fits the second frame in three ways.
+
+  Args:
+    recipe: how to fit.
+    seeds: of the animals.
+    stride: from one frame to the next, strides.
+    size: side of all images, pixels.
+    views: number of novel views.
+    cache: a folder that stores the renders.
+
+  Returns:
+    one row for each way: mean scores over the animals, steps and seconds.
+  """
   frames = [walking.Frame(seed=s, phase=p) for p in (0.0, stride) for s in seeds]
   trials = walking.trials(frames, size, views, cache)
   first, second = trials[: len(seeds)], trials[len(seeds) :]
@@ -53,22 +66,17 @@ def run(
 
 
 def main() -> None:
-  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument("--config", default="2dgs", help="of configs/")
-  parser.add_argument("--mice", type=int, default=4)
-  parser.add_argument("--stride", type=float, default=0.05)
-  parser.add_argument("--size", default="full", choices=list(quality.SIZES))
-  parser.add_argument("--cache", default="", help="a folder that keeps the photographs")
+  parser = walking.make_parser(__doc__.splitlines()[0], "2dgs")
+  parser.add_argument("--stride", type=float, default=0.05, help="strides from frame to frame")
   args = parser.parse_args()
   devices.set_up_cache()
   size, views, shrink = quality.SIZES[args.size]
   recipe = quality.make_recipe(args.config, args.config, shrink)
-  cache = pathlib.Path(args.cache) if args.cache else None
-  rows = run(recipe, list(range(args.mice)), args.stride, size, views, cache)
+  rows = run(recipe, list(range(args.mice)), args.stride, size, views, args.cache)
   print(f"{args.config}: {args.mice} mice, {args.stride:g} strides a frame")
   for row in rows:
-    told = f"{row['fg_psnr']:.2f} dB / {row['iou']:.4f}"
-    print(f"{row['start']:6} {row['steps']:5} steps  {told}  {row['seconds']:.1f} s")
+    scores = f"{row['fg_psnr']:.2f} dB / {row['iou']:.4f}"
+    print(f"{row['start']:6} {row['steps']:5} steps  {scores}  {row['seconds']:.1f} s")
   report("warm_start", rows)
 
 

@@ -15,7 +15,7 @@ import os
 import pathlib
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -23,10 +23,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxsplat_mouse import cameras as cam
-from jaxsplat_mouse import math as jm
 from jaxsplat_mouse import spherical_harmonics
+from jaxsplat_mouse.cameras import Cameras, generate_camera_poses
 from jaxsplat_mouse.gaussians import Gaussians, Gaussians2D, Gaussians3D
+from jaxsplat_mouse.math import logit
 from jaxsplat_mouse.ops.photometric.api import photometric
 from jaxsplat_mouse.ops.rasterize import base
 from jaxsplat_mouse.rendering import render
@@ -37,7 +37,17 @@ GEOMETRY_WEIGHT = 1e-3
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-  """What is run: model, implementation and sizes."""
+  """A variant of the workload.
+
+  Attributes:
+    flat: discs with geometry (2D) instead of ellipsoids (3D).
+    scenes: scenes of a batch.
+    splats: splats of a scene.
+    size: side of the images, pixels.
+    entries: capacity of the tile lists, entries per splat.
+    implementation: `pallas` or `xla`.
+    tile_size: side of a tile, pixels.
+  """
 
   flat: bool
   scenes: int
@@ -62,7 +72,15 @@ class Setting:
 
 
 def shell(seed: int, count: int) -> dict[str, np.ndarray]:
-  """One scene: splats on an ellipsoid, activated values, float32."""
+  """Returns one scene: splats on an ellipsoid, activated values, float32.
+
+  Args:
+    seed: of the random numbers.
+    count: number of splats N.
+
+  Returns:
+    `means`, `scales`, `rgb` (N, 3), `quats` (N, 4) and `opacities` (N,).
+  """
   rng = np.random.default_rng(seed)
   directions = rng.normal(size=(count, 3))
   directions /= np.linalg.norm(directions, axis=1, keepdims=True)
@@ -82,7 +100,7 @@ def shell(seed: int, count: int) -> dict[str, np.ndarray]:
 
 
 def parameters(setting: Setting) -> Gaussians:
-  """The scenes (B, N, ...) as what is optimised."""
+  """Returns the optimised parameters (B, N, ...) of all scenes."""
   scenes = [shell(seed, setting.splats) for seed in range(setting.scenes)]
   stacked = {name: jnp.stack([s[name] for s in scenes]) for name in scenes[0]}
   make = Gaussians2D if setting.flat else Gaussians3D
@@ -90,21 +108,28 @@ def parameters(setting: Setting) -> Gaussians:
     means=stacked["means"],
     log_scales=jnp.log(stacked["scales"][..., : 2 if setting.flat else 3]),
     quats=stacked["quats"],
-    logit_opacities=jm.logit(stacked["opacities"]),
+    logit_opacities=logit(stacked["opacities"]),
     sh=spherical_harmonics.from_rgb(stacked["rgb"])[:, :, None, :],
   )
 
 
-def views(setting: Setting) -> cam.Cameras:
-  """The six cameras."""
-  ring = cam.generate_camera_poses(VIEWS, ELEVATION, DISTANCE, setting.size, FOV)
+def views(setting: Setting) -> Cameras:
+  """Returns the six cameras."""
+  ring = generate_camera_poses(VIEWS, ELEVATION, DISTANCE, setting.size, FOV)
   return jax.tree.map(jnp.asarray, ring)
 
 
 def view_loss(
-  gaussians: Gaussians, camera: cam.Cameras, target: jax.Array, setting: Setting
+  gaussians: Gaussians, camera: Cameras, target: jax.Array, setting: Setting
 ) -> tuple[jax.Array, jax.Array]:
-  """Loss of one view of one scene, and the intersections that did not fit."""
+  """Returns the loss () of one view of one scene, and () how many tile entries were dropped.
+
+  Args:
+    gaussians: (N,).
+    camera: one camera.
+    target: image to fit (3, H, W).
+    setting: the workload.
+  """
   options = setting.options
   out = render(
     gaussians,
@@ -130,17 +155,30 @@ def view_loss(
 
 
 def batch_loss(
-  gaussians: Gaussians, ring: cam.Cameras, targets: Any, setting: Setting
+  gaussians: Gaussians, ring: Cameras, targets: Any, setting: Setting
 ) -> tuple[jax.Array, jax.Array]:
-  """Sum over the scenes of their mean loss, largest overflow."""
+  """Returns the sum over the scenes of their mean loss, and the largest number of dropped entries.
+
+  Args:
+    gaussians: (B, N, ...).
+    ring: (V,) cameras of every scene.
+    targets: images to fit (B, V, 3, H, W).
+    setting: the workload.
+  """
   one = functools.partial(view_loss, setting=setting)
   over_views = jax.vmap(one, in_axes=(None, 0, 0))
   loss, overflow = jax.vmap(over_views, in_axes=(0, None, 0))(gaussians, ring, targets)
   return loss.mean(1).sum(), overflow.max()
 
 
-def make_targets(gaussians: Gaussians, ring: cam.Cameras, setting: Setting) -> Any:
-  """Images to fit (B, V, 3, H, W): their own renderings moved by three pixels."""
+def make_targets(gaussians: Gaussians, ring: Cameras, setting: Setting) -> Any:
+  """Renders images to fit (B, V, 3, H, W): the scenes themselves, shifted by three pixels.
+
+  Args:
+    gaussians: (B, N, ...).
+    ring: (V,) cameras of every scene.
+    setting: the workload.
+  """
 
   @jax.jit
   def run(gaussians: Gaussians) -> Any:
@@ -162,17 +200,17 @@ def make_targets(gaussians: Gaussians, ring: cam.Cameras, setting: Setting) -> A
 
 
 def iterate(setting: Setting, steps: int) -> Callable[..., Any]:
-  """`steps` iterations in one compiled call: state -> state, losses, overflow."""
+  """Returns a compiled function: `steps` iterations, (state, ring, targets) -> state, overflow."""
   adam = optax.adam(1e-4, eps=1e-15)
 
-  def step(state: Any, _: None, ring: cam.Cameras, targets: Any) -> Any:
+  def step(state: Any, _: None, ring: Cameras, targets: Any) -> Any:
     gaussians, moments = state
     gradient = jax.grad(batch_loss, has_aux=True)
     change, overflow = gradient(gaussians, ring, targets, setting)
     change, moments = adam.update(change, moments)
     return (optax.apply_updates(gaussians, change), moments), overflow
 
-  def run(state: Any, ring: cam.Cameras, targets: Any) -> Any:
+  def run(state: Any, ring: Cameras, targets: Any) -> Any:
     body = functools.partial(step, ring=ring, targets=targets)
     state, overflow = jax.lax.scan(body, state, None, length=steps)
     return state, overflow.max()
@@ -181,7 +219,14 @@ def iterate(setting: Setting, steps: int) -> Callable[..., Any]:
 
 
 def milliseconds(run: Callable[..., Any], *args: Any, repeat: int = 10, rounds: int = 3) -> float:
-  """Median over rounds of the mean time of `repeat` calls, after one warm-up call."""
+  """Returns the median over rounds of the mean time of a call in ms, after one warm-up call.
+
+  Args:
+    run: the function to time.
+    *args: its arguments.
+    repeat: calls of a round.
+    rounds: how many rounds.
+  """
   jax.block_until_ready(run(*args))
   times = []
   for _ in range(rounds):
@@ -194,15 +239,22 @@ def milliseconds(run: Callable[..., Any], *args: Any, repeat: int = 10, rounds: 
   return float(np.median(times))
 
 
-def report(name: str, rows: list[dict[str, Any]], **more: Any) -> None:
-  """Writes rows as JSON to $OUT, where that is set."""
-  if "OUT" in os.environ:
-    device = jax.devices()[0].device_kind
-    document = dict(device=device, jax=jax.__version__, argv=sys.argv[1:], rows=rows, **more)
-    (pathlib.Path(os.environ["OUT"]) / f"{name}.json").write_text(json.dumps(document, indent=1))
+def report(name: str, rows: Sequence[dict[str, Any]], **more: Any) -> None:
+  """Writes rows as `NAME.json` into the folder $OUT; does nothing if $OUT is not set.
+
+  Args:
+    name: of the file, without its ending.
+    rows: of the table.
+    **more: other values of the document; `device` replaces the name of the first JAX device.
+  """
+  if os.environ.get("OUT"):
+    more.setdefault("device", jax.devices()[0].device_kind)
+    document = dict(jax=jax.__version__, argv=sys.argv[1:], rows=list(rows), **more)
+    path = pathlib.Path(os.environ["OUT"], f"{name}.json")
+    path.write_text(json.dumps(document, indent=1) + "\n")
 
 
-def show(row: dict[str, Any]) -> None:
+def show(row: Mapping[str, Any]) -> None:
   """Prints one row of results."""
   cells = [f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in row.items()]
   print("\n  ".join(cells) if len(cells) > 30 else "  ".join(cells), flush=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pathlib
 from collections.abc import Callable, Collection
 
 from jaxsplat_mouse.canonical import recording_scale
@@ -45,10 +46,7 @@ def fix_scales(
   if settings.data.normalize != "recording":
     return {}
   path = workdir.path / _FILE
-  try:
-    scales = {str(k): float(v) for k, v in json.loads(path.read_text()).items()}
-  except (OSError, ValueError, AttributeError, TypeError):
-    scales = {}
+  scales = _read_scales(path)
   todo = [s for s in found if s.recording not in scales and s.recording in wanted]
 
   def measure_one(source: Source) -> float | None:
@@ -62,11 +60,22 @@ def fix_scales(
   for source, radius in ordered_map(measure_one, todo, threads):
     if radius is not None:
       radii.setdefault(source.recording, []).append(radius)
-  for recording, values in radii.items():
-    scales[recording] = recording_scale(values, settings.data.radius)
   if radii:
-    try:
-      atomic.write_bytes(path, json.dumps(scales, indent=2).encode())
-    except OSError as error:
-      raise InputError(path, "", f"cannot be written ({error.strerror})") from None
+    scales |= {k: recording_scale(values, settings.data.radius) for k, values in radii.items()}
+    _write_scales(path, scales)
   return scales
+
+
+def _read_scales(path: pathlib.Path) -> dict[str, float]:
+  """Returns the stored scales; none if the file is missing or broken."""
+  try:
+    return {str(k): float(v) for k, v in json.loads(path.read_text()).items()}
+  except (OSError, ValueError, AttributeError, TypeError):
+    return {}
+
+
+def _write_scales(path: pathlib.Path, scales: dict[str, float]) -> None:
+  try:
+    atomic.write_bytes(path, json.dumps(scales, indent=2).encode())
+  except OSError as error:
+    raise InputError(path, "", f"cannot be written ({error.strerror})") from None

@@ -352,9 +352,8 @@ def render_groups(
   """
   by_size: dict[tuple[int, int], list[tuple[np.ndarray, Cameras]]] = {}
   for index, cameras in groups:
-    by_size.setdefault(padded_image_size(cameras.width, cameras.height), []).append(
-      (index, cameras)
-    )
+    size = padded_image_size(cameras.width, cameras.height)
+    by_size.setdefault(size, []).append((index, cameras))
   images: dict[int, np.ndarray] = {}
   for (width, height), members in by_size.items():
     alike = [dataclasses.replace(cameras, width=width, height=height) for _, cameras in members]

@@ -159,15 +159,8 @@ class Workdir:
         f"{self.path} was made with another configuration: {listed}; "
         "expected the same one, or another --workdir"
       )
-    run = {
-      "started": _now(),
-      "command": _command(sys.argv),
-      "config_file": config_file,
-      "versions": versions(),
-      "device": dict(device),
-      "host": socket.gethostname(),
-    }
-    runs = [*(old.get("runs", []) if old else []), run][-_RUNS_KEPT:]
+    start = _describe_start(config_file, device)
+    runs = [*(old.get("runs", []) if old else []), start][-_RUNS_KEPT:]
     try:
       text = json.dumps({"schema": SCHEMA, "config": dict(flat), "runs": runs}, indent=2)
       atomic.write_bytes(self.config_file, (text + "\n").encode())
@@ -211,6 +204,18 @@ def versions() -> dict[str, str]:
   """Returns the versions of the package, of Python and of the libraries that results depend on."""
   found = {"jaxsplat-mouse": __version__, "python": platform.python_version()}
   return found | {name: metadata.version(name) for name in _LIBRARIES}
+
+
+def _describe_start(config_file: str, device: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns what `config.json` records of a start of the run."""
+  return {
+    "started": _now(),
+    "command": _command(sys.argv),
+    "config_file": config_file,
+    "versions": versions(),
+    "device": dict(device),
+    "host": socket.gethostname(),
+  }
 
 
 def _now() -> str:
