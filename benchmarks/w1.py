@@ -72,7 +72,16 @@ def time_whole(setting: Setting, steps: int) -> dict[str, float]:
 
 
 def profile(setting: Setting, steps: int, top: int = 40) -> dict[str, float]:
-  """Milliseconds per iteration of the GPU kernels that take the longest, by name."""
+  """Measures the GPU kernels that take the longest.
+
+  Args:
+    setting: what to run.
+    steps: iterations.
+    top: how many kernels to return.
+
+  Returns:
+    milliseconds per iteration, by name, after those of all kernels together.
+  """
   gaussians, ring = parameters(setting), views(setting)
   targets = make_targets(gaussians, ring, setting)
   state = (gaussians, optax.adam(1e-4).init(gaussians))

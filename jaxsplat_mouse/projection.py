@@ -71,6 +71,11 @@ class Splats:
     """True for discs, False for ellipsoids."""
     return self.shapes.shape[-1] == 6
 
+  @property
+  def visible(self) -> jax.Array:
+    """(N,) whether a splat was not culled."""
+    return self.boxes[..., 2] >= self.boxes[..., 0]
+
 
 def project(
   gaussians: Gaussians, camera: Cameras, low_pass: jax.Array | float | None = None

@@ -88,8 +88,8 @@ def _find(name: str | None, options: Options) -> Implementation:
 
 def to_bundle(splats: Splats, options: Options) -> Bundle:
   """Packs one image's splats for the kernels: a bundle without its image axis."""
-  seen = splats.boxes[:, 2] >= splats.boxes[:, 0]
-  middle = jnp.sum(jnp.where(seen, splats.depths, 0.0)) / jnp.maximum(seen.sum(), 1)
+  visible = splats.visible
+  middle = jnp.sum(jnp.where(visible, splats.depths, 0.0)) / jnp.maximum(visible.sum(), 1)
   return Bundle(
     features=blend.pack(splats, options.geometry),
     depths=jax.lax.stop_gradient(splats.depths),

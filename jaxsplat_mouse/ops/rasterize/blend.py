@@ -48,8 +48,7 @@ def pack(splats: Splats, geometry: bool) -> jax.Array:
     shapes = splats.shapes * jnp.array([(0.5 * LOG2E) ** 0.5] * 4 + [1.0] * 2, jnp.float32)
   else:
     shapes = splats.shapes * jnp.array([0.5 * LOG2E, LOG2E, 0.5 * LOG2E], jnp.float32)
-  seen = splats.boxes[..., 2] >= splats.boxes[..., 0]
-  opacities = jnp.where(seen, splats.opacities, 0.0)[..., None]
+  opacities = jnp.where(splats.visible, splats.opacities, 0.0)[..., None]
   parts = [splats.centers, shapes, opacities, splats.colors]
   if geometry:
     parts += [splats.depths[..., None], splats.normals]

@@ -192,27 +192,13 @@ def backward(
 ) -> jax.Array:
   """See `base`."""
   features, entries = _flatten(bundle, residuals.lists, options)
-  layout = options.channel_layout
-  others_of = layout.behind_color
-  columns = lambda images: tuple(i[:, c] for i in images for c in range(i.shape[1]))
-  summed = layout.summed
-  rest = blend.total(columns(channels)[summed], columns(gradient)[summed])[:, None]
-  # The gradient of T is part of `rest`, which takes its place.
-  colors, others = gradient
-  parts = [
-    colors,
-    others[:, : others_of.transmittance],
-    rest,
-    others[:, others_of.median_depth :],
-  ]
-  padding = (-options.height % options.tile_size, -options.width % options.tile_size)
-  pulls = jnp.pad(jnp.concatenate(parts, 1), ((0, 0), (0, 0), (0, padding[0]), (0, padding[1])))
+  pulls, rest_at = _pulls(channels, gradient, options), options.channel_layout.transmittance
 
   def visit(lengths: jax.Array, order: jax.Array, tiles: _Tiles, total: jax.Array) -> jax.Array:
     x, y = _pixels(tiles, options)
     half = options.tile_size / 2
     pull = _read_tiles(pulls, order, options)
-    rest = pull[:, layout.transmittance, None]
+    rest = pull[:, rest_at : rest_at + 1]
 
     def step(carry: Any) -> Any:
       rank, transmittance, rest, total = carry
@@ -246,6 +232,27 @@ def backward(
 
 
 composite_image = with_gradient(forward, backward)
+
+
+def _pulls(channels: Channels, gradient: Channels, options: Options) -> jax.Array:
+  """Gradient of the channels (I, C + 2, H, W), padded to whole tiles, `rest` in the place of T.
+
+  The gradient of T is part of `rest`, see `blend`.
+  """
+  layout = options.channel_layout
+  others_of = layout.behind_color
+  columns = lambda images: tuple(i[:, c] for i in images for c in range(i.shape[1]))
+  summed = layout.summed
+  rest = blend.total(columns(channels)[summed], columns(gradient)[summed])[:, None]
+  colors, others = gradient
+  parts = [
+    colors,
+    others[:, : others_of.transmittance],
+    rest,
+    others[:, others_of.median_depth :],
+  ]
+  padding = (-options.height % options.tile_size, -options.width % options.tile_size)
+  return jnp.pad(jnp.concatenate(parts, 1), ((0, 0), (0, 0), (0, padding[0]), (0, padding[1])))
 
 
 def _flatten(bundle: Bundle, lists: TileLists, options: Options) -> tuple[jax.Array, jax.Array]:
