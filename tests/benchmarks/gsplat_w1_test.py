@@ -35,10 +35,10 @@ def test_its_ssim_is_ours() -> None:
 
   rng = np.random.default_rng(0)
   x, y = rng.uniform(size=(2, 2, 3, 24, 32)).astype(np.float32)
-  told = gsplat_w1.conv_ssim(torch, torch.tensor(x), torch.tensor(y))
+  found = gsplat_w1.conv_ssim(torch, torch.tensor(x), torch.tensor(y))
   channels_last = lambda a: jnp.moveaxis(jnp.asarray(a), 1, -1)
   ours = [
     losses.structural_similarity(a, b)
     for a, b in zip(channels_last(x), channels_last(y), strict=True)
   ]
-  assert float(told) == pytest.approx(float(np.mean(ours)), abs=1e-5)
+  assert float(found) == pytest.approx(float(np.mean(ours)), abs=1e-5)

@@ -1,4 +1,4 @@
-"""The benchmark of the whole job, at a size that says nothing about speed."""
+"""The benchmark of the whole job, at a size that allows no claim about speed."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ def test_the_steady_rate_leaves_out_the_first_batch(tmp_path: pathlib.Path) -> N
   (workdir / "timing.jsonl").write_text("".join(lines))
   watch = whole_job.Watch(os.getpid())
   watch.gpu = [(START.timestamp() + s, 50.0, 1000.0) for s in range(3)]
-  told = whole_job.measure(workdir, watch, START.timestamp(), 100.0, 3)
-  assert told["first_batch_scenes"] == 20 and told["scenes_per_minute"] == 36
-  assert 30 < told["first_batch_done_seconds"] < 60
-  rest = told["projected_minutes_for_1600"] - told["first_batch_done_seconds"] / 60
-  assert told["steady_scenes_per_minute"] * rest == pytest.approx(1580)
-  assert told["gpu_busy_percent"] == 50
-  assert told["device_thread_seconds_a_scene"] == {"waiting": 3 / 40, "fit": 20 / 40}
+  found = whole_job.measure(workdir, watch, START.timestamp(), 100.0, 3)
+  assert found["first_batch_scenes"] == 20 and found["scenes_per_minute"] == 36
+  assert 30 < found["first_batch_done_seconds"] < 60
+  rest = found["projected_minutes_for_1600"] - found["first_batch_done_seconds"] / 60
+  assert found["steady_scenes_per_minute"] * rest == pytest.approx(1580)
+  assert found["gpu_busy_percent"] == 50
+  assert found["device_thread_seconds_a_scene"] == {"waiting": 3 / 40, "fit": 20 / 40}
 
 
 @pytest.mark.slow
-def test_the_benchmark_runs_and_tells(tmp_path: pathlib.Path) -> None:
+def test_the_benchmark_runs_and_writes_its_figures(tmp_path: pathlib.Path) -> None:
   found = subprocess.run(
     [
       *(sys.executable, "-m", "benchmarks.whole_job", "--scenes=3", "--tiny"),
@@ -54,10 +54,10 @@ def test_the_benchmark_runs_and_tells(tmp_path: pathlib.Path) -> None:
     text=True,
   )
   assert found.returncode == 0, found.stderr
-  told = json.loads((tmp_path / "whole_job.json").read_text())
-  assert (told["scenes"], told["done"], told["first_batch_scenes"]) == (3, 3, 2)
-  assert told["steady_scenes_per_minute"] > 0 and told["projected_minutes_for_1600"] > 0
-  assert set(told["stage_seconds"]) >= {"prepare", "fit", "output"}
+  figures = json.loads((tmp_path / "whole_job.json").read_text())
+  assert (figures["scenes"], figures["done"], figures["first_batch_scenes"]) == (3, 3, 2)
+  assert figures["steady_scenes_per_minute"] > 0 and figures["projected_minutes_for_1600"] > 0
+  assert set(figures["stage_seconds"]) >= {"prepare", "fit", "output"}
   assert "steady scenes per minute" in found.stdout
   if sys.platform == "linux":
-    assert 1 << 26 < told["peak_rss_bytes"] < 1 << 36
+    assert 1 << 26 < figures["peak_rss_bytes"] < 1 << 36

@@ -1,8 +1,8 @@
-"""What goes wrong outside the program: the disk, the folders, the inputs, the processes.
+"""Faults outside the program: of the disk, the folders, the inputs, the processes.
 
-Each fault leaves whole scenes only, the rest goes on, the exit status is 3, and the same command
-afterwards gives what an undisturbed run gives. Signals, kill -9, NaN, memory and locks: `job_test`,
-`workdir_test`, `stopping_test` and `main_test`.
+Each fault leaves whole scenes only, the other scenes continue, the exit status is 3, and the same
+command afterwards writes what an undisturbed run writes. Signals, kill -9, NaN, memory and locks:
+`job_test`, `workdir_test` and `main_test`.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def assert_whole(workdir: pathlib.Path) -> None:
 
 
 def assert_mended(config: Any, workdir: pathlib.Path, undisturbed: dict[str, str]) -> None:
-  """The same command, and everything is as if nothing had happened."""
+  """Runs the same command again; the results are those of an undisturbed run."""
   assert job.run(config, workdir) == 0
   assert results(workdir) == undisturbed
   found = dataset_checks.check_dataset(workdir / "dataset", RULES)
@@ -62,7 +62,7 @@ def test_a_disk_that_fails_while_scenes_are_written(
   undisturbed: dict[str, str],
   capsys: pytest.CaptureFixture[str],
 ) -> None:
-  """Where nothing can be written any more, not even the manifest, the exit status still tells."""
+  """If nothing can be written any more, not even the manifest, the exit status still shows it."""
   config = tiny_config(str(mice))
   (fitted / "dataset").mkdir()
   with broken(fitted / "dataset", code, after):
@@ -75,7 +75,7 @@ def test_a_disk_that_fails_while_scenes_are_written(
 def test_a_disk_that_is_full_all_through_a_fit(
   mice: pathlib.Path, undisturbed: dict[str, str], tmp_path: pathlib.Path
 ) -> None:
-  """Neither checkpoints nor fits can be saved; every scene says so."""
+  """Neither checkpoints nor fits can be saved; the record of every scene gives this reason."""
   config = tiny_config(str(mice))
   workdir = tmp_path / "w"
   (workdir / "fits").mkdir(parents=True)
@@ -96,7 +96,7 @@ def test_a_folder_that_is_deleted_midway(
   undisturbed: dict[str, str],
   monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-  """The scene that was written is gone, and told; the other one is there."""
+  """The scene that was deleted is reported; the other one is there."""
   render, seen = worker.SceneRenders, []
 
   def delete_first(saved: Any, *args: Any) -> Any:

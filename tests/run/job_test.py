@@ -1,4 +1,4 @@
-"""The whole run in small: what it writes, what it keeps, what goes wrong and what then goes on."""
+"""Small whole runs: what they write, what they keep, and how they continue after faults."""
 
 from __future__ import annotations
 
@@ -76,11 +76,11 @@ def test_built_in_mice_and_the_layout(tmp_path: pathlib.Path, monkeypatch: Monke
   record = records(workdir)["mouse_0000"]
   assert record.status == "done"
   assert record.metrics["input_iou"] > 0.6 and record.metrics["novel_iou"] > 0.6
-  told = json.loads((workdir / "fits/mouse_0000/scene.json").read_text())
-  there = Similarity.from_json(told["input_to_canonical"])
-  back = Similarity.from_json(told["canonical_to_input"])
+  stored = json.loads((workdir / "fits/mouse_0000/scene.json").read_text())
+  there = Similarity.from_json(stored["input_to_canonical"])
+  back = Similarity.from_json(stored["canonical_to_input"])
   np.testing.assert_allclose(there.matrix() @ back.matrix(), np.eye(4), atol=1e-9)
-  assert record.transform == told["input_to_canonical"]
+  assert record.transform == stored["input_to_canonical"]
   lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
   lines = [line for line in lines if line["scene"] == "mouse_0000"]
   assert [line["iteration"] for line in lines] == [5, 10, 15, 20]
@@ -257,7 +257,7 @@ def test_out_of_memory_halves_the_batch_and_keeps_the_work(
     assert_similar_fit(tmp_path / "w", undisturbed_workdir, name)
 
 
-def test_out_of_memory_with_one_scene_is_told(
+def test_out_of_memory_with_one_scene_is_reported(
   mice: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: Monkeypatch
 ) -> None:
   def short_of_memory(*args: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Settings: every key of the configs is known, everything else is told by name."""
+"""Settings: every key of the configs is valid; errors name every other key."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_the_keys_of_the_interface_are_there() -> None:
   assert {f"fit.lr_{name}" for name in names} <= set(flat)
 
 
-def test_an_unknown_variant_is_told() -> None:
+def test_an_unknown_variant_is_reported() -> None:
   with pytest.raises(ValueError, match="'prevew': expected preview"):
     default.get_config("prevew")
 
@@ -75,7 +75,7 @@ def changed(key: str, value: object) -> ConfigDict:
     ("render", 3, r"render: 3, expected a section"),
   ],
 )
-def test_what_cannot_be_used_is_told_by_name(key: str, value: object, message: str) -> None:
+def test_errors_name_the_key(key: str, value: object, message: str) -> None:
   with pytest.raises(ConfigError, match=message):
     Settings.from_config(changed(key, value))
 
@@ -88,7 +88,7 @@ def test_warm_starts_are_refused_on_a_cluster() -> None:
     Settings.from_config(config)
 
 
-def test_a_missing_key_is_told() -> None:
+def test_a_missing_key_is_reported() -> None:
   config = default.get_config()
   with config.unlocked():
     del config.render["fov"]

@@ -15,7 +15,7 @@ from jaxsplat_mouse.run.workdir import Workdir
 from tests.run_fixtures import results, tiny_config
 
 
-def test_shards_are_read_and_nonsense_is_told() -> None:
+def test_shards_are_read_and_nonsense_is_reported() -> None:
   shard = parse_shard("3/8")
   assert shard is not None and (shard.index, shard.count, str(shard)) == (3, 8, "3-of-8")
   assert parse_shard("") is None
