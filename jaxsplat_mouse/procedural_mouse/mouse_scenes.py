@@ -105,8 +105,8 @@ def make_scene(
     cameras: (V,) by default `input_cameras()`.
     pose: of `make_mouse`.
     coat: of `make_mouse`.
-    samples: this and the following are arguments of `render_truth`.
-    edge_samples: rays along each side of a pixel on the silhouette.
+    samples: rays along each side of a pixel.
+    edge_samples: likewise for pixels on the silhouette.
     fur: length of soft hair, world units.
     lighting: lights fixed in the world.
   """
