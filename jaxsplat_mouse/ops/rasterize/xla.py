@@ -335,8 +335,8 @@ def _splats(
   active = ranks < lengths[:, None]
   entry = entries[jnp.minimum(tiles.starts[:, None] + ranks, entries.shape[0] - 1)]
   feature = features[entry]
-  is_opacity = jnp.arange(features.shape[1]) == options.feature_layout.opacity
-  shown = active[:, :, None] | ~is_opacity
+  is_other = jnp.arange(features.shape[1]) != options.feature_layout.opacity
+  shown = active[:, :, None] | is_other
   feature = jnp.where(shown, feature, 0.0)
   return feature, jnp.where(active, entry, features.shape[0])
 
