@@ -45,6 +45,7 @@ CHANGES: dict[str, dict[str, Any]] = {
   "no scale pressure": {"fit.scale_weight": 0.0},
   "scale weight 1": {"fit.scale_weight": 1.0},
   "scale weight 3": {"fit.scale_weight": 3.0},
+  "opacity decay .999": {"fit.opacity_decay": 0.999},
   "no dropout": {"fit.dropout": 0.0},
   "dropout .1": {"fit.dropout": 0.1},
   "filter of the papers": {},  # by model, see `changes_of`
@@ -63,6 +64,7 @@ CHANGES: dict[str, dict[str, Any]] = {
   "scaling rate .015": {"fit.lr_scaling": 0.015},
   "six views a step": {"fit.views_per_step": 0},
   "one view a step": {"fit.views_per_step": 1},
+  "masks tolerated by 1 px": {"fit.mask_tolerance": 1},
   "poses 2e-5": {"fit.pose_rate": 2e-5},
   "2,000 steps": {"fit.iterations": 2000},
   "no normal consistency": {"fit.normal_weight": 0.0},

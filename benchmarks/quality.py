@@ -40,7 +40,7 @@ from jaxsplat_mouse.fit.objective import filter_width
 from jaxsplat_mouse.gaussians import Gaussians
 from jaxsplat_mouse.run.batches import result_gaussians
 from jaxsplat_mouse.run.fit_progress import make_driver
-from jaxsplat_mouse.run.outputs import ViewGroup, move_cameras
+from jaxsplat_mouse.run.outputs import ViewGroup, canonical_groups
 from jaxsplat_mouse.run.renders import drop_invisible, render_groups
 from jaxsplat_mouse.run.scene_input import start_fit
 from jaxsplat_mouse.run.settings import CheckpointSettings, Settings
@@ -221,7 +221,7 @@ def canonical_trial(
     truth: straight RGBA (H, W, 4) in [0, 1] of each view.
   """
   scene, similarity = canonical.canonicalize(scene)
-  moved = move_cameras(groups, similarity)
+  moved = canonical_groups(groups, similarity)
   return Trial(name=name, scene=scene, groups=moved, truth=truth, similarity=similarity)
 
 

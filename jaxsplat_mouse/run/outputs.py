@@ -248,11 +248,11 @@ def score_inputs(maps: Mapping[str, np.ndarray], scene: Scene) -> dict[str, floa
 
 def render_held_out(saved: SavedFit, truth: Truth) -> list[np.ndarray]:
   """Renders a fit at the cameras of held-out views; returns one uint8 (H, W, 4) per view."""
-  groups = move_cameras(truth.groups, saved.similarity)
+  groups = canonical_groups(truth.groups, saved.similarity)
   return render_groups(saved.gaussians, groups, saved.filter_width)
 
 
-def move_cameras(groups: Sequence[ViewGroup], similarity: Similarity) -> list[ViewGroup]:
+def canonical_groups(groups: Sequence[ViewGroup], similarity: Similarity) -> list[ViewGroup]:
   """Moves cameras from the input frame into the canonical frame.
 
   Args:

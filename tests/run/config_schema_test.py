@@ -74,9 +74,9 @@ def test_new_settings_leave_the_keys_of_old_fits(monkeypatch: pytest.MonkeyPatch
 
 def test_settings_that_belong_to_a_switch_that_was_off_have_no_effect() -> None:
   flat = {"fit.exposure": False, "fit.exposure_rate": 0.5, "fit.iterations": 3}
-  assert config_schema.upgrade(flat) == {"fit.iterations": 3}
+  assert config_schema.upgrade(flat) == {**config_schema.ADDED, "fit.iterations": 3}
   on = {"fit.exposure": True, "fit.exposure_rate": 0.5}
-  assert config_schema.upgrade(on) == on
+  assert config_schema.upgrade(on) == {**config_schema.ADDED, **on}
 
 
 def test_every_key_that_is_gone_had_no_effect_in_the_golden_run(old: pathlib.Path) -> None:
