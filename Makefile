@@ -11,7 +11,7 @@ EXTRAS ?=
 PYTEST_ARGS ?= -n 2 --dist=loadfile -m "not slow and not gpu"
 # What `make test-oldest` runs: kernels against their goldens, readers, commands, one small fit.
 OLDEST_TESTS := tests/layering_test.py tests/math_test.py tests/projection_golden_test.py \
-  tests/ops/rasterize/golden_test.py tests/io/ply_test.py tests/dataset tests/commands/console_test.py \
+  tests/ops/rasterize/golden_test.py tests/io/ply_test.py tests/dataset tests/commands/console_test.py tests/runtime/checkpoints_test.py \
   tests/end_to_end_test.py::test_the_python_api_of_the_readme
 
 comma := ,
