@@ -3,6 +3,10 @@
 XLA compiles a program for every shape. So Gaussians are padded with invisible ones to a multiple of
 `_GAUSSIANS_STEP`, images grow to a multiple of `_SIDE_STEP` pixels and are cut afterwards, and a
 call renders a fixed number of cameras. A fit and its PLY give the same bytes.
+
+A larger image has a wider frustum, to which `projection` clamps the slopes of splats. So a splat
+that is centred far outside the right or lower border can differ slightly from a render at the exact
+size.
 """
 
 from __future__ import annotations
