@@ -355,6 +355,7 @@ def run_on_ray(
   ]
   code = f"from tests.run import dying_workers as d; d.run_command(d.{worker}, {flags!r})"
   env = {**os.environ, "PYTHONPATH": str(ROOT), "DYING_WORKERS": str(folder)}
+  env["RAY_worker_niceness"] = "0"  # Ray's 15 would starve the workers beside other tests
   env.pop("RAY_ADDRESS", None)
   return subprocess.run(
     [sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True, check=False
