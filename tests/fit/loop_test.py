@@ -15,7 +15,7 @@ from jaxsplat_mouse.fit.driver import fit_scenes
 from jaxsplat_mouse.fit.loop import _average, init_state, run_chunk
 from jaxsplat_mouse.fit.objective import filter_width, problem_at
 from jaxsplat_mouse.fit.schedule import chunks, stages
-from jaxsplat_mouse.procedural_mouse.scenes import make_scene
+from jaxsplat_mouse.procedural_mouse.mouse_scenes import make_scene
 from tests.fit_fixtures import crops, hull_batch
 from tests.splat_fixtures import random_gaussians
 
