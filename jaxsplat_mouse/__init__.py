@@ -9,7 +9,7 @@ to see it work; leave `FitConfig` as it is for a good fit.
 >>> import jaxsplat_mouse as jm
 >>> scene = jm.load_scene("scene")
 >>> config = jm.FitConfig(
-...   model="3dgs", num_gaussians=128, iterations=20, relocate_every=5, resolutions=(1,), stages=()
+...   num_gaussians=128, iterations=20, relocate_every=5, resolutions=(1,), stages=()
 ... )
 >>> fit = jm.fit_scene(scene, config)
 >>> orbit = jm.generate_camera_poses(num_views=3, elevation=20, distance=2.7, image_size=32)
