@@ -348,7 +348,7 @@ def test_a_changed_gate_costs_neither_fit_nor_render(
   assert f"is below {ious[better]:g}" in records(workdir)[worse].error
   assert (workdir / "dataset" / worse).is_dir()
   assert (workdir / "dataset" / "train.txt").read_text() == f"{workdir}/dataset/{better}\n"
-  assert "1 scenes were written but rejected" in (workdir / "dataset" / "README.md").read_text()
+  assert "The quality gate rejected 1 scene:" in (workdir / "dataset" / "README.md").read_text()
   config.dataset.gate.min_input_iou = 0.0
   assert job.run(config, workdir) == 0
   assert records(workdir)[worse].status == "done"
