@@ -36,7 +36,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.whole_job import ROOT, TINY
+from benchmarks.whole_job import ROOT, TINY, python_path
 from jaxsplat_mouse.dataset import scene_records
 from jaxsplat_mouse.runtime.devices import CACHE_VARIABLE
 
@@ -65,7 +65,7 @@ def time_start(scene: pathlib.Path, folder: pathlib.Path, name: str, flags: Sequ
   """
   workdir, log = folder / name, folder / f"{name}.log"
   command = [sys.executable, "-m", "jaxsplat_mouse.main", *flags]
-  environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_LOG_COMPILES": "1"}
+  environment = {**os.environ, "PYTHONPATH": python_path(), "JAX_LOG_COMPILES": "1"}
   environment.pop(CACHE_VARIABLE, None)
   environment["XDG_CACHE_HOME"] = str(folder / "cache")
   with log.open("wb") as file:
@@ -158,7 +158,7 @@ def write_mouse(folder: pathlib.Path, size: int) -> pathlib.Path:
   """Writes one scene folder, in a process of its own that ends with what it has compiled."""
   code = "import pathlib, sys; from benchmarks import whole_job; "
   code += "whole_job.write_mice(pathlib.Path(sys.argv[1]), 1, int(sys.argv[2]))"
-  environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+  environment = {**os.environ, "PYTHONPATH": python_path(), "JAX_PLATFORMS": "cpu"}
   subprocess.run(
     [sys.executable, "-c", code, str(folder), str(size)], cwd=ROOT, env=environment, check=True
   )

@@ -50,6 +50,11 @@ TINY = (
 _POLL_SECONDS = 0.5
 
 
+def python_path() -> str:
+  """Returns PYTHONPATH with the repository in front, for commands that a benchmark starts."""
+  return os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
+
+
 def write_mice(
   folder: pathlib.Path, count: int, image_size: int, first: int = 0, step: int = 1
 ) -> None:
@@ -154,7 +159,7 @@ def run_job(arguments: Sequence[str]) -> tuple[Watch, float, float, int]:
   """
   began = time.time()
   command = [sys.executable, "-m", "jaxsplat_mouse.main", *arguments]
-  process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
+  process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": python_path()})
   watch = Watch(process.pid)
   watch.start()
   status = process.wait()
