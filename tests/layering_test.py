@@ -230,7 +230,8 @@ def test_a_clean_tree_has_no_problems(tmp_path: pathlib.Path) -> None:
     "runtime/checkpoints.py": "import orbax.checkpoint as ocp\nfrom jaxsplat_mouse import version",
     "commands/__init__.py": "",
     "commands/render.py": "from absl import flags\nimport ml_collections",
-    "render.py": 'from jaxsplat_mouse.commands import render\nif __name__ == "__main__":\n  render()',
+    "render.py": 'from jaxsplat_mouse.commands import a\nif __name__ == "__main__":\n  a()',
+    "commands/a.py": "",
   }
   assert find_problems(write_package(tmp_path, files)) == []
 
