@@ -21,7 +21,8 @@ from jaxsplat_mouse.math import rotate, safe_normalize
 
 _COARSE = 64  # points along a ray at which its depth of entry is sought
 _FINE = 9  # points around the best of them
-_FAR = 1e4  # signed distance, pixels, of a point that a view has not in frame
+_FAR = 1e4  # signed distance, pixels, of a point that a view does not have in frame
+NO_DEPTH = 1e3  # from here on a depth of entry stands for none: no other view has the ray in frame
 _SUPERSAMPLING = 2
 _BORDER = 2.0  # pixels: an outline so near to the border of the frame may be cut off by it
 
