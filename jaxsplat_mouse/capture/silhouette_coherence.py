@@ -103,7 +103,9 @@ def trace_outline(
   if inside.sum() < 16:
     return empty
   signed = cv2.distanceTransform(inside, cv2.DIST_L2, 5)
-  signed = np.where(inside > 0, signed - 0.5, 0.5 - cv2.distanceTransform(1 - inside, cv2.DIST_L2, 5))
+  signed = np.where(
+    inside > 0, signed - 0.5, 0.5 - cv2.distanceTransform(1 - inside, cv2.DIST_L2, 5)
+  )
   distances = signed.reshape(side, n, side, n).mean((1, 3)) / n
   contours, _ = cv2.findContours(inside, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
   contour = max(contours, key=len)[:, 0].astype(np.float64)
