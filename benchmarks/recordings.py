@@ -387,12 +387,12 @@ def make_trials(film: Film, fault: Fault, treatment: Treatment, seed: int) -> li
   novel = dataclasses.replace(film.novel, world_to_camera=moved)
   found = []
   for moment, truth in enumerate(film.truth):
-    rgba = recording.rgba[moment].astype(np.float32) / np.float32(255)
     name = f"{treatment.subject}@{moment} {treatment.fault} {treatment.name}"
     groups = [(np.arange(len(truth)), novel)]
-    levels = list(truth.astype(np.float32) / np.float32(255))
+    levels = list(mice.to_unit_floats(truth))
+    scene = mice.to_scene(recording.rgba[moment], cameras)
     try:
-      found.append(quality.canonical_trial(name, mice.to_scene(rgba, cameras), groups, levels))
+      found.append(quality.canonical_trial(name, scene, groups, levels))
     except ValueError as error:
       print(f"{name}: {error}", flush=True)
   return found
