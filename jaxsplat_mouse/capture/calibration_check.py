@@ -89,6 +89,11 @@ class CalibrationReport:
     scores = [float(s.agreement.iou.mean()) for s in self.samples]
     return float(np.median(scores)) if scores else float("nan")
 
+  @property
+  def names_mistake(self) -> bool:
+    """Whether the silhouettes agree under a hypothesis, and under that alone."""
+    return bool(self.other) and self.other_score >= GOOD
+
   def lines(self) -> list[str]:
     """Describes the result in a line for each kind of evidence."""
     shown = []
@@ -242,8 +247,7 @@ def refuse_wrong_calibration(capture: Capture, report: CalibrationReport) -> Non
   if mirrored.any():
     names = ", ".join(n for n, m in zip(report.names, mirrored, strict=True) if m)
     raise InputError(capture.path, "calibration", f"mirrored (determinant -1): {names}")
-  blamed = report.other and report.other_score >= GOOD
-  if report.score >= POOR and not blamed:
+  if report.score >= POOR and not report.names_mistake:
     return
   listed = " ".join(f"{x:.2f}" for x in report.iou)
   problem = f"the silhouettes admit no common solid: IoU {listed}, expected above {GOOD}"

@@ -279,12 +279,19 @@ def ray_depths(poses: np.ndarray, focal: np.ndarray, outlines: Outlines) -> np.n
 
 def worst_depths(poses: np.ndarray, focal: np.ndarray, outlines: Outlines) -> np.ndarray:
   """Mean (M,) of the smallest depths of entry of each moment, pixels; see `ray_depths`."""
-  depths = ray_depths(poses, focal, outlines)
-  rows = []
-  for moment in depths:
-    known = np.sort(moment[np.isfinite(moment)])
-    rows.append(known[: max(1, int(_WORST * len(known)))].mean() if len(known) else np.nan)
-  return np.array(rows)
+  return np.array([_mean_of_worst(d) for d in ray_depths(poses, focal, outlines)])
+
+
+def worst_depths_of_views(poses: np.ndarray, focal: np.ndarray, outlines: Outlines) -> np.ndarray:
+  """Mean (V,) of the smallest depths of entry of each view's rays, pixels; 0 for one without."""
+  depths = np.swapaxes(ray_depths(poses, focal, outlines), 0, 1)
+  return np.nan_to_num(np.array([_mean_of_worst(d) for d in depths]))
+
+
+def _mean_of_worst(depths: np.ndarray) -> float:
+  """Mean of the smallest known depths; NaN where none is known."""
+  known = np.sort(depths[np.isfinite(depths)])
+  return float(known[: max(1, int(_WORST * len(known)))].mean()) if len(known) else float("nan")
 
 
 def triangulate(poses: np.ndarray, outlines: Outlines) -> np.ndarray:

@@ -40,7 +40,7 @@ from absl.flags import FlagValues
 
 from jaxsplat_mouse.capture.formats import registry
 from jaxsplat_mouse.capture.mattes import SPECK_SHARE
-from jaxsplat_mouse.capture.prepare_options import PrepareOptions, parse_offsets
+from jaxsplat_mouse.capture.prepare_options import REFINE_MODES, PrepareOptions, parse_offsets
 from jaxsplat_mouse.commands import console
 from jaxsplat_mouse.errors import InputError
 
@@ -49,6 +49,14 @@ def define_flags(flags: FlagValues) -> None:
   """Defines the command's flags."""
   _define_recording_flags(flags)
   _define_silhouette_flags(flags)
+  absl_flags.DEFINE_enum(
+    "refine",
+    "auto",
+    list(REFINE_MODES),
+    "Correct the cameras' poses with the silhouettes of the whole recording: auto where held-out "
+    "moments confirm it, on to fail where they do not, off never.",
+    flag_values=flags,
+  )
   define_boolean = functools.partial(absl_flags.DEFINE_boolean, flag_values=flags)
   define_boolean("check", False, "Only write check.png and check.html.")
   define_boolean("redo", False, "Prepare finished scenes again.")
@@ -139,5 +147,6 @@ def _options(flags: FlagValues) -> PrepareOptions:
     specks=flags.specks,
     grow=flags.grow,
     without=tuple(flags.without),
+    refine=flags.refine,
     redo=flags.redo,
   )
