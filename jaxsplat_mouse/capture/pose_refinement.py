@@ -57,6 +57,7 @@ STAGES = (
   CoherenceStage(steps=30, temperature=4.0, scale=20.0, share=0.6),
   CoherenceStage(steps=20, temperature=1.0, scale=4.0, share=0.4),
   CoherenceStage(steps=8, temperature=0.5, scale=1.5, share=0.25),
+  CoherenceStage(steps=6, temperature=0.25, scale=1.0, share=0.2),
 )
 
 
@@ -201,7 +202,7 @@ def _normal_equations(
   A ray lacks what its depth of entry is below the quantile of the stage's share; Cauchy's weights
   make those that lack far more than the stage's scale, a broken mask say, count less.
   """
-  middles = triangulate(poses, outlines)
+  middles = silhouette_centers(poses, outlines)
   radius = animal_radius(poses, outlines, middles)
   depths, jacobian = _linearized_depths(
     jnp.asarray(poses, jnp.float32),
@@ -265,7 +266,7 @@ def ray_depths(poses: np.ndarray, focal: np.ndarray, outlines: Outlines) -> np.n
   """
   center, unit = _animal(poses, outlines)
   moved = _to_unit(poses, center, unit)
-  middles = triangulate(moved, outlines)
+  middles = silhouette_centers(moved, outlines)
   depths = _sharp_depths(
     jnp.asarray(moved, jnp.float32),
     jnp.asarray(focal, jnp.float32),
@@ -294,7 +295,7 @@ def _mean_of_worst(depths: np.ndarray) -> float:
   return float(known[: max(1, int(_WORST * len(known)))].mean()) if len(known) else float("nan")
 
 
-def triangulate(poses: np.ndarray, outlines: Outlines) -> np.ndarray:
+def silhouette_centers(poses: np.ndarray, outlines: Outlines) -> np.ndarray:
   """Points (M, 3) nearest to the rays through the silhouettes' centroids."""
   rotations = poses[:, :3, :3]
   centers = -np.einsum("vij,vi->vj", rotations, poses[:, :3, 3])
@@ -319,7 +320,7 @@ def animal_radius(poses: np.ndarray, outlines: Outlines, centers: np.ndarray) ->
 
 def _animal(poses: np.ndarray, outlines: Outlines) -> tuple[np.ndarray, float]:
   """Where the animal is in the mean of all moments (3,), and its radius."""
-  centers = triangulate(poses, outlines)
+  centers = silhouette_centers(poses, outlines)
   return centers.mean(0), animal_radius(poses, outlines, centers)
 
 

@@ -23,7 +23,9 @@ _COARSE = 64  # points along a ray at which its depth of entry is sought
 _FINE = 9  # points around the best of them
 _FAR = 1e4  # signed distance, pixels, of a point that a view does not have in frame
 NO_DEPTH = 1e3  # from here on a depth of entry stands for none: no other view has the ray in frame
-_SUPERSAMPLING = 2
+_SUPERSAMPLING = 4  # of the grid that distances are measured on
+_LEVEL = 127.5
+_FEWEST_PIXELS = 16  # of a silhouette
 _BORDER = 2.0  # pixels: an outline so near to the border of the frame may be cut off by it
 
 
@@ -90,48 +92,69 @@ def trace_outline(
     whole=np.array(False),
   )
   rows, columns = np.nonzero(alpha >= 128)
-  if len(rows) < 16:
+  if len(rows) < _FEWEST_PIXELS:
     return empty
-  middle = np.array([columns.min() + columns.max() + 1, rows.min() + rows.max() + 1]) / 2
-  corner = middle - side / (2 * scale)
-  n = _SUPERSAMPLING
-  grid = (np.arange(n * side, dtype=np.float32) + 0.5) / (n * scale)
-  x, y = np.meshgrid(grid + corner[0] - 0.5, grid + corner[1] - 0.5)
-  fine = cv2.remap(alpha.astype(np.float32), x.astype(np.float32), y.astype(np.float32),
-                   cv2.INTER_LINEAR)  # fmt: skip
-  inside = (fine >= 127.5).astype(np.uint8)
-  if inside.sum() < 16:
+  low, high = np.array([columns.min(), rows.min()]), np.array([columns.max(), rows.max()]) + 1
+  corner = (low + high) / 2 - side / (2 * scale)
+  pace = 1 / (_SUPERSAMPLING * scale)  # of the supersampled grid, pixels of `alpha`
+  line = (np.arange(_SUPERSAMPLING * side) + 0.5) * pace
+  levels = _sample(alpha, *np.meshgrid(line + corner[0], line + corner[1]))
+  inside = (levels >= _LEVEL).astype(np.uint8)
+  if inside.sum() < _FEWEST_PIXELS:
     return empty
-  signed = cv2.distanceTransform(inside, cv2.DIST_L2, 5)
-  signed = np.where(
-    inside > 0, signed - 0.5, 0.5 - cv2.distanceTransform(1 - inside, cv2.DIST_L2, 5)
-  )
-  distances = signed.reshape(side, n, side, n).mean((1, 3)) / n
+  deep, far = (cv2.distanceTransform(a, cv2.DIST_L2, 5) for a in (inside, 1 - inside))
+  signed = np.where(inside > 0, deep - 0.5, 0.5 - far) / _SUPERSAMPLING
   contours, _ = cv2.findContours(inside, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-  contour = max(contours, key=len)[:, 0].astype(np.float64)
-  # The contour runs through the centres of the outermost pixels inside: half a pixel within.
-  pick = ((np.arange(points) + 0.5) * len(contour) / points).astype(int)
-  chosen = contour[pick] + 0.5
-  slope = np.stack(np.gradient(cv2.GaussianBlur(signed, (0, 0), 1.5)), -1)[..., ::-1]
-  normal = slope[contour[pick][:, 1].astype(int), contour[pick][:, 0].astype(int)]
-  normal /= np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-6)
-  pixels = (chosen - 0.5 * normal) / (n * scale) + corner
+  contour = max(contours, key=len)[:, 0]
+  contour = contour[((np.arange(points) + 0.5) * len(contour) / points).astype(int)]
+  pixels = _on_edge(alpha, (contour + 0.5) * pace + corner, pace * _outward(signed, contour))
   free = (pixels > frame[:2] + _BORDER).all(1) & (pixels < frame[2:] - _BORDER).all(1)
   focal, center = intrinsics[:2], intrinsics[2:]
   weight = alpha[rows, columns].astype(np.float64)
   centroid = np.array([(columns * weight).sum(), (rows * weight).sum()]) / weight.sum() + 0.5
-  limits = scale * (np.asarray(frame, np.float64) - np.tile(corner, 2))
-  box = np.array([columns.min(), rows.min()]), np.array([columns.max(), rows.max()]) + 1
-  whole = (box[0] > frame[:2] + _BORDER).all() and (box[1] < frame[2:] - _BORDER).all()
+  whole = (low > frame[:2] + _BORDER).all() and (high < frame[2:] - _BORDER).all()
+  blocks = signed.reshape(side, _SUPERSAMPLING, side, _SUPERSAMPLING)
   return Outlines(
     rays=((pixels - center) / focal).astype(np.float32),
     weights=free.astype(np.float32),
-    distances=distances.astype(np.float32),
+    distances=blocks.mean((1, 3)).astype(np.float32),
     intrinsics=(scale * np.concatenate([focal, center - corner])).astype(np.float32),
-    frames=limits.astype(np.float32),
+    frames=(scale * (np.asarray(frame) - np.tile(corner, 2))).astype(np.float32),
     centroids=((centroid - center) / focal).astype(np.float32),
     whole=np.array(whole),
   )
+
+
+def _sample(alpha: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+  """Bilinear levels of `alpha` (H, W) at pixel coordinates of one shape; 0 beyond its border."""
+  import cv2
+
+  # OpenCV counts pixels from the centre of the first.
+  place = [np.ascontiguousarray(c - 0.5, np.float32) for c in (x, y)]
+  return np.asarray(cv2.remap(alpha.astype(np.float32), *place, cv2.INTER_LINEAR))
+
+
+def _outward(signed: np.ndarray, contour: np.ndarray) -> np.ndarray:
+  """Unit normals (P, 2), x first, at grid points (P, 2) of a signed distance, positive inside."""
+  import cv2
+
+  down, across = np.gradient(cv2.GaussianBlur(signed, (0, 0), 2.0))
+  normal = -np.stack([across, down], -1)[contour[:, 1], contour[:, 0]]
+  return normal / np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-6)
+
+
+def _on_edge(alpha: np.ndarray, points: np.ndarray, normals: np.ndarray) -> np.ndarray:
+  """Points (P, 2) moved along `normals` (P, 2), by two at most, to where alpha is one half."""
+  steps = np.linspace(-2.0, 2.0, 17)
+  line = points[:, None] + steps[:, None] * normals[:, None]
+  levels = _sample(alpha, line[..., 0], line[..., 1])
+  leaves = (levels[:, :-1] >= _LEVEL) & (levels[:, 1:] < _LEVEL)
+  offset = np.where(leaves, np.abs(steps[:-1]), np.inf)
+  row, best = np.arange(len(points)), offset.argmin(1)
+  before, after = levels[row, best], levels[row, best + 1]
+  part = (before - _LEVEL) / np.maximum(before - after, 1e-6)
+  found = np.where(leaves.any(1), steps[best] + part * (steps[1] - steps[0]), 0.0)
+  return points + found[:, None] * normals
 
 
 def stack_outlines(rows: Sequence[Sequence[Outlines]]) -> Outlines:
@@ -140,7 +163,7 @@ def stack_outlines(rows: Sequence[Sequence[Outlines]]) -> Outlines:
   return jax.tree.map(lambda *leaves: np.stack(leaves), *views)
 
 
-def signed_distance(
+def outline_distance(
   distances: jax.Array, intrinsics: jax.Array, frame: jax.Array, x: jax.Array
 ) -> jax.Array:
   """Signed distance (...,), pixels, of points (..., 3) in the frame of one camera.
@@ -205,7 +228,7 @@ def depths_of_entry(
 
     def visit(pose: jax.Array, view: Outlines, k: jax.Array, j: jax.Array) -> jax.Array:
       x = rotate(pose, points) + pose[:3, 3]
-      found = signed_distance(view.distances, k, view.frames, x)
+      found = outline_distance(view.distances, k, view.frames, x)
       return jnp.where((j == number)[:, None, None] | ~known[j], _FAR, found)
 
     all_views = jax.vmap(visit)(poses, moment, intrinsics, number)
