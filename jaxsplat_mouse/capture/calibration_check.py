@@ -62,6 +62,7 @@ class CalibrationReport:
     labels: (V,) median distance of labels from their projections, pixels; NaN without labels.
     other: the name of a hypothesis that fits better, or "".
     other_score: its mean IoU.
+    leaves_out: whether that hypothesis leaves a camera out, and so names no mistake of a file.
     reason: why the first camera without a silhouette has none, or "".
   """
 
@@ -70,6 +71,7 @@ class CalibrationReport:
   labels: np.ndarray
   other: str = ""
   other_score: float = 0.0
+  leaves_out: bool = False
   reason: str = ""
 
   @property
@@ -91,8 +93,8 @@ class CalibrationReport:
 
   @property
   def names_mistake(self) -> bool:
-    """Whether the silhouettes agree under a hypothesis, and under that alone."""
-    return bool(self.other) and self.other_score >= GOOD
+    """Whether the silhouettes agree if the calibration's file is understood in another way."""
+    return bool(self.other) and self.other_score >= GOOD and not self.leaves_out
 
   def lines(self) -> list[str]:
     """Describes the result in a line for each kind of evidence."""
@@ -211,7 +213,9 @@ def _name_mistake(cropper: Cropper, report: CalibrationReport) -> CalibrationRep
   confirmed = float(np.median([_score(cropper, sample, best) for sample in report.samples]))
   if confirmed < max(report.score + _MIN_GAIN, POOR):
     return report
-  return dataclasses.replace(report, other=best.name, other_score=confirmed)
+  return dataclasses.replace(
+    report, other=best.name, other_score=confirmed, leaves_out=best.without is not None
+  )
 
 
 def _hypotheses(views: Sequence[int], names: Sequence[str]) -> Iterator[CalibrationHypothesis]:
@@ -247,7 +251,8 @@ def refuse_wrong_calibration(capture: Capture, report: CalibrationReport) -> Non
   if mirrored.any():
     names = ", ".join(n for n, m in zip(report.names, mirrored, strict=True) if m)
     raise InputError(capture.path, "calibration", f"mirrored (determinant -1): {names}")
-  if report.score >= POOR and not report.names_mistake:
+  blamed = report.other and report.other_score >= GOOD
+  if report.score >= POOR and not blamed:
     return
   listed = " ".join(f"{x:.2f}" for x in report.iou)
   problem = f"the silhouettes admit no common solid: IoU {listed}, expected above {GOOD}"
