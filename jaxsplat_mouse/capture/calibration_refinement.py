@@ -8,9 +8,11 @@ import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
-from jaxsplat_mouse.capture import pose_refinement
+from jaxsplat_mouse.capture import camera_faults, pose_refinement
+from jaxsplat_mouse.capture.camera_faults import CameraFault
 from jaxsplat_mouse.capture.crops import CroppedSilhouette, Cropper
 from jaxsplat_mouse.capture.pose_refinement import PoseRefinement
 from jaxsplat_mouse.capture.rig import Rig
@@ -24,10 +26,7 @@ FEWEST_MOMENTS = 6
 _MIN_VIEWS = 3
 _CROP_SIDE = 512  # pixels of a silhouette's crop
 _SIDE = 256  # pixels of the grid that holds the largest silhouette
-_ROOM = 1.25  # of that grid, in silhouettes
-# A camera that contradicts the others by as much after the refinement, and by so many times more
-# than most do, has a fault that no pose can mend.
-_SUSPICIOUS, _TIMES = 1.0, 4.0
+_MOMENTS_FOR_FAULTS = 12  # enough to name a camera; its fault is large or does not matter
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,6 +38,7 @@ class CalibrationRefinement:
     views: numbers of the cameras that took part.
     moments: indices of the moments that took part.
     refinement: of these cameras; None where there were too few moments.
+    fault: of the one camera that no pose makes agree with the others; None for none.
     contradictions: (2, V) by how many pixels each camera that took part contradicts the others,
       under the given and under the resulting poses.
   """
@@ -47,6 +47,7 @@ class CalibrationRefinement:
   views: tuple[int, ...] = ()
   moments: tuple[int, ...] = ()
   refinement: PoseRefinement | None = None
+  fault: CameraFault | None = None
   contradictions: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((2, 0)))
 
   @property
@@ -85,15 +86,10 @@ class CalibrationRefinement:
     return [f"{first}, {max(after, 0):.2f} px after", f"corrected by {listed}", *self._doubts()]
 
   def _doubts(self) -> list[str]:
-    """Names cameras that no pose makes agree with the others."""
-    after = self.contradictions[1]
-    usual = float(np.median(after)) if len(after) else 0.0
-    return [
-      f"warning: {self.rig.names[view]} still contradicts the other cameras by {px:.1f} px (the "
-      f"others {usual:.1f}): late, moved during the recording, or its masks are wrong"
-      for view, px in zip(self.views, after, strict=True)
-      if px > _SUSPICIOUS and px > _TIMES * max(usual, 0.1)
-    ]
+    """Names the camera that no pose makes agree with the others."""
+    if self.fault is None:
+      return []
+    return [self.fault.line(self.rig.names[self.views[self.fault.view]])]
 
   def to_json(self) -> dict[str, Any]:
     """Returns the content of `calibration.json`."""
@@ -104,6 +100,7 @@ class CalibrationRefinement:
       "moments": list(self.moments),
       "summary": self.lines(),
       "held_out_contradiction_px": {},
+      "fault": None if self.fault is None else dataclasses.asdict(self.fault),
       "cameras": {},
     }
     numbers = lambda x: [round(float(v), 4) for v in x]
@@ -141,8 +138,46 @@ def refine_calibration(
     started: called with the number of moments read, and of those to read.
   """
   rig, views = cropper.capture.rig, tuple(sorted(cropper.pinholes))
-  chosen, rows = [], []
-  candidates = _spread(frames[:, list(views)])
+  chosen, rows = _read_moments(cropper, frames, views, started)
+  if len(rows) < FEWEST_MOMENTS:
+    return CalibrationRefinement(rig=rig, views=views, moments=tuple(chosen))
+  scale = _grid_scale(rows)
+  outlines = _trace(rows, scale)
+  given = np.asarray(rig.world_to_camera, np.float64)[list(views)]
+  found = pose_refinement.refine_poses(given, outlines)
+  some = _evenly(len(chosen), _MOMENTS_FOR_FAULTS)
+
+  def read(place: int, offset: int) -> Outlines | None:
+    """Outlines of one camera at the frames `offset` later; None where half of them are missing."""
+    numbers = [int(frames[chosen[k], views[place]]) for k in some]
+    column = [_read_silhouette(cropper, views[place], number, offset) for number in numbers]
+    if sum(one is not None for one in column) < len(column) / 2:
+      return None
+    return jax.tree.map(lambda leaf: leaf[:, 0], _trace([[one] for one in column], scale))
+
+  before = pose_refinement.worst_depths_of_views(given, np.ones(len(views)), outlines)
+  after = pose_refinement.worst_depths_of_views(found.world_to_camera, found.focal, outlines)
+  return CalibrationRefinement(
+    rig=rig,
+    views=views,
+    moments=tuple(chosen),
+    refinement=found,
+    fault=camera_faults.find_camera_fault(found.world_to_camera, outlines.select(some), read),
+    contradictions=-np.stack([before, after]),
+  )
+
+
+def _read_moments(
+  cropper: Cropper,
+  frames: np.ndarray,
+  views: Sequence[int],
+  started: Callable[[int, int], None],
+) -> tuple[list[int], list[list[CroppedSilhouette | None]]]:
+  """Reads moments spread over the recording: their indices, and a row of silhouettes for each."""
+  usable = np.flatnonzero((frames[:, list(views)] >= 0).sum(1) >= _MIN_VIEWS)
+  candidates = usable[_evenly(len(usable), MOMENTS)]
+  chosen: list[int] = []
+  rows: list[list[CroppedSilhouette | None]] = []
   for count, index in enumerate(candidates):
     started(count, len(candidates))
     found, _ = cropper.map_cameras(
@@ -151,38 +186,34 @@ def refine_calibration(
     if len(found) >= _MIN_VIEWS:
       chosen.append(int(index))
       rows.append([found.get(view) for view in views])
-  if len(rows) < FEWEST_MOMENTS:
-    return CalibrationRefinement(rig=rig, views=views, moments=tuple(chosen))
-  outlines = _trace(rows)
-  given = np.asarray(rig.world_to_camera, np.float64)[list(views)]
-  refinement = pose_refinement.refine_poses(given, outlines)
-  contradictions = [
-    -pose_refinement.worst_depths_of_views(poses, focal, outlines)
-    for poses, focal in (
-      (given, np.ones(len(views))),
-      (refinement.world_to_camera, refinement.focal),
-    )
-  ]
-  return CalibrationRefinement(
-    rig=rig,
-    views=views,
-    moments=tuple(chosen),
-    refinement=refinement,
-    contradictions=np.stack(contradictions),
-  )
+  return chosen, rows
 
 
-def _spread(frames: np.ndarray) -> np.ndarray:
-  """At most `MOMENTS` indices of moments, evenly spread over those that enough cameras have."""
-  usable = np.flatnonzero((frames >= 0).sum(1) >= min(_MIN_VIEWS, frames.shape[1]))
-  places = np.linspace(0, len(usable) - 1, min(len(usable), MOMENTS)).round().astype(int)
-  return usable[np.unique(places)]
+def _evenly(count: int, most: int) -> np.ndarray:
+  """At most `most` of the numbers below `count`, evenly spread."""
+  return np.unique(np.linspace(0, max(count - 1, 0), min(count, most)).round().astype(int))
 
 
-def _trace(rows: Sequence[Sequence[CroppedSilhouette | None]]) -> Outlines:
-  """Traces the silhouettes of M moments, all at one scale; None stands for a missing one."""
+def _read_silhouette(
+  cropper: Cropper, view: int, frame: int, offset: int
+) -> CroppedSilhouette | None:
+  """Reads the silhouette `offset` frames after a frame; None where there is none."""
+  if frame < 0 or frame + offset < 0:
+    return None
+  try:
+    return cropper.crop_silhouette(view, frame + offset, _CROP_SIDE)
+  except InputError:
+    return None
+
+
+def _grid_scale(rows: Sequence[Sequence[CroppedSilhouette | None]]) -> float:
+  """Grid pixels per pixel at native resolution with which every crop fills at most the grid."""
   longest = max(max(one.alpha.shape) / one.scale for row in rows for one in row if one is not None)
-  scale = min(1.0, _SIDE * 1.4 / (_ROOM * longest))
+  return min(1.0, _SIDE / longest)
+
+
+def _trace(rows: Sequence[Sequence[CroppedSilhouette | None]], scale: float) -> Outlines:
+  """Traces the silhouettes of M moments at one scale; None stands for a missing one."""
   nothing = trace_outline(np.zeros((8, 8), np.uint8), np.ones(4), np.zeros(4), side=_SIDE)
 
   def trace(one: CroppedSilhouette | None) -> Outlines:

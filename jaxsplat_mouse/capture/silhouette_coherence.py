@@ -130,8 +130,8 @@ def _sample(alpha: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
   import cv2
 
   # OpenCV counts pixels from the centre of the first.
-  place = [np.ascontiguousarray(c - 0.5, np.float32) for c in (x, y)]
-  return np.asarray(cv2.remap(alpha.astype(np.float32), *place, cv2.INTER_LINEAR))
+  column, row = (np.ascontiguousarray(c - 0.5, np.float32) for c in (x, y))
+  return np.asarray(cv2.remap(alpha.astype(np.float32), column, row, cv2.INTER_LINEAR))
 
 
 def _outward(signed: np.ndarray, contour: np.ndarray) -> np.ndarray:
