@@ -19,6 +19,11 @@ wide all around, as many programs give them, are narrowed with --grow=-2 (pixels
 a picture of a moment is left out of its scene as long as four remain (three in smaller rigs), one
 without any is reported and left out of all; --without leaves out others.
 
+Poses that are off by up to about two degrees are corrected with the silhouettes of moments spread
+over the whole recording, and only where moments that took no part agree better with the corrected
+poses; SCENES/calibration.json holds both and the evidence. What all cameras share stays as it was
+given. --refine=off keeps the calibration, --refine=on fails where it cannot be improved.
+
 A calibration that is transposed, inverted, mirrored, of other axes, of another image size or of
 exchanged cameras is refused with the evidence.
 

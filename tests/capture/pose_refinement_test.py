@@ -35,7 +35,7 @@ def true_poses() -> np.ndarray:
   return np.stack(poses)
 
 
-def spheres_at(moment: int) -> tuple[np.ndarray, np.ndarray]:
+def spheres_at(moment: float) -> tuple[np.ndarray, np.ndarray]:
   """Centres (3, 3) and radii (3,) of an animal without symmetry that turns as it walks."""
   angle = 1.3 * moment
   c, s = np.cos(angle), np.sin(angle)
@@ -46,7 +46,7 @@ def spheres_at(moment: int) -> tuple[np.ndarray, np.ndarray]:
   )
 
 
-def silhouette(pose: np.ndarray, moment: int, grow: float = 0.0) -> np.ndarray:
+def silhouette(pose: np.ndarray, moment: float, grow: float = 0.0) -> np.ndarray:
   """Exact coverage (H, W) uint8 of the spheres, wider by `grow` pixels."""
   samples = 4
   line = (np.arange(SIZE * samples) + 0.5) / samples
@@ -61,11 +61,13 @@ def silhouette(pose: np.ndarray, moment: int, grow: float = 0.0) -> np.ndarray:
   return np.round(255 * blocks).astype(np.uint8)
 
 
+def trace(pose: np.ndarray, moment: float, grow: float = 0.0) -> Outlines:
+  return trace_outline(silhouette(pose, moment, grow), INTRINSICS, FRAME, side=SIZE, points=24)
+
+
 def film(grow: float = 0.0) -> Outlines:
-  trace = lambda pose, m: trace_outline(
-    silhouette(pose, m, grow), INTRINSICS, FRAME, side=SIZE, points=24
-  )
-  return stack_outlines([[trace(pose, m) for pose in true_poses()] for m in range(MOMENTS)])
+  rows = [[trace(pose, m, grow) for pose in true_poses()] for m in range(MOMENTS)]
+  return stack_outlines(rows)
 
 
 @pytest.fixture(scope="module")
@@ -134,6 +136,7 @@ def test_the_derivative_is_that_of_the_depth(outlines: Outlines) -> None:
   poses = jnp.asarray(shaken(0.5), jnp.float32)
   direction = jnp.asarray(np.random.default_rng(2).normal(size=(VIEWS, 6)) * 0.2, jnp.float32)
 
+  @jax.jit
   def depths(amount: jax.Array) -> jax.Array:
     moved = poses @ pose_refinement.twist_matrices(amount * direction)
     one = jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), moment)
