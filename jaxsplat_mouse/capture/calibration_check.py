@@ -62,6 +62,7 @@ class CalibrationReport:
     labels: (V,) median distance of labels from their projections, pixels; NaN without labels.
     other: the name of a hypothesis that fits better, or "".
     other_score: its mean IoU.
+    leaves_out: whether that hypothesis leaves a camera out, and so names no mistake of a file.
     reason: why the first camera without a silhouette has none, or "".
   """
 
@@ -70,6 +71,7 @@ class CalibrationReport:
   labels: np.ndarray
   other: str = ""
   other_score: float = 0.0
+  leaves_out: bool = False
   reason: str = ""
 
   @property
@@ -88,6 +90,11 @@ class CalibrationReport:
     """Mean IoU over cameras, median over moments; NaN without moments."""
     scores = [float(s.agreement.iou.mean()) for s in self.samples]
     return float(np.median(scores)) if scores else float("nan")
+
+  @property
+  def names_mistake(self) -> bool:
+    """Whether the silhouettes agree if the calibration's file is understood in another way."""
+    return bool(self.other) and self.other_score >= GOOD and not self.leaves_out
 
   def lines(self) -> list[str]:
     """Describes the result in a line for each kind of evidence."""
@@ -206,7 +213,9 @@ def _name_mistake(cropper: Cropper, report: CalibrationReport) -> CalibrationRep
   confirmed = float(np.median([_score(cropper, sample, best) for sample in report.samples]))
   if confirmed < max(report.score + _MIN_GAIN, POOR):
     return report
-  return dataclasses.replace(report, other=best.name, other_score=confirmed)
+  return dataclasses.replace(
+    report, other=best.name, other_score=confirmed, leaves_out=best.without is not None
+  )
 
 
 def _hypotheses(views: Sequence[int], names: Sequence[str]) -> Iterator[CalibrationHypothesis]:

@@ -47,6 +47,23 @@ class Crop:
   intrinsics: np.ndarray
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CroppedSilhouette:
+  """One camera's silhouette alone, without lens and skew.
+
+  Attributes:
+    alpha: (h, w) uint8 coverage.
+    intrinsics: (4,) fx fy cx cy in the crop's pixels.
+    seen: (4,) x0 y0 x1 y1 in the crop's pixels: what the photograph covers.
+    scale: crop pixels per pixel at native resolution.
+  """
+
+  alpha: np.ndarray
+  intrinsics: np.ndarray
+  seen: np.ndarray
+  scale: float
+
+
 class Cropper:
   """Crops the pictures of one recording, each camera in a thread of its own.
 
@@ -63,6 +80,11 @@ class Cropper:
     """
     self.capture, self.frame_reader, self.pinholes = capture, frame_reader, pinholes
     self._pool = ThreadPoolExecutor(max(1, len(pinholes)))
+
+  def set_poses(self, world_to_camera: np.ndarray) -> None:
+    """Replaces the poses (V, 4, 4) of the recording's rig; lenses and pinholes stay."""
+    rig = dataclasses.replace(self.capture.rig, world_to_camera=world_to_camera)
+    self.capture = dataclasses.replace(self.capture, rig=rig)
 
   def __enter__(self) -> Cropper:
     """Returns itself."""
@@ -118,6 +140,34 @@ class Cropper:
       problem = "the silhouette reaches where the lens model has no inverse"
       raise InputError(self.capture.path, field, problem)
     return found
+
+  def crop_silhouette(self, view: int, frame: int, side: int) -> CroppedSilhouette:
+    """Crops the silhouette of one camera, with room around it; reads the mask alone.
+
+    Args:
+      view: number of the camera.
+      frame: number of the picture in its stream.
+      side: largest side of the crop, pixels.
+
+    Raises:
+      InputError: there is no mask, or it is empty.
+    """
+    coverage = self.frame_reader.read_coverage(view, frame)
+    box = self._pinhole_box(view, frame, coverage)
+    wanted = max(box[2] - box[0], box[3] - box[1]) * _ROOM + 8
+    scale = min(1.0, side / wanted)
+    window = CropWindow(side=int(scale * wanted), scale=scale, limit=np.inf)
+    pinhole = self.pinholes[view]
+    region = place_window(window, pinhole, box)
+    points = lens.lookup_points(self.capture.rig, view, pinhole, region)
+    alpha = lens.resample(coverage.astype(np.float32), points, (region.height, region.width))
+    corner = np.array([region.left, region.top] * 2)
+    return CroppedSilhouette(
+      alpha=(np.clip(alpha, 0, 255) + 0.5).astype(np.uint8),
+      intrinsics=region.intrinsics(pinhole),
+      seen=region.scale * (np.array(pinhole.seen) - corner),
+      scale=region.scale,
+    )
 
   def crop(self, view: int, frame: int, window: CropWindow | None) -> Crop:
     """Crops the picture of one camera.

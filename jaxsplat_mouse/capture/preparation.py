@@ -5,7 +5,8 @@
     1. select the moments                                   prepare_options
     2. make the output folder, find what earlier runs did   recording_file
     3. open the cameras, leave out unreadable ones          readable_cameras
-    4. check the calibration, draw the check sheet          calibration_check, check_sheet
+    4. check the calibration, refine it on the recording,   calibration_check,
+       draw the check sheet                                 calibration_refinement, check_sheet
     5. choose the crop window from all silhouettes          crop_windows
     6. crop every moment and write its scene folder         crops
     7. write recording.json, summarize                      recording_file
@@ -26,7 +27,12 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from jaxsplat_mouse.capture import calibration_check, common_solid, recording_file
+from jaxsplat_mouse.capture import (
+  calibration_check,
+  calibration_refinement,
+  common_solid,
+  recording_file,
+)
 from jaxsplat_mouse.capture.check_sheet import write_check_sheet
 from jaxsplat_mouse.capture.crop_windows import CropWindow, choose_window
 from jaxsplat_mouse.capture.crops import Crop, Cropper, write_scene_folder
@@ -83,7 +89,7 @@ def prepare_recording(
       work.resume(earlier)
     try:
       if pending:
-        work.check_calibration(pending)
+        work.check_calibration(pending, earlier is None)
         if earlier is None:
           work.choose_window(pending)
         work.save()
@@ -118,7 +124,7 @@ def check_recording(
     FrameReader(capture, options.specks, options.grow) as frame_reader,
     _open_cropper(options, capture, frame_reader, frames[indices], progress) as cropper,
   ):
-    _check_calibration(options, cropper, frames, indices, progress)
+    _check_calibration(options, cropper, frames, indices, progress, StopRequest())
   return _OK
 
 
@@ -178,10 +184,29 @@ def _check_calibration(
   frames: np.ndarray,
   indices: list[int],
   progress: Progress,
+  stop: StopRequest,
+  refines: bool = True,
 ) -> calibration_check.CalibrationReport:
-  """Checks the calibration, prints and draws the result, and refuses a wrong calibration."""
+  """Refines and checks the calibration, prints and draws the result, refuses a wrong calibration.
+
+  Args:
+    options: the preparation.
+    cropper: the readable cameras; it gets the refined poses.
+    frames: (F, V) frame of each camera in each moment.
+    indices: the moments to check on.
+    progress: where the result is printed.
+    stop: ends the refinement at the next moment.
+    refines: whether poses are refined; an earlier run's poses are used otherwise.
+  """
   progress.stage("checking the calibration")
+  if not refines and options.refine != "off":
+    poses = calibration_refinement.read_poses(options.output, cropper.capture.rig)
+    if poses is not None:
+      cropper.set_poses(poses)
   report = calibration_check.check_calibration(cropper, frames, indices)
+  # Poses cannot mend exchanged cameras or a misread file; the check names such a mistake.
+  if refines and options.refine != "off" and report.samples and not report.names_mistake:
+    report = _refine_calibration(options, cropper, frames, progress, stop, report)
   for line in report.lines():
     progress.line(line)
   if report.samples:
@@ -189,6 +214,45 @@ def _check_calibration(
     progress.line(f"check    {write_check_sheet(options.output, title, cropper, report)}")
   calibration_check.refuse_wrong_calibration(cropper.capture, report)
   return report
+
+
+def _refine_calibration(
+  options: PrepareOptions,
+  cropper: Cropper,
+  frames: np.ndarray,
+  progress: Progress,
+  stop: StopRequest,
+  report: calibration_check.CalibrationReport,
+) -> calibration_check.CalibrationReport:
+  """Refines the poses, writes `calibration.json` and returns the check of the poses in use.
+
+  Raises:
+    InputError: `--refine=on`, and held-out moments do not confirm the refined poses.
+  """
+
+  def started(count: int, total: int) -> None:
+    stop.check()
+    progress.stage(f"refining the calibration, moment {count} of {total}")
+
+  found = calibration_refinement.refine_calibration(cropper, frames, started)
+  for line in found.lines():
+    progress.line(line)
+  if options.refine == "on" and not found.accepted:
+    raise InputError("--refine", "on", found.lines()[0])
+  refined = report
+  if found.accepted:
+    given = cropper.capture.rig.world_to_camera
+    cropper.set_poses(found.world_to_camera)
+    refined = calibration_check.check_calibration(
+      cropper, frames, [sample.index for sample in report.samples]
+    )
+    if refined.score < report.score:
+      progress.line("calibration: kept as given; the common solid agrees less with refined poses")
+      cropper.set_poses(given)
+      return report
+  if found.refinement is not None:
+    calibration_refinement.write_calibration(options.output, found)
+  return refined
 
 
 @dataclasses.dataclass
@@ -230,9 +294,16 @@ class _Preparation:
     self.window = CropWindow(**earlier["window"])
     self.calibration = dict(earlier.get("calibration", {}))
 
-  def check_calibration(self, pending: list[int]) -> None:
-    """Checks the calibration with the moments that are to be prepared."""
-    report = _check_calibration(self.options, self.cropper, self.frames, pending, self.progress)
+  def check_calibration(self, pending: list[int], refines: bool) -> None:
+    """Checks the calibration with the moments that are to be prepared.
+
+    Args:
+      pending: these moments.
+      refines: whether poses are refined first; an earlier run's poses are used otherwise.
+    """
+    report = _check_calibration(
+      self.options, self.cropper, self.frames, pending, self.progress, self.stop, refines
+    )
     self.calibration = report.to_json()
 
   def choose_window(self, pending: list[int]) -> None:

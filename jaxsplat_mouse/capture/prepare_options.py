@@ -15,6 +15,8 @@ from jaxsplat_mouse.capture.mattes import SPECK_SHARE
 from jaxsplat_mouse.capture.raw_capture import Capture
 from jaxsplat_mouse.errors import InputError
 
+REFINE_MODES = ("auto", "on", "off")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PrepareOptions:
@@ -32,6 +34,8 @@ class PrepareOptions:
     specks: parts and holes of a mask below this share of the animal's area are repaired.
     grow: pixels by which silhouettes are widened, or narrowed if negative.
     without: names of cameras that are left out.
+    refine: `auto` corrects the poses of the cameras where held-out moments confirm it, `on` fails
+      where they do not, `off` keeps the calibration.
     redo: whether existing scenes are prepared again.
   """
 
@@ -46,6 +50,7 @@ class PrepareOptions:
   specks: float = SPECK_SHARE
   grow: int = 0
   without: tuple[str, ...] = ()
+  refine: str = "auto"
   redo: bool = False
 
   def fixed(self) -> dict[str, Any]:
@@ -60,6 +65,7 @@ class PrepareOptions:
       "specks": self.specks,
       "grow": self.grow,
       "without": sorted(self.without),
+      "refine": self.refine,
     }
 
 

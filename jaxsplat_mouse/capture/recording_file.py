@@ -28,7 +28,7 @@ from jaxsplat_mouse.io import atomic
 RECORDING_FILE = "recording.json"
 DONE, FAILED = "done", "failed"
 # What options that earlier versions did not have amounted to.
-_BEFORE_THEY_EXISTED = {"specks": SPECK_SHARE, "grow": 0, "without": []}
+_BEFORE_THEY_EXISTED = {"specks": SPECK_SHARE, "grow": 0, "without": [], "refine": "off"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -19,6 +19,11 @@ wide all around, as many programs give them, are narrowed with --grow=-2 (pixels
 a picture of a moment is left out of its scene as long as four remain (three in smaller rigs), one
 without any is reported and left out of all; --without leaves out others.
 
+Poses that are off by up to about two degrees are corrected with the silhouettes of moments spread
+over the whole recording, and only where moments that took no part agree better with the corrected
+poses; SCENES/calibration.json holds both and the evidence. What all cameras share stays as it was
+given. --refine=off keeps the calibration, --refine=on fails where it cannot be improved.
+
 A calibration that is transposed, inverted, mirrored, of other axes, of another image size or of
 exchanged cameras is refused with the evidence.
 
@@ -40,7 +45,7 @@ from absl.flags import FlagValues
 
 from jaxsplat_mouse.capture.formats import registry
 from jaxsplat_mouse.capture.mattes import SPECK_SHARE
-from jaxsplat_mouse.capture.prepare_options import PrepareOptions, parse_offsets
+from jaxsplat_mouse.capture.prepare_options import REFINE_MODES, PrepareOptions, parse_offsets
 from jaxsplat_mouse.commands import console
 from jaxsplat_mouse.errors import InputError
 
@@ -49,6 +54,14 @@ def define_flags(flags: FlagValues) -> None:
   """Defines the command's flags."""
   _define_recording_flags(flags)
   _define_silhouette_flags(flags)
+  absl_flags.DEFINE_enum(
+    "refine",
+    "auto",
+    list(REFINE_MODES),
+    "Correct the cameras' poses with the silhouettes of the whole recording: auto where held-out "
+    "moments confirm it, on to fail where they do not, off never.",
+    flag_values=flags,
+  )
   define_boolean = functools.partial(absl_flags.DEFINE_boolean, flag_values=flags)
   define_boolean("check", False, "Only write check.png and check.html.")
   define_boolean("redo", False, "Prepare finished scenes again.")
@@ -139,5 +152,6 @@ def _options(flags: FlagValues) -> PrepareOptions:
     specks=flags.specks,
     grow=flags.grow,
     without=tuple(flags.without),
+    refine=flags.refine,
     redo=flags.redo,
   )

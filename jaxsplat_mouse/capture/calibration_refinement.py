@@ -1,0 +1,258 @@
+"""Refines a recording's calibration with its own silhouettes, and writes `calibration.json`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxsplat_mouse.capture import camera_faults, pose_refinement
+from jaxsplat_mouse.capture.camera_faults import CameraFault
+from jaxsplat_mouse.capture.crops import CroppedSilhouette, Cropper
+from jaxsplat_mouse.capture.pose_refinement import PoseRefinement
+from jaxsplat_mouse.capture.rig import Rig
+from jaxsplat_mouse.capture.silhouette_coherence import Outlines, stack_outlines, trace_outline
+from jaxsplat_mouse.errors import InputError, reason
+from jaxsplat_mouse.io import atomic
+
+CALIBRATION_FILE = "calibration.json"
+MOMENTS = 32  # that take part, spread over the recording
+FEWEST_MOMENTS = 6
+_MIN_VIEWS = 3
+_CROP_SIDE = 512  # pixels of a silhouette's crop
+_SIDE = 256  # pixels of the grid that holds the largest silhouette
+_MOMENTS_FOR_FAULTS = 12  # enough to name a camera; its fault is large or does not matter
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CalibrationRefinement:
+  """The result of refining a calibration.
+
+  Attributes:
+    rig: the calibration as given.
+    views: numbers of the cameras that took part.
+    moments: indices of the moments that took part.
+    refinement: of these cameras; None where there were too few moments.
+    fault: of the one camera that no pose makes agree with the others; None for none.
+    contradictions: (2, V) by how many pixels each camera that took part contradicts the others,
+      under the given and under the resulting poses.
+  """
+
+  rig: Rig
+  views: tuple[int, ...] = ()
+  moments: tuple[int, ...] = ()
+  refinement: PoseRefinement | None = None
+  fault: CameraFault | None = None
+  contradictions: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((2, 0)))
+
+  @property
+  def accepted(self) -> bool:
+    """Whether held-out moments confirm the corrected poses."""
+    return self.refinement is not None and self.refinement.accepted
+
+  @property
+  def world_to_camera(self) -> np.ndarray:
+    """(V, 4, 4) poses to use: corrected where that is accepted, as given elsewhere."""
+    poses = np.array(self.rig.world_to_camera, np.float64)
+    if self.refinement is not None and self.accepted:
+      poses[list(self.views)] = self.refinement.world_to_camera
+    return poses
+
+  def lines(self) -> list[str]:
+    """Describes the result in plain English."""
+    found = self.refinement
+    if found is None:
+      count = f"{len(self.moments)} moments with silhouettes in three cameras"
+      return [f"calibration: kept as given; {count}, refining it takes {FEWEST_MOMENTS}"]
+    before, after = (-float(np.mean(d)) for d in (found.depth_before, found.depth_after))
+    evidence = f"held-out silhouettes contradict each other by {max(before, 0):.2f} px"
+    if not found.accepted:
+      return [
+        f"calibration: kept as given; {evidence}, refined poses gain nothing",
+        *self._doubts(),
+      ]
+    listed = " ".join(
+      f"{self.rig.names[view]} {turn:.2f}° {shift:.2g} {self.rig.unit} {pixels:.1f} px".strip()
+      for view, turn, shift, pixels in zip(
+        self.views, found.turns, found.shifts, found.pixels, strict=True
+      )
+    )
+    first = f"calibration: refined on {len(self.moments)} moments; {evidence} before"
+    return [f"{first}, {max(after, 0):.2f} px after", f"corrected by {listed}", *self._doubts()]
+
+  def _doubts(self) -> list[str]:
+    """Names the camera that no pose makes agree with the others."""
+    if self.fault is None:
+      return []
+    return [self.fault.line(self.rig.names[self.views[self.fault.view]])]
+
+  def to_json(self) -> dict[str, Any]:
+    """Returns the content of `calibration.json`."""
+    found = self.refinement
+    value: dict[str, Any] = {
+      "accepted": self.accepted,
+      "unit": self.rig.unit,
+      "moments": list(self.moments),
+      "summary": self.lines(),
+      "held_out_contradiction_px": {},
+      "fault": None if self.fault is None else dataclasses.asdict(self.fault),
+      "cameras": {},
+    }
+    numbers = lambda x: [round(float(v), 4) for v in x]
+    if found is not None:
+      value["held_out_contradiction_px"] = {
+        "before": numbers(-found.depth_before),
+        "after": numbers(-found.depth_after),
+      }
+    poses = self.world_to_camera
+    for view, name in enumerate(self.rig.names):
+      entry: dict[str, Any] = {
+        "before": np.asarray(self.rig.world_to_camera[view], np.float64).tolist(),
+        "after": poses[view].tolist(),
+      }
+      if found is not None and view in self.views:
+        place = self.views.index(view)
+        entry |= {
+          "turn_degrees": round(float(found.turns[place]), 4),
+          "shift": round(float(found.shifts[place]), 6),
+          "motion_px": round(float(found.pixels[place]), 3),
+          "contradiction_px": numbers(self.contradictions[:, place]),
+        }
+      value["cameras"][name] = entry
+    return value
+
+
+def refine_calibration(
+  cropper: Cropper, frames: np.ndarray, started: Callable[[int, int], None]
+) -> CalibrationRefinement:
+  """Refines the poses of the readable cameras on moments spread over the whole recording.
+
+  Args:
+    cropper: reads the silhouettes.
+    frames: (F, V) frame of each camera in each moment; -1 for none.
+    started: called with the number of moments read, and of those to read.
+  """
+  rig, views = cropper.capture.rig, tuple(sorted(cropper.pinholes))
+  chosen, rows = _read_moments(cropper, frames, views, started)
+  if len(rows) < FEWEST_MOMENTS:
+    return CalibrationRefinement(rig=rig, views=views, moments=tuple(chosen))
+  scale = _grid_scale(rows)
+  outlines = _trace(rows, scale)
+  given = np.asarray(rig.world_to_camera, np.float64)[list(views)]
+  found = pose_refinement.refine_poses(given, outlines)
+  some = _evenly(len(chosen), _MOMENTS_FOR_FAULTS)
+
+  def read(place: int, offset: int) -> Outlines | None:
+    """Outlines of one camera at the frames `offset` later; None where half of them are missing."""
+    numbers = [int(frames[chosen[k], views[place]]) for k in some]
+    column = [_read_silhouette(cropper, views[place], number, offset) for number in numbers]
+    if sum(one is not None for one in column) < len(column) / 2:
+      return None
+    return jax.tree.map(lambda leaf: leaf[:, 0], _trace([[one] for one in column], scale))
+
+  before = pose_refinement.worst_depths_of_views(given, np.ones(len(views)), outlines)
+  after = pose_refinement.worst_depths_of_views(found.world_to_camera, found.focal, outlines)
+  return CalibrationRefinement(
+    rig=rig,
+    views=views,
+    moments=tuple(chosen),
+    refinement=found,
+    fault=camera_faults.find_camera_fault(found.world_to_camera, outlines.select(some), read),
+    contradictions=-np.stack([before, after]),
+  )
+
+
+def _read_moments(
+  cropper: Cropper,
+  frames: np.ndarray,
+  views: Sequence[int],
+  started: Callable[[int, int], None],
+) -> tuple[list[int], list[list[CroppedSilhouette | None]]]:
+  """Reads moments spread over the recording: their indices, and a row of silhouettes for each."""
+  usable = np.flatnonzero((frames[:, list(views)] >= 0).sum(1) >= _MIN_VIEWS)
+  candidates = usable[_evenly(len(usable), MOMENTS)]
+  chosen: list[int] = []
+  rows: list[list[CroppedSilhouette | None]] = []
+  for count, index in enumerate(candidates):
+    started(count, len(candidates))
+    found, _ = cropper.map_cameras(
+      frames[index], lambda view, frame: cropper.crop_silhouette(view, frame, _CROP_SIDE)
+    )
+    if len(found) >= _MIN_VIEWS:
+      chosen.append(int(index))
+      rows.append([found.get(view) for view in views])
+  return chosen, rows
+
+
+def _evenly(count: int, most: int) -> np.ndarray:
+  """At most `most` of the numbers below `count`, evenly spread."""
+  return np.unique(np.linspace(0, max(count - 1, 0), min(count, most)).round().astype(int))
+
+
+def _read_silhouette(
+  cropper: Cropper, view: int, frame: int, offset: int
+) -> CroppedSilhouette | None:
+  """Reads the silhouette `offset` frames after a frame; None where there is none."""
+  if frame < 0 or frame + offset < 0:
+    return None
+  try:
+    return cropper.crop_silhouette(view, frame + offset, _CROP_SIDE)
+  except InputError:
+    return None
+
+
+def _grid_scale(rows: Sequence[Sequence[CroppedSilhouette | None]]) -> float:
+  """Grid pixels per pixel at native resolution with which every crop fills at most the grid."""
+  longest = max(max(one.alpha.shape) / one.scale for row in rows for one in row if one is not None)
+  return min(1.0, _SIDE / longest)
+
+
+def _trace(rows: Sequence[Sequence[CroppedSilhouette | None]], scale: float) -> Outlines:
+  """Traces the silhouettes of M moments at one scale; None stands for a missing one."""
+  nothing = trace_outline(np.zeros((8, 8), np.uint8), np.ones(4), np.zeros(4), side=_SIDE)
+
+  def trace(one: CroppedSilhouette | None) -> Outlines:
+    if one is None:
+      return nothing
+    return trace_outline(one.alpha, one.intrinsics, one.seen, side=_SIDE, scale=scale / one.scale)
+
+  return stack_outlines([[trace(one) for one in row] for row in rows])
+
+
+def write_calibration(folder: pathlib.Path, found: CalibrationRefinement) -> None:
+  """Writes `calibration.json`.
+
+  Raises:
+    OSError: the disk is full or not writable.
+  """
+  text = json.dumps(found.to_json(), indent=1, allow_nan=False)
+  atomic.write_bytes(folder / CALIBRATION_FILE, text.encode())
+
+
+def read_poses(folder: pathlib.Path, rig: Rig) -> np.ndarray | None:
+  """Reads the poses (V, 4, 4) that an earlier run settled on; None where it wrote none.
+
+  Args:
+    folder: the output folder.
+    rig: the calibration as given, whose cameras the file must list.
+
+  Raises:
+    InputError: the file is broken or lists other cameras.
+  """
+  path = folder / CALIBRATION_FILE
+  try:
+    cameras = json.loads(path.read_text())["cameras"]
+    poses = np.array([cameras[name]["after"] for name in rig.names], np.float64)
+  except FileNotFoundError:
+    return None
+  except (OSError, ValueError, KeyError, TypeError) as error:
+    problem = f"cannot be read ({reason(error)}); expected the file of an earlier run, or --redo"
+    raise InputError(path, "", problem) from None
+  if poses.shape != (len(rig), 4, 4):
+    raise InputError(path, "cameras", f"shape {poses.shape}; expected ({len(rig)}, 4, 4)")
+  return poses
