@@ -11,13 +11,19 @@ import dataclasses
 
 import numpy as np
 
+_DEBUG: dict = {}
 BAND = 5  # pixels on either side of the given outline where alpha is solved
 _CODEC = 3.0  # levels, standard deviation of a decoded pixel
 _BLEED = 0.12  # of the contrast: colour that codecs, at half resolution, carry across an outline
-_PRIOR = 0.30  # standard deviation of the moved outline's alpha near it
+_TRUST = 2.0, 8.0  # logarithmic likelihood of the moved outline's alpha, near it and elsewhere
 _LIGHT = 0.35, 1.6  # how much darker or brighter than the plate the ground may be
 _OFFSETS = np.arange(-BAND, BAND + 0.01, 0.5, np.float32)
-_TRUNCATE = 0.35  # squared alpha error from which a pixel says nothing more against an offset
+_TEXTURE = 10.0  # levels, the least standard deviation of an animal's colour
+_MOST = 6.0  # logarithmic likelihood that one pixel may say against an offset
+_SHARED = 2.0  # neighbouring pixels repeat one another's evidence
+_SINGLE = 2.0  # three colours of one pixel repeat one another's evidence
+_STAGES = ((float(BAND), 0.12), (3.0, 0.08), (2.0, 0.06))
+_PULL = 0.01  # per squared pixel, of the expected offset
 _ALONG = 2.5  # pixels, over which neighbours along an outline share their offset
 
 
@@ -64,12 +70,14 @@ def solve_matte(
   signed = signed_distance(coverage)
   ground = _light_ground(image, plate, known & (signed > BAND))
   alpha = moved = _ramp(signed, -expected)
-  for _ in range(2):
-    evidence = _evidence(image, ground, spread, known, signed, moved)
+  offsets = np.full_like(signed, -expected)
+  for depth, unlit in _STAGES:
+    evidence = _evidence(image, ground, spread, known, signed - offsets, depth, unlit)
     offsets, sure = _offset_field(evidence, signed, -expected)
     moved = _ramp(signed, offsets)
-    alpha, confidence = _combine(evidence, moved, signed)
+    alpha, confidence = _combine(evidence, moved, signed, offsets)
     ground = _light_ground(image, plate, known & (signed > -BAND) & (alpha < 0.04), plain=ground)
+  _DEBUG.update(moved=moved, ev=evidence, ground=ground, sure=sure, offsets=offsets)
   color = _clean_color(image, ground, alpha, evidence)
   offset, error = _mean_offset(-offsets, sure, signed)
   return Matte(
@@ -134,21 +142,56 @@ def _light_ground(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Evidence:
-  """What each pixel says by itself.
+  """What each pixel says about its alpha by itself.
+
+  Animal and ground nearby are Gaussians, so a mixture a F + (1 - a) B is one too. That of the
+  ground is long in the direction of B itself, since light and shadow scale it. A few products of
+  I - B, F - B and B are all that is needed to evaluate the mixture for any alpha.
 
   Attributes:
-    alpha: (H, W) by projection onto the line from ground to animal; not clipped.
-    variance: (H, W) of `alpha`; huge where nothing is known.
+    off: (H, W) |I - B|², levels².
+    along: (H, W) (I - B) (F - B).
+    line: (H, W) |F - B|².
+    lit: (H, W) |B|².
+    off_lit: (H, W) (I - B) B.
+    line_lit: (H, W) (F - B) B.
+    unlit: standard deviation of the light, as a share of it.
+    texture: (H, W) variance of the animal's colour nearby, levels².
+    ground: (H, W) variance of the ground.
+    noise: (H, W) variance of the codec.
+    known: (H, W) bool, where there is a plate.
     animal: (H, W, 3) levels, the animal's colour nearby.
-    texture: (H, W) levels, standard deviation of that colour.
-    contrast: (H, W) levels between animal and ground.
   """
 
-  alpha: np.ndarray
-  variance: np.ndarray
-  animal: np.ndarray
+  off: np.ndarray
+  along: np.ndarray
+  line: np.ndarray
+  lit: np.ndarray
+  off_lit: np.ndarray
+  line_lit: np.ndarray
+  unlit: float
   texture: np.ndarray
-  contrast: np.ndarray
+  ground: np.ndarray
+  noise: np.ndarray
+  known: np.ndarray
+  animal: np.ndarray
+
+  @property
+  def contrast(self) -> np.ndarray:
+    """(H, W) levels between animal and ground."""
+    return np.sqrt(self.line / 3)
+
+  def cost(self, alpha: np.ndarray | float) -> np.ndarray:
+    """Negative logarithm of each pixel's likelihood (H, W) at an alpha, up to a constant."""
+    bare = np.square(1 - np.float32(alpha))
+    rest = self.off - 2 * alpha * self.along + np.square(alpha) * self.line
+    variance = np.square(alpha) * self.texture + bare * self.ground + self.noise
+    # Covariance variance * 1 + light * B B^T, inverted by Sherman and Morrison's formula.
+    light = bare * np.float32(self.unlit**2)
+    long = variance + light * self.lit
+    rest = rest - light * np.square(self.off_lit - alpha * self.line_lit) / long
+    found = np.float32(0.5) * rest / variance + np.log(variance) + np.float32(0.5) * np.log(long)
+    return np.where(self.known, found, 0).astype(np.float32)
 
 
 def _evidence(
@@ -157,55 +200,59 @@ def _evidence(
   spread: np.ndarray,
   known: np.ndarray,
   signed: np.ndarray,
-  moved: np.ndarray,
+  depth: float,
+  unlit: float,
 ) -> _Evidence:
-  """Solves each pixel by itself; see `solve_matte` and `_Evidence`."""
-  off = np.sqrt(np.square(image - ground).mean(-1))
-  core = _animal_core(off, spread, signed, moved)
-  animal, texture = _animal_color(image, core)
+  """Compares picture, ground and animal; see `solve_matte` and `_Evidence`."""
+  apart = image - ground
+  off, lit, off_lit = _dot(apart, apart), _dot(ground, ground), _dot(apart, ground)
+  variance = np.square(spread) + _CODEC**2
+  # Distance from the ground, in standard deviations, whatever its light.
+  unlike = off - unlit**2 * np.square(off_lit) / (variance + unlit**2 * lit)
+  unlike = np.where(known, np.sqrt(np.maximum(unlike / variance, 0)), 6.0)
+  animal, texture = _animal_color(image, _animal_core(unlike, signed, depth))
   line = animal - ground
-  squared = np.maximum((line * line).sum(-1), 1e-3)
-  alpha = ((image - ground) * line).sum(-1) / squared
-  share = np.clip(alpha, 0, 1)
-  noise = np.square(share * texture) + np.square((1 - share) * spread) + _CODEC**2
-  contrast = np.sqrt(squared / 3)
-  variance = noise / np.maximum(contrast, 1e-3) ** 2
-  # What lies off the line between the two colours was not explained by them.
-  rest = image - ground - share[..., None] * line
-  residual = (rest * rest).mean(-1)
-  variance = variance * (1 + residual / np.maximum(3 * noise, 1e-3))
-  variance = np.where(known, variance + 0.02**2, np.float32(1e6))
+  squared = _dot(line, line)
   return _Evidence(
-    alpha=alpha.astype(np.float32),
-    variance=variance.astype(np.float32),
+    off=off,
+    along=_dot(apart, line),
+    line=squared,
+    lit=lit,
+    off_lit=off_lit,
+    line_lit=_dot(line, ground),
+    unlit=unlit,
+    texture=np.square(np.maximum(texture, _TEXTURE)),
+    ground=np.square(spread),
+    noise=_CODEC**2 + _BLEED**2 * squared / 3,
+    known=known,
     animal=animal,
-    texture=texture,
-    contrast=contrast.astype(np.float32),
   )
 
 
-def _animal_core(
-  off: np.ndarray, spread: np.ndarray, signed: np.ndarray, moved: np.ndarray
-) -> np.ndarray:
+def _dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+  return np.einsum("hwc,hwc->hw", a, b)
+
+
+def _animal_core(unlike: np.ndarray, signed: np.ndarray, depth: float) -> np.ndarray:
   """Weight (H, W) of pixels that show the animal alone.
 
-  Deep inside, all do. Thin parts have no inside: there, those do that differ most from the ground.
+  Those `depth` pixels inside the outline do, unless they look like the ground. Thin parts have no
+  such inside: there, those do that differ most from the ground.
 
   Args:
-    off: (H, W) levels between picture and ground.
-    spread: (H, W) levels, how sure the plate is.
-    signed: (H, W) distance from the given outline.
-    moved: (H, W) coverage of the moved outline.
+    unlike: (H, W) standard deviations between picture and ground.
+    signed: (H, W) distance from the outline as far as it is known.
+    depth: pixels.
   """
   import cv2
 
-  deep = signed < -BAND
-  window = np.ones((2 * BAND + 1,) * 2, np.uint8)
-  near_deep = cv2.dilate(deep.astype(np.uint8), window) > 0
-  inside = (moved > 0.5) & ~near_deep
-  peak = cv2.dilate(np.where(inside, off, 0).astype(np.float32), np.ones((7, 7), np.uint8))
-  thin = inside & (off > 0.85 * peak) & (off > 3 * spread)
-  return (deep | thin).astype(np.float32)
+  deep = signed < -depth
+  side = 2 * int(np.ceil(depth)) + 1
+  near_deep = cv2.dilate(deep.astype(np.uint8), np.ones((side, side), np.uint8)) > 0
+  inside = (signed < 0) & ~near_deep
+  peak = cv2.dilate(np.where(inside, unlike, 0).astype(np.float32), np.ones((7, 7), np.uint8))
+  thin = inside & (unlike > 0.85 * peak) & (unlike > 3)
+  return np.where(deep, np.clip(unlike / 4 - 0.25, 0.02, 1), thin).astype(np.float32)
 
 
 def _animal_color(image: np.ndarray, core: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -213,7 +260,7 @@ def _animal_color(image: np.ndarray, core: np.ndarray) -> tuple[np.ndarray, np.n
   squares = np.square(image).sum(-1, keepdims=True)
   stacked = np.concatenate([image * core[..., None], core[..., None]], -1)
   color = variance = None
-  for sigma in (9.0, 3.0):
+  for sigma in (9.0, 4.0, 2.0):
     near = _blur(stacked, sigma)
     weight = np.maximum(near[..., 3:], 1e-6)
     mean = near[..., :3] / weight
@@ -223,7 +270,7 @@ def _animal_color(image: np.ndarray, core: np.ndarray) -> tuple[np.ndarray, np.n
       color, variance = mean, spread
     else:
       trust = np.clip(near[..., 3:] / 0.03, 0, 1)
-      color, variance = color + trust * (mean - color), variance + trust * (spread - variance)
+      color, variance = color + trust * (mean - color), np.maximum(variance, spread)
   assert color is not None and variance is not None
   return color, np.sqrt(variance[..., 0])
 
@@ -245,13 +292,12 @@ def _offset_field(
     (H, W) offsets in pixels, positive where the animal reaches beyond the given outline, and their
     weights (H, W), the inverse of a variance.
   """
-  band = np.abs(signed) <= BAND + 1
-  weight = np.where(band, 1 / (evidence.variance + 0.1**2), 0).astype(np.float32)
-  share = np.clip(evidence.alpha, -0.2, 1.2)
+  band = (np.abs(signed) <= BAND + 1).astype(np.float32) / _SHARED
+  least = np.minimum(np.minimum(evidence.cost(0.0), evidence.cost(1.0)), evidence.cost(0.5))
   costs = []
   for offset in _OFFSETS:
-    error = np.minimum(np.square(share - _ramp(signed, offset)), np.float32(_TRUNCATE))
-    costs.append(_blur(weight * error, _ALONG) + np.float32(0.05 * (offset - expected) ** 2))
+    own = np.minimum(evidence.cost(_ramp(signed, offset)) - least, np.float32(_MOST))
+    costs.append(_blur(band * own, _ALONG) + np.float32(_PULL * (offset - expected) ** 2))
   cost = np.stack(costs)
   best = cost.argmin(0)
   inner = np.clip(best, 1, len(_OFFSETS) - 2)
@@ -261,21 +307,24 @@ def _offset_field(
   step = np.clip(0.5 * (before - after) / bend, -1, 1)
   spacing = _OFFSETS[1] - _OFFSETS[0]
   found = _OFFSETS[inner] + spacing * step
-  sure = np.maximum(bend / spacing**2 - 0.1, 0)
+  sure = np.maximum(bend / spacing**2 - 2 * _PULL, 0)
   return found.astype(np.float32), sure.astype(np.float32)
 
 
 def _combine(
-  evidence: _Evidence, moved: np.ndarray, signed: np.ndarray
+  evidence: _Evidence, moved: np.ndarray, signed: np.ndarray, offsets: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
   """Returns alpha and the share (H, W) in it of each pixel's own evidence."""
-  near = np.clip(1 - np.abs(moved - 0.5) * 2, 0, 1)
-  away = np.float32(_PRIOR) * (0.35 + 0.65 * near)
-  confidence = away**2 / (away**2 + evidence.variance)
-  alpha = moved + confidence * (np.clip(evidence.alpha, 0, 1) - moved)
-  alpha = np.where(signed < -BAND, 1, np.where(signed > BAND, 0, alpha))
-  # The last levels are noise: an empty pixel is empty and a full one full.
-  alpha = np.clip((alpha - 0.03) / 0.94, 0, 1)
+  near = np.abs(signed - offsets) <= 2
+  pull = np.where(near, *_TRUST).astype(np.float32)
+  best, least = moved.copy(), evidence.cost(moved) / _SINGLE
+  held = least.copy()
+  for share in np.linspace(0, 1, 17, dtype=np.float32):
+    cost = evidence.cost(share) / _SINGLE + pull * np.abs(share - moved)
+    better = cost < least
+    best[better], least[better] = share, cost[better]
+  confidence = np.clip(held - least, 0, 1)
+  alpha = np.where(signed < -BAND, 1, np.where(signed > BAND, 0, best))
   return alpha.astype(np.float32), confidence.astype(np.float32)
 
 
@@ -284,7 +333,7 @@ def _clean_color(
 ) -> np.ndarray:
   """Returns the animal's colour (H, W, 3) levels: most likely, given picture, ground and alpha."""
   share = alpha[..., None]
-  texture = np.square(np.maximum(evidence.texture, 4.0))[..., None]
+  texture = evidence.texture[..., None]
   edge = np.clip(1 - np.abs(signed_distance((alpha * 255).astype(np.uint8))) / 3, 0, 1)
   noise = (_CODEC**2 + np.square(_BLEED * evidence.contrast * edge * 3))[..., None]
   rest = image - share * evidence.animal - (1 - share) * ground
