@@ -15,16 +15,16 @@ _DEBUG: dict = {}
 BAND = 5  # pixels on either side of the given outline where alpha is solved
 _CODEC = 3.0  # levels, standard deviation of a decoded pixel
 _BLEED = 0.12  # of the contrast: colour that codecs, at half resolution, carry across an outline
-_TRUST = 2.0, 8.0  # logarithmic likelihood of the moved outline's alpha, near it and elsewhere
+_TRUST = 4.0, 16.0  # logarithmic likelihood of the moved outline's alpha, near it and elsewhere
 _LIGHT = 0.35, 1.6  # how much darker or brighter than the plate the ground may be
 _OFFSETS = np.arange(-BAND, BAND + 0.01, 0.5, np.float32)
 _TEXTURE = 10.0  # levels, the least standard deviation of an animal's colour
 _MOST = 6.0  # logarithmic likelihood that one pixel may say against an offset
 _SHARED = 2.0  # neighbouring pixels repeat one another's evidence
-_SINGLE = 2.0  # three colours of one pixel repeat one another's evidence
+_SINGLE = 4.0  # three colours of one pixel repeat one another's evidence
 _STAGES = ((float(BAND), 0.12), (3.0, 0.08), (2.0, 0.06))
-_PULL = 0.01  # per squared pixel, of the expected offset
-_ALONG = 2.5  # pixels, over which neighbours along an outline share their offset
+_PULL = 0.2  # per squared pixel, of the expected offset
+_ALONG = 3.0  # pixels, over which neighbours along an outline share their offset
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
