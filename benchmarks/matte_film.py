@@ -127,7 +127,9 @@ def compose(picture: np.ndarray, plate: np.ndarray, gain: float = 1.0) -> np.nda
   """
   alpha = picture[..., 3] / np.float32(255)
   sigma = 0.012 * alpha.shape[1]
-  shadow = cv2.GaussianBlur(np.roll(alpha, (round(sigma), round(1.2 * sigma)), (0, 1)), (0, 0), sigma)
+  shadow = cv2.GaussianBlur(
+    np.roll(alpha, (round(sigma), round(1.2 * sigma)), (0, 1)), (0, 0), sigma
+  )
   ground = plate * (1 - _SHADOW * shadow[..., None])
   image = picture[..., :3] * alpha[..., None] + ground * (1 - alpha[..., None])
   return np.clip(gain * image + 0.5, 0, 255).astype(np.uint8)
@@ -150,7 +152,9 @@ def write_video(path: pathlib.Path, frames: np.ndarray, crf: int) -> None:
       container.mux(packet)
 
 
-def move_outline(alpha: np.ndarray, offset: float | np.ndarray, *, hard: bool = False) -> np.ndarray:
+def move_outline(
+  alpha: np.ndarray, offset: float | np.ndarray, *, hard: bool = False
+) -> np.ndarray:
   """Returns a mask (H, W) uint8 whose outline lies `offset` pixels outside that of `alpha`.
 
   Args:

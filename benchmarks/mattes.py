@@ -6,9 +6,10 @@
 A built-in mouse walks before a textured background with a soft shadow; photographs and masks go
 through h264 (`matte_film.py`). Three ways to RGBA: `mask`, the cleaned mask and the photograph;
 `beside`, the cleaned mask and colours from beside the outline (`mattes.foreground_color`);
-`plate`, alpha and colour solved against the plate (`plate_mattes.py`). Scores, within six pixels of
-the true outline: mean |alpha error|; mean colour error (levels) where the true alpha is .3 or more;
-error over magenta (levels), which sums up both. Then milliseconds per crop, and the outline's offset.
+`plate`, alpha and colour solved against the plate (`plate_mattes.py`). `auto` is what `prepare`
+would take for each camera. Scores, within six pixels of the true outline: mean |alpha error|; mean
+colour error (levels) within three pixels, where the true alpha is .3 or more; error over magenta
+(levels), which sums up both. Then the masks' offset and wobble as found, and milliseconds per crop.
 """
 
 from __future__ import annotations
@@ -22,9 +23,11 @@ import cv2
 import numpy as np
 
 from benchmarks import matte_film
-from jaxsplat_mouse.capture import mattes, plate_mattes, video
-from jaxsplat_mouse.capture.background_plate import BackgroundPlate, PlateBuilder, exposure_gain
+from jaxsplat_mouse.capture import mask_study, mattes, plate_mattes, video
+from jaxsplat_mouse.capture.background_plate import BackgroundPlate, PlateBuilder
+from jaxsplat_mouse.capture.mask_study import OutlineSample
 from jaxsplat_mouse.capture.raw_capture import Stream
+from jaxsplat_mouse.capture.recording_mattes import grown_box, solve_part
 
 _BAND = 6  # pixels around the true outline that are scored
 _LOUD = np.array([255, 0, 255], np.float32)
@@ -48,13 +51,6 @@ def make_plate(photos: np.ndarray, masks: np.ndarray) -> BackgroundPlate:
   for photo, mask in zip(photos, masks, strict=True):
     builder.add(photo, mattes.clean_mask(mask))
   return builder.build()
-
-
-def solve(photo: np.ndarray, coverage: np.ndarray, plate: BackgroundPlate) -> plate_mattes.Matte:
-  """Returns the matte of a photograph."""
-  away = plate.known & (cv2.dilate(coverage, np.ones((19, 19), np.uint8)) == 0)
-  gain = np.float32(exposure_gain(photo, plate.color, away))
-  return plate_mattes.solve_matte(photo, coverage, plate.color * gain, plate.spread, plate.known)
 
 
 def _score(alpha: np.ndarray, color: np.ndarray, truth: np.ndarray) -> np.ndarray:
@@ -85,34 +81,38 @@ def evaluate(
     photos = _through_codec(folder / f"photo_{view}.mp4", film.photos[:, view], 16)
     levels = _through_codec(folder / f"{fault}_{view}.mp4".replace(" ", "_"), masks[:, view], 23)
     plate = make_plate(photos, levels)
-    for moment, (photo, level) in enumerate(zip(photos, levels, strict=True)):
-      truth = film.rgba[moment, view]
-      a, b, c, d = mattes.silhouette_box(cv2.dilate(truth[..., 3] | level, np.ones((49, 49))))  # type: ignore[misc]
-      part = np.s_[b:d, a:c]
-      truth = truth[part]
-      coverage = mattes.clean_mask(level)
-      crop = BackgroundPlate(
-        color=plate.color[part], spread=plate.spread[part], known=plate.known[part],
-        moments=plate.moments,
-      )
-      photo, coverage = np.ascontiguousarray(photo[part]), np.ascontiguousarray(coverage[part])
+    pairs = list(zip(photos, levels, strict=True))
+    samples = [_sample(photo, mattes.clean_mask(level)) for photo, level in pairs]
+    finding = mask_study.compare_masks(plate, samples[::3], "auto")
+    for moment, sample in enumerate(samples):
+      truth = film.rgba[moment, view][sample.part]
       start = time.perf_counter()
-      matte = solve(photo, coverage, crop)
+      matte = solve_part(
+        mask_study.part_of(plate, sample.part), sample.photo, sample.coverage, np.s_[:, :], finding
+      )
       seconds = time.perf_counter() - start
-      soft = coverage / np.float32(255)
-      beside = mattes.foreground_color(photo, coverage) * 255
+      soft = sample.coverage / np.float32(255)
+      beside = mattes.foreground_color(sample.photo, sample.coverage) * 255
       ways = {
-        "mask": (soft, photo.astype(np.float32)),
+        "mask": (soft, sample.photo.astype(np.float32)),
         "beside": (soft, beside),
         "plate": (matte.alpha, matte.color * 255),
       }
+      ways["auto"] = ways["plate" if finding is not None and finding.matted else "beside"]
       for name, (alpha, color) in ways.items():
         rows.setdefault(name, []).append(_score(alpha, color, truth))
-      facts = [1e3 * seconds, coverage.size, matte.offset, matte.offset_error]
-      rows.setdefault("facts", []).append(np.array(facts))
+      found = (finding.offset, finding.error, finding.wobble) if finding else (np.nan,) * 3
+      rows.setdefault("facts", []).append(np.array([1e3 * seconds, soft.size, *found]))
       if pictures is not None and moment in (2, 9):
-        _draw(pictures / f"{fault}_{view}_{moment}.png", ways, truth, photo)
+        _draw(pictures / f"{fault}_{view}_{moment}.png", ways, truth, sample.photo)
   return {name: np.mean(found, 0) for name, found in rows.items()}
+
+
+def _sample(photo: np.ndarray, coverage: np.ndarray) -> OutlineSample:
+  box = mattes.silhouette_box(coverage)
+  assert box is not None
+  part = grown_box(box, coverage.shape)  # type: ignore[arg-type]
+  return OutlineSample(photo[part].copy(), coverage[part].copy(), part)
 
 
 def _draw(path: pathlib.Path, ways: dict, truth: np.ndarray, photo: np.ndarray) -> None:
@@ -122,7 +122,8 @@ def _draw(path: pathlib.Path, ways: dict, truth: np.ndarray, photo: np.ndarray) 
   shown = [(truth[..., 3] / np.float32(255), truth[..., :3].astype(np.float32)), *ways.values()]
   cells += [a[..., None] * c + (1 - a[..., None]) * _LOUD for a, c in shown]
   sheet = np.concatenate(cells, 1).astype(np.uint8)
-  cv2.imwrite(str(path), cv2.resize(sheet, None, fx=2, fy=2, interpolation=cv2.INTER_NEAREST)[..., ::-1])
+  large = cv2.resize(sheet, None, fx=2, fy=2, interpolation=cv2.INTER_NEAREST)
+  cv2.imwrite(str(path), large[..., ::-1])
 
 
 def _main(argv: Sequence[str] | None = None) -> None:
@@ -135,8 +136,10 @@ def _main(argv: Sequence[str] | None = None) -> None:
   parser.add_argument("--cache", type=pathlib.Path, default=pathlib.Path("matte_films"))
   parser.add_argument("--pictures", type=pathlib.Path)
   given = parser.parse_args(argv)
-  print("| animal, masks | alpha error mask → plate | colour mask · beside → plate "
-        "| over magenta mask · beside → plate | offset | ms, px |")  # fmt: skip
+  print(
+    "| animal, masks | alpha error mask → plate, auto | colour mask · beside → plate, auto"
+    " | over magenta mask · beside → plate, auto | offset, wobble | ms, px |"
+  )
   print("| --- | --- | --- | --- | --- | --- |")
   for coat in given.coats:
     film = matte_film.make_film(
@@ -147,12 +150,12 @@ def _main(argv: Sequence[str] | None = None) -> None:
       folder = given.cache / f"{coat}_{given.moments}_{given.width}"
       pictures = given.pictures / coat if given.pictures else None
       s = evaluate(film, fault, folder, pictures)
-      mask, beside, plate, facts = s["mask"], s["beside"], s["plate"], s["facts"]
+      m, b, p, a, facts = (s[name] for name in ("mask", "beside", "plate", "auto", "facts"))
       print(
-        f"| {coat}, {fault} | {mask[0]:.4f} → {plate[0]:.4f}"
-        f" | {mask[1]:.1f} · {beside[1]:.1f} → {plate[1]:.1f}"
-        f" | {mask[2]:.1f} · {beside[2]:.1f} → {plate[2]:.1f}"
-        f" | {facts[2]:+.2f} ± {facts[3]:.2f} | {facts[0]:.0f}, {facts[1]:.0f} |",
+        f"| {coat}, {fault} | {m[0]:.4f} → {p[0]:.4f}, {a[0]:.4f}"
+        f" | {m[1]:.1f} · {b[1]:.1f} → {p[1]:.1f}, {a[1]:.1f}"
+        f" | {m[2]:.1f} · {b[2]:.1f} → {p[2]:.1f}, {a[2]:.1f}"
+        f" | {facts[2]:+.2f} ± {facts[3]:.2f}, {facts[4]:.2f} | {facts[0]:.0f}, {facts[1]:.0f} |",
         flush=True,
       )
 

@@ -1,9 +1,9 @@
 """The scene without the animal, per camera: the temporal median of what masks call background.
 
-Cameras and scene stand still while the animal walks, so every pixel that it leaves at some moment is
-seen as background. Each pixel keeps a bounded random sample of the levels at which it was background
-(reservoir sampling, Vitter 1985); memory depends on the picture, not on the recording's length.
-Exposure drifts: each picture is divided by one gain before its levels are kept.
+Cameras and scene stand still while the animal walks, so every pixel that it leaves at some moment
+is seen as background. Each pixel keeps a bounded random sample of the levels at which it was
+background (reservoir sampling, Vitter 1985); memory depends on the picture, not on the recording's
+length. Exposure drifts: each picture is divided by one gain before its levels are kept.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Alpha and colour of an animal before a known background, in a band around a given outline.
 
 A pixel shows I = a F + (1 - a) B (Porter and Duff 1984). The plate gives B, dimmed where a shadow
-falls on it; the animal's own inside gives F; a follows, as exactly as F and B differ. Where they are
-alike, a comes from the given outline instead, moved to where the evidence around it places it.
+falls on it; the animal's own inside gives F; a follows, as exactly as F and B differ. Where they
+are alike, a comes from the given outline instead, moved to where the evidence around it places it.
 """
 
 from __future__ import annotations
@@ -11,19 +11,23 @@ import dataclasses
 
 import numpy as np
 
-_DEBUG: dict = {}
 BAND = 5  # pixels on either side of the given outline where alpha is solved
 _CODEC = 3.0  # levels, standard deviation of a decoded pixel
 _BLEED = 0.12  # of the contrast: colour that codecs, at half resolution, carry across an outline
 _TRUST = 4.0, 16.0  # logarithmic likelihood of the moved outline's alpha, near it and elsewhere
 _LIGHT = 0.35, 1.6  # how much darker or brighter than the plate the ground may be
-_OFFSETS = np.arange(-BAND, BAND + 0.01, 0.5, np.float32)
+_OFFSETS = np.linspace(-BAND, BAND, 4 * BAND + 1, dtype=np.float32)
 _TEXTURE = 10.0  # levels, the least standard deviation of an animal's colour
 _MOST = 6.0  # logarithmic likelihood that one pixel may say against an offset
 _SHARED = 2.0  # neighbouring pixels repeat one another's evidence
 _SINGLE = 4.0  # three colours of one pixel repeat one another's evidence
+_SURE = 0.3  # inverse variance from which an offset counts
+_FEW = 12  # pixels of an outline, below which it says nothing about offsets
+_WORST = 60  # percent of an outline that is left out, where evidence is weaker
 _STAGES = ((float(BAND), 0.12), (3.0, 0.08), (2.0, 0.06))
-_PULL = 0.2  # per squared pixel, of the expected offset
+_FREE = 0.02  # pull of an expected offset of which nothing is known, per squared pixel
+_PULL = 0.1  # likewise, per squared wobble
+_STEADY = 0.15  # pixels, the least wobble that masks are believed to have
 _ALONG = 3.0  # pixels, over which neighbours along an outline share their offset
 
 
@@ -35,15 +39,13 @@ class Matte:
     alpha: (H, W) float32 in [0, 1].
     color: (H, W, 3) float32 in [0, 1], the animal's own, without background.
     confidence: (H, W) float32 in [0, 1], what the picture itself contributed to alpha.
-    offset: pixels by which the given outline lies outside the matte's; mean over its length.
-    offset_error: standard error of `offset`.
+    offsets: (N,) pixels by which the given outline lies outside the matte's, where that is sure.
   """
 
   alpha: np.ndarray
   color: np.ndarray
   confidence: np.ndarray
-  offset: float
-  offset_error: float
+  offsets: np.ndarray
 
 
 def solve_matte(
@@ -54,34 +56,38 @@ def solve_matte(
   known: np.ndarray,
   *,
   expected: float = 0.0,
+  wobble: float | None = None,
 ) -> Matte:
   """Solves alpha and colour.
 
   Args:
     photo: (H, W, 3) uint8.
     coverage: (H, W) uint8, the given silhouette.
-    plate: (H, W, 3) float32 levels, the empty scene at the photograph's exposure.
+    plate: (H, W, 3) float32 levels, the empty scene at any exposure.
     spread: (H, W) float32 levels, how sure the plate is.
     known: (H, W) bool, where there is a plate.
     expected: pixels by which the camera's outlines lie outside the animal's, as known from other
       moments; a matte without evidence of its own is moved by it.
+    wobble: standard deviation of such offsets along an outline, pixels; None while it is unknown.
   """
   image = photo.astype(np.float32)
   signed = signed_distance(coverage)
   ground = _light_ground(image, plate, known & (signed > BAND))
   alpha = moved = _ramp(signed, -expected)
+  pull = _FREE if wobble is None else _PULL / max(wobble, _STEADY) ** 2
   offsets = np.full_like(signed, -expected)
   for depth, unlit in _STAGES:
     evidence = _evidence(image, ground, spread, known, signed - offsets, depth, unlit)
-    offsets, sure = _offset_field(evidence, signed, -expected)
+    offsets, sure = _offset_field(evidence, signed, -expected, pull)
     moved = _ramp(signed, offsets)
     alpha, confidence = _combine(evidence, moved, signed, offsets)
     ground = _light_ground(image, plate, known & (signed > -BAND) & (alpha < 0.04), plain=ground)
-  _DEBUG.update(moved=moved, ev=evidence, ground=ground, sure=sure, offsets=offsets)
   color = _clean_color(image, ground, alpha, evidence)
-  offset, error = _mean_offset(-offsets, sure, signed)
   return Matte(
-    alpha=alpha, color=color / 255, confidence=confidence, offset=offset, offset_error=error
+    alpha=alpha,
+    color=(color / 255).astype(np.float32),
+    confidence=confidence,
+    offsets=_outline_offsets(-offsets, np.where(known, sure, 0), signed),
   )
 
 
@@ -124,19 +130,15 @@ def _light_ground(
     plain: (H, W, 3) an earlier estimate, kept where no bare ground is near.
   """
   weight = bare.astype(np.float32)
-  found = np.stack([(image * plate).sum(-1) * weight, (plate * plate).sum(-1) * weight], -1)
-  light, trust = None, None
-  for sigma in (12.0, 3.0):
+  found = np.stack([_dot(image, plate) * weight, _dot(plate, plate) * weight], -1)
+  whole = found.sum((0, 1))
+  light = np.full(bare.shape, whole[0] / whole[1] if whole[1] > 0 else 1.0, np.float32)
+  if plain is not None:
+    light = plain.sum(-1) / np.maximum(plate.sum(-1), 1)
+  for sigma, enough in ((12.0, 1e-2), (3.0, 0.15)):
     near = _blur(found, sigma)
-    amount = _blur(weight, sigma)
     here = near[..., 0] / np.maximum(near[..., 1], 1e-3)
-    if light is None:
-      light = np.where(amount > 1e-3, here, 1.0)
-      if plain is not None:
-        light = np.where(amount > 1e-3, light, plain.sum(-1) / np.maximum(plate.sum(-1), 1))
-    else:
-      trust = np.clip(amount / 0.15, 0, 1)
-      light = light + trust * (here - light)
+    light = light + np.clip(_blur(weight, sigma) / enough, 0, 1) * (here - light)
   return plate * np.clip(light, *_LIGHT)[..., None].astype(np.float32)
 
 
@@ -276,7 +278,7 @@ def _animal_color(image: np.ndarray, core: np.ndarray) -> tuple[np.ndarray, np.n
 
 
 def _offset_field(
-  evidence: _Evidence, signed: np.ndarray, expected: float
+  evidence: _Evidence, signed: np.ndarray, expected: float, pull: float
 ) -> tuple[np.ndarray, np.ndarray]:
   """Returns where the outline lies, relative to the given one, and how sure that is.
 
@@ -287,6 +289,7 @@ def _offset_field(
     evidence: of each pixel.
     signed: (H, W) distance from the given outline.
     expected: the offset without evidence.
+    pull: strength of `expected`, per squared pixel.
 
   Returns:
     (H, W) offsets in pixels, positive where the animal reaches beyond the given outline, and their
@@ -295,9 +298,9 @@ def _offset_field(
   band = (np.abs(signed) <= BAND + 1).astype(np.float32) / _SHARED
   least = np.minimum(np.minimum(evidence.cost(0.0), evidence.cost(1.0)), evidence.cost(0.5))
   costs = []
-  for offset in _OFFSETS:
+  for offset in _OFFSETS.tolist():
     own = np.minimum(evidence.cost(_ramp(signed, offset)) - least, np.float32(_MOST))
-    costs.append(_blur(band * own, _ALONG) + np.float32(_PULL * (offset - expected) ** 2))
+    costs.append(_blur(band * own, _ALONG) + np.float32(pull * (offset - expected) ** 2))
   cost = np.stack(costs)
   best = cost.argmin(0)
   inner = np.clip(best, 1, len(_OFFSETS) - 2)
@@ -307,7 +310,7 @@ def _offset_field(
   step = np.clip(0.5 * (before - after) / bend, -1, 1)
   spacing = _OFFSETS[1] - _OFFSETS[0]
   found = _OFFSETS[inner] + spacing * step
-  sure = np.maximum(bend / spacing**2 - 2 * _PULL, 0)
+  sure = np.maximum(bend / spacing**2 - 2 * pull, 0)
   return found.astype(np.float32), sure.astype(np.float32)
 
 
@@ -319,7 +322,7 @@ def _combine(
   pull = np.where(near, *_TRUST).astype(np.float32)
   best, least = moved.copy(), evidence.cost(moved) / _SINGLE
   held = least.copy()
-  for share in np.linspace(0, 1, 17, dtype=np.float32):
+  for share in (np.arange(17) / 16).tolist():
     cost = evidence.cost(share) / _SINGLE + pull * np.abs(share - moved)
     better = cost < least
     best[better], least[better] = share, cost[better]
@@ -346,14 +349,10 @@ def _full(image: np.ndarray, color: np.ndarray, edge: np.ndarray) -> np.ndarray:
   return np.where(edge[..., None] > 0, color, image)
 
 
-def _mean_offset(offsets: np.ndarray, sure: np.ndarray, signed: np.ndarray) -> tuple[float, float]:
-  """Mean of the offsets (H, W) along the outline, and its standard error, pixels."""
-  along = (np.abs(signed) <= 1) & (sure > 0)
-  if along.sum() < 8:
-    return 0.0, float("inf")
-  weight, value = np.minimum(sure[along], 50.0), offsets[along]
-  mean = float((weight * value).sum() / weight.sum())
-  variance = float((weight * np.square(value - mean)).sum() / weight.sum())
-  # Neighbours share their evidence: about one independent value for each correlation length.
-  count = max(along.sum() / (4 * _ALONG), 1.0)
-  return mean, float(np.sqrt(variance / count + 0.25 / weight.sum()))
+def _outline_offsets(offsets: np.ndarray, sure: np.ndarray, signed: np.ndarray) -> np.ndarray:
+  """Returns the offsets (N,) along the outline where they are best known."""
+  along = (np.abs(signed) <= 1) & (sure > _SURE)
+  if along.sum() < _FEW:
+    return np.zeros(0, np.float32)
+  found, weight = offsets[along], sure[along]
+  return found[weight >= np.percentile(weight, _WORST)]
