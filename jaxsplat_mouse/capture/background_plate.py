@@ -46,6 +46,7 @@ class PlateBuilder:
     self._samples = np.zeros((0, 0, 0, 3), np.uint8)
     self._counts = np.zeros((0, 0), np.int32)
     self._first: tuple[np.ndarray, np.ndarray] | None = None
+    self._masked = False
     self.gains: list[float] = []
 
   def add(self, photo: np.ndarray, coverage: np.ndarray | None = None) -> None:
@@ -57,6 +58,7 @@ class PlateBuilder:
     """
     background = np.ones(photo.shape[:2], bool)
     if coverage is not None:
+      self._masked = True
       background = _away_from(coverage)
     if self._first is None:
       self._samples = np.full((SAMPLES, *photo.shape), 255, np.uint8)
@@ -89,7 +91,8 @@ class PlateBuilder:
     for top in range(0, shape[0], _STRIP):
       rows = slice(top, top + _STRIP)
       counts = np.minimum(self._counts[rows], SAMPLES)
-      color[rows], spread[rows] = _median_and_spread(self._samples[:, rows], counts)
+      find = _median_and_spread if self._masked else _mode_and_spread
+      color[rows], spread[rows] = find(self._samples[:, rows], counts)
     known = self._counts >= _MIN_SAMPLES
     gain = np.float32(np.median(self.gains))
     return BackgroundPlate(
@@ -124,6 +127,31 @@ def exposure_gain(photo: np.ndarray, plate: np.ndarray, background: np.ndarray) 
   if usable.sum() < 64:
     return 1.0
   return float(np.median(here[usable].sum(-1) / there[usable].sum(-1)))
+
+
+def _mode_and_spread(samples: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """Likewise, of samples that the animal may be in: the densest of them are the background's.
+
+  The ground repeats itself and the animal does not, so the third of the samples that lie closest
+  together is ground even where the animal is half of the time (half-sample mode; Robertson and
+  Cryer 1974).
+
+  Args:
+    samples: (SAMPLES, H, W, 3) uint8; 255 where there is none.
+    counts: (H, W) of samples.
+  """
+  level = samples.astype(np.float32).sum(-1)
+  level[np.arange(len(samples))[:, None, None] >= counts] = np.inf
+  order = np.argsort(level, axis=0)
+  level = np.take_along_axis(level, order, 0)
+  count = max(len(samples) // 3, 2)
+  with np.errstate(invalid="ignore"):
+    width = level[count - 1 :] - level[: len(samples) - count + 1]
+  start = np.where(np.isfinite(width), width, np.inf).argmin(0)
+  chosen = np.take_along_axis(order, start + np.arange(count)[:, None, None], 0)
+  picked = np.take_along_axis(samples, chosen[..., None], 0).astype(np.float32)
+  middle = np.median(picked, axis=0)
+  return middle, 2 * np.abs(picked - middle).mean((0, -1))
 
 
 def _median_and_spread(samples: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

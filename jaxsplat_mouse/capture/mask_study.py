@@ -31,9 +31,10 @@ MIN_MOMENTS = 8  # a plate takes that many
 _PLATE_MOMENTS = 32
 _COMPARED = 8  # moments whose outlines are compared
 _MIN_COMPARED = 3
-_SEEN = 0.7  # share of a silhouette from a plate that must differ from the plate by itself
+_SEEN = 0.72  # share of a silhouette from a plate that must differ from the plate by itself
 _EMPTY = 0.25  # share of moments that may be without a silhouette
 _STABLE = 5.0  # ratio of the 90th and the 10th percentile of the silhouettes' areas
+_WARN = 1.5  # pixels from which an offset from the edges in the pictures is reported
 _EDGE = 8  # pixels on either side of an outline in which the image's own edge is looked for
 
 
@@ -147,7 +148,7 @@ def compare_masks(
 def make_masks(cropper: Cropper, frames: np.ndarray) -> RecordingMattes:
   """Makes plates without any masks, for silhouettes from the plates alone.
 
-  The first plate is the median of all pictures; its silhouettes make the second one.
+  The plates are made of all pictures, the animal in them included: the ground repeats itself.
 
   Args:
     cropper: reads the pictures.
@@ -161,8 +162,12 @@ def make_masks(cropper: Cropper, frames: np.ndarray) -> RecordingMattes:
   if len(moments) < MIN_MOMENTS:
     problem = f"{len(moments)} moments; masks from a plate take at least {MIN_MOMENTS}"
     raise InputError(capture.path, "--masks=plate", problem)
-  first, _ = _collect(cropper, frames, moments, {})
-  plates, facts = _collect(cropper, frames, moments, first)
+  builders = {view: PlateBuilder(view) for view in cropper.pinholes}
+  add = lambda view, frame: builders[view].add(cropper.frame_reader.read_photo(view, frame))
+  for index in moments:
+    cropper.map_cameras(frames[index], add)
+  plates = {view: b.build() for view, b in builders.items() if len(b.gains) >= MIN_MOMENTS}
+  facts = _measure_silhouettes(cropper, frames, moments, plates)
   for view in plates:
     _require_contrast(cropper, view, np.array(facts[view]))
   finding = MaskFinding(offset=0.0, error=0.0, wobble=1.0, moments=len(moments), matted=True)
@@ -174,32 +179,23 @@ def make_masks(cropper: Cropper, frames: np.ndarray) -> RecordingMattes:
   )
 
 
-def _collect(
+def _measure_silhouettes(
   cropper: Cropper,
   frames: np.ndarray,
   moments: Sequence[int],
   plates: Mapping[int, BackgroundPlate],
-) -> tuple[dict[int, BackgroundPlate], dict[int, list[tuple[float, float]]]]:
-  """Makes plates; earlier `plates`, if any, keep the animal out of them.
-
-  Returns:
-    The plates by camera, and area and seen share of each moment's silhouette.
-  """
-  builders = {view: PlateBuilder(view) for view in cropper.pinholes}
+) -> dict[int, list[tuple[float, float]]]:
+  """Returns area and seen share, see `segment_picture`, of each moment's silhouette by camera."""
   facts: dict[int, list[tuple[float, float]]] = {view: [] for view in cropper.pinholes}
 
-  def add(view: int, frame: int) -> None:
-    photo = cropper.frame_reader.read_photo(view, frame)
-    coverage = None
+  def measure(view: int, frame: int) -> None:
     if view in plates:
-      coverage, share = segment_picture(plates[view], photo)
+      coverage, share = segment_picture(plates[view], cropper.frame_reader.read_photo(view, frame))
       facts[view].append((float((coverage > 0).sum()), share))
-    builders[view].add(photo, coverage)
 
   for index in moments:
-    cropper.map_cameras(frames[index], add)
-  made = {view: b.build() for view, b in builders.items() if len(b.gains) >= MIN_MOMENTS}
-  return made, facts
+    cropper.map_cameras(frames[index], measure)
+  return facts
 
 
 def _require_contrast(cropper: Cropper, view: int, facts: np.ndarray) -> None:
@@ -281,7 +277,7 @@ def warn_of_offset(cropper: Cropper, frames: np.ndarray, indices: Sequence[int])
     return []
   offset = float(np.median(found))
   error = float(1.2533 * np.std(found, ddof=1) / np.sqrt(len(found)))
-  if abs(offset) < max(1.0, 2 * error):
+  if abs(offset) < max(_WARN, 2 * error):
     return []
   side = "outside" if offset > 0 else "inside"
   return [

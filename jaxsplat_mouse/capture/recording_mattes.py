@@ -188,7 +188,7 @@ def segment_picture(plate: BackgroundPlate, photo: np.ndarray) -> tuple[np.ndarr
   seen = (hue > _HUE) | (light < _DARK * gain - margin) | (light > _BRIGHT * gain + margin)
   levels = (seen & plate.known).astype(np.uint8) * np.uint8(255)
   levels = np.asarray(cv2.morphologyEx(levels, cv2.MORPH_OPEN, np.ones((2, 2), np.uint8)))
-  closed = cv2.morphologyEx(levels, cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8))
+  closed = cv2.morphologyEx(levels, cv2.MORPH_CLOSE, np.ones((9, 9), np.uint8))
   found = clean_mask(np.asarray(closed, np.uint8), _PLATE_SPECKS)
   inside = found > 127
   share = float(levels[inside].mean() / 255) if inside.any() else 0.0
