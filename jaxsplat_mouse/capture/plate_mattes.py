@@ -21,6 +21,8 @@ _TEXTURE = 10.0  # levels, the least standard deviation of an animal's colour
 _MOST = 6.0  # logarithmic likelihood that one pixel may say against an offset
 _SHARED = 2.0  # neighbouring pixels repeat one another's evidence
 _SINGLE = 4.0  # three colours of one pixel repeat one another's evidence
+_BARE = 1.5  # pixels outside the outline from which the ground shows alone
+_LEVELS = 8  # steps of alpha at which evidence is evaluated
 _SURE = 0.3  # inverse variance from which an offset counts
 _FEW = 12  # pixels of an outline, below which it says nothing about offsets
 _WORST = 60  # percent of an outline that is left out, where evidence is weaker
@@ -73,15 +75,14 @@ def solve_matte(
   image = photo.astype(np.float32)
   signed = signed_distance(coverage)
   ground = _light_ground(image, plate, known & (signed > BAND))
-  alpha = moved = _ramp(signed, -expected)
   pull = _FREE if wobble is None else _PULL / max(wobble, _STEADY) ** 2
   offsets = np.full_like(signed, -expected)
   for depth, unlit in _STAGES:
     evidence = _evidence(image, ground, spread, known, signed - offsets, depth, unlit)
     offsets, sure = _offset_field(evidence, signed, -expected, pull)
-    moved = _ramp(signed, offsets)
-    alpha, confidence = _combine(evidence, moved, signed, offsets)
-    ground = _light_ground(image, plate, known & (signed > -BAND) & (alpha < 0.04), plain=ground)
+    bare = known & (signed - offsets > _BARE)
+    ground = _light_ground(image, plate, bare, plain=ground)
+  alpha, confidence = _combine(evidence, _ramp(signed, offsets), signed, offsets)
   color = _clean_color(image, ground, alpha, evidence)
   return Matte(
     alpha=alpha,
@@ -134,7 +135,7 @@ def _light_ground(
   whole = found.sum((0, 1))
   light = np.full(bare.shape, whole[0] / whole[1] if whole[1] > 0 else 1.0, np.float32)
   if plain is not None:
-    light = plain.sum(-1) / np.maximum(plate.sum(-1), 1)
+    light = _dot(plain, plate) / np.maximum(_dot(plate, plate), 1)
   for sigma, enough in ((12.0, 1e-2), (3.0, 0.15)):
     near = _blur(found, sigma)
     here = near[..., 0] / np.maximum(near[..., 1], 1e-3)
@@ -182,6 +183,11 @@ class _Evidence:
   def contrast(self) -> np.ndarray:
     """(H, W) levels between animal and ground."""
     return np.sqrt(self.line / 3)
+
+  def at(self, where: np.ndarray) -> _Evidence:
+    """Returns the evidence of some pixels, each field (N,) instead of (H, W)."""
+    fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+    return _Evidence(**{k: v[where] if isinstance(v, np.ndarray) else v for k, v in fields.items()})
 
   def cost(self, alpha: np.ndarray | float) -> np.ndarray:
     """Negative logarithm of each pixel's likelihood (H, W) at an alpha, up to a constant."""
@@ -259,15 +265,15 @@ def _animal_core(unlike: np.ndarray, signed: np.ndarray, depth: float) -> np.nda
 
 def _animal_color(image: np.ndarray, core: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
   """Colour (H, W, 3) and its standard deviation (H, W) of the nearest core pixels."""
-  squares = np.square(image).sum(-1, keepdims=True)
+  squares = _dot(image, image)
   stacked = np.concatenate([image * core[..., None], core[..., None]], -1)
   color = variance = None
   for sigma in (9.0, 4.0, 2.0):
     near = _blur(stacked, sigma)
     weight = np.maximum(near[..., 3:], 1e-6)
     mean = near[..., :3] / weight
-    square = _blur((squares[..., 0] * core), sigma)[..., None] / weight
-    spread = np.maximum(square - np.square(mean).sum(-1, keepdims=True), 0) / 3
+    square = _blur(squares * core, sigma)[..., None] / weight
+    spread = np.maximum(square - _dot(mean, mean)[..., None], 0) / 3
     if color is None or variance is None:
       color, variance = mean, spread
     else:
@@ -295,12 +301,16 @@ def _offset_field(
     (H, W) offsets in pixels, positive where the animal reaches beyond the given outline, and their
     weights (H, W), the inverse of a variance.
   """
-  band = (np.abs(signed) <= BAND + 1).astype(np.float32) / _SHARED
-  least = np.minimum(np.minimum(evidence.cost(0.0), evidence.cost(1.0)), evidence.cost(0.5))
+  band = np.abs(signed) <= BAND + 1
+  own, outside = evidence.at(band), signed[band]
+  table = np.stack([own.cost(step / _LEVELS) for step in range(_LEVELS + 1)])
+  table = np.minimum(table - table.min(0), np.float32(_MOST)) * np.float32(1 / _SHARED)
+  each, image = np.arange(table.shape[1]), np.zeros_like(signed)
   costs = []
   for offset in _OFFSETS.tolist():
-    own = np.minimum(evidence.cost(_ramp(signed, offset)) - least, np.float32(_MOST))
-    costs.append(_blur(band * own, _ALONG) + np.float32(pull * (offset - expected) ** 2))
+    levels = (_LEVELS * _ramp(outside, offset) + np.float32(0.5)).astype(np.int32)
+    image[band] = table[levels, each]
+    costs.append(_blur(image, _ALONG) + np.float32(pull * (offset - expected) ** 2))
   cost = np.stack(costs)
   best = cost.argmin(0)
   inner = np.clip(best, 1, len(_OFFSETS) - 2)
@@ -318,17 +328,20 @@ def _combine(
   evidence: _Evidence, moved: np.ndarray, signed: np.ndarray, offsets: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
   """Returns alpha and the share (H, W) in it of each pixel's own evidence."""
-  near = np.abs(signed - offsets) <= 2
+  band = np.abs(signed) <= BAND
+  own, best = evidence.at(band), moved[band]
+  near = np.abs(signed - offsets)[band] <= 2
   pull = np.where(near, *_TRUST).astype(np.float32)
-  best, least = moved.copy(), evidence.cost(moved) / _SINGLE
-  held = least.copy()
-  for share in (np.arange(17) / 16).tolist():
-    cost = evidence.cost(share) / _SINGLE + pull * np.abs(share - moved)
-    better = cost < least
-    best[better], least[better] = share, cost[better]
-  confidence = np.clip(held - least, 0, 1)
-  alpha = np.where(signed < -BAND, 1, np.where(signed > BAND, 0, best))
-  return alpha.astype(np.float32), confidence.astype(np.float32)
+  start = best.copy()
+  least = held = own.cost(start) / _SINGLE
+  for step in range(_LEVELS + 1):
+    share = step / _LEVELS
+    cost = own.cost(share) / _SINGLE + pull * np.abs(share - start)
+    best = np.where(cost < least, np.float32(share), best)
+    least = np.minimum(cost, least)
+  confidence, alpha = np.zeros_like(moved), (signed < 0).astype(np.float32)
+  confidence[band], alpha[band] = np.clip(held - least, 0, 1), best
+  return alpha, confidence
 
 
 def _clean_color(
