@@ -32,6 +32,7 @@ from jaxsplat_mouse.capture.check_sheet import write_check_sheet
 from jaxsplat_mouse.capture.crop_windows import CropWindow, choose_window
 from jaxsplat_mouse.capture.crops import Crop, Cropper, write_scene_folder
 from jaxsplat_mouse.capture.frame_reader import FrameReader
+from jaxsplat_mouse.capture.matte_sheet import write_matte_sheet
 from jaxsplat_mouse.capture.prepare_options import PrepareOptions, select_moments, shift_frames
 from jaxsplat_mouse.capture.raw_capture import Capture
 from jaxsplat_mouse.capture.readable_cameras import (
@@ -197,6 +198,11 @@ def _study_masks(
     lines = mattes.lines()
   for line in lines:
     progress.line(line)
+  if mattes is not None:
+    title, middle = recording_file.recording_name(options.input), indices[len(indices) // 2]
+    sheet = write_matte_sheet(options.output, title, cropper, frames[middle], mattes)
+    if sheet is not None:
+      progress.line(f"mattes   {sheet}")
   cropper.frame_reader.mattes = mattes
   return mattes.to_json() if mattes is not None else {"cameras": {}}
 
