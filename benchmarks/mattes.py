@@ -56,8 +56,8 @@ def make_plate(photos: np.ndarray, masks: np.ndarray) -> BackgroundPlate:
 def _score(alpha: np.ndarray, color: np.ndarray, truth: np.ndarray) -> np.ndarray:
   """Errors (3,) of alpha, colour and the picture over magenta; colours in levels."""
   true = truth[..., 3] / np.float32(255)
-  band = np.abs(plate_mattes.signed_distance(truth[..., 3])) <= _BAND
-  seen = band & (true >= 0.3) & (np.abs(plate_mattes.signed_distance(truth[..., 3])) <= 3)
+  band = np.abs(plate_mattes.outline_distance(truth[..., 3])) <= _BAND
+  seen = band & (true >= 0.3) & (np.abs(plate_mattes.outline_distance(truth[..., 3])) <= 3)
   over = lambda a, c: a[..., None] * c + (1 - a[..., None]) * _LOUD
   loud = np.abs(over(alpha, color) - over(true, truth[..., :3].astype(np.float32)))
   off = np.abs(color - truth[..., :3])

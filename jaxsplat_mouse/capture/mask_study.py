@@ -232,9 +232,9 @@ def edge_offset(photo: np.ndarray, coverage: np.ndarray) -> float | None:
   """
   import cv2
 
-  from jaxsplat_mouse.capture.plate_mattes import signed_distance
+  from jaxsplat_mouse.capture.plate_mattes import outline_distance
 
-  signed = signed_distance(coverage)
+  signed = outline_distance(coverage)
   smooth = cv2.GaussianBlur(photo.astype(np.float32), (0, 0), 0.8)
   normal_x, normal_y = (cv2.Sobel(signed, cv2.CV_32F, *d, ksize=3) / 8 for d in ((1, 0), (0, 1)))
   across = np.zeros_like(signed)

@@ -73,7 +73,7 @@ def solve_matte(
     wobble: standard deviation of such offsets along an outline, pixels; None while it is unknown.
   """
   image = photo.astype(np.float32)
-  signed = signed_distance(coverage)
+  signed = outline_distance(coverage)
   ground = _light_ground(image, plate, known & (signed > BAND))
   pull = _FREE if wobble is None else _PULL / max(wobble, _STEADY) ** 2
   offsets = np.full_like(signed, -expected)
@@ -92,7 +92,7 @@ def solve_matte(
   )
 
 
-def signed_distance(coverage: np.ndarray) -> np.ndarray:
+def outline_distance(coverage: np.ndarray) -> np.ndarray:
   """Distance (H, W) float32 from the outline of a silhouette (H, W) uint8; negative inside."""
   import cv2
 
@@ -350,7 +350,7 @@ def _clean_color(
   """Returns the animal's colour (H, W, 3) levels: most likely, given picture, ground and alpha."""
   share = alpha[..., None]
   texture = evidence.texture[..., None]
-  edge = np.clip(1 - np.abs(signed_distance((alpha * 255).astype(np.uint8))) / 3, 0, 1)
+  edge = np.clip(1 - np.abs(outline_distance((alpha * 255).astype(np.uint8))) / 3, 0, 1)
   noise = (_CODEC**2 + np.square(_BLEED * evidence.contrast * edge * 3))[..., None]
   rest = image - share * evidence.animal - (1 - share) * ground
   color = evidence.animal + share * texture * rest / (share**2 * texture + noise)

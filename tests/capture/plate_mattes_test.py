@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("cv2")
-from jaxsplat_mouse.capture.plate_mattes import Matte, signed_distance, solve_matte
+from jaxsplat_mouse.capture.plate_mattes import Matte, outline_distance, solve_matte
 from tests.capture.matte_fixtures import FUR, SIDE, make_alpha, make_plate, move, photograph
 
 KNOWN = np.ones((SIDE, SIDE), bool)
@@ -20,7 +20,7 @@ def solve(mask: np.ndarray, **more: float | None) -> Matte:
 
 def band_error(alpha: np.ndarray) -> float:
   true = make_alpha()
-  band = np.abs(signed_distance((true * 255).astype(np.uint8))) <= 6
+  band = np.abs(outline_distance((true * 255).astype(np.uint8))) <= 6
   return float(np.abs(alpha - true)[band].mean())
 
 
