@@ -6,10 +6,11 @@
 A built-in mouse walks before a textured background with a soft shadow; photographs and masks go
 through h264 (`matte_film.py`). Three ways to RGBA: `mask`, the cleaned mask and the photograph;
 `beside`, the cleaned mask and colours from beside the outline (`mattes.foreground_color`);
-`plate`, alpha and colour solved against the plate (`plate_mattes.py`). `auto` is what `prepare`
-would take for each camera. Scores, within six pixels of the true outline: mean |alpha error|; mean
-colour error (levels) within three pixels, where the true alpha is .3 or more; error over magenta
-(levels), which sums up both. Then the masks' offset and wobble as found, and milliseconds per crop.
+`plate`, alpha and colour solved against the plate (`plate_mattes.py`), as `prepare` does: colour
+alone where the camera's masks turn out right. Scores, within six pixels of the true outline: mean
+|alpha error|; mean colour error (levels) within three pixels, where the true alpha is .3 or more;
+error over magenta (levels), which sums up both. Then the masks' offset and wobble as found, and
+milliseconds per crop.
 """
 
 from __future__ import annotations
@@ -98,7 +99,6 @@ def evaluate(
         "beside": (soft, beside),
         "plate": (matte.alpha, matte.color * 255),
       }
-      ways["auto"] = ways["plate" if finding is not None and finding.matted else "beside"]
       for name, (alpha, color) in ways.items():
         rows.setdefault(name, []).append(_score(alpha, color, truth))
       found = (finding.offset, finding.error, finding.wobble) if finding else (np.nan,) * 3
@@ -137,8 +137,8 @@ def _main(argv: Sequence[str] | None = None) -> None:
   parser.add_argument("--pictures", type=pathlib.Path)
   given = parser.parse_args(argv)
   print(
-    "| animal, masks | alpha error mask → plate, auto | colour mask · beside → plate, auto"
-    " | over magenta mask · beside → plate, auto | offset, wobble | ms, px |"
+    "| animal, masks | alpha error mask → plate | colour mask · beside → plate"
+    " | over magenta mask · beside → plate | offset, wobble | ms, px |"
   )
   print("| --- | --- | --- | --- | --- | --- |")
   for coat in given.coats:
@@ -150,11 +150,11 @@ def _main(argv: Sequence[str] | None = None) -> None:
       folder = given.cache / f"{coat}_{given.moments}_{given.width}"
       pictures = given.pictures / coat if given.pictures else None
       s = evaluate(film, fault, folder, pictures)
-      m, b, p, a, facts = (s[name] for name in ("mask", "beside", "plate", "auto", "facts"))
+      m, b, p, facts = (s[name] for name in ("mask", "beside", "plate", "facts"))
       print(
-        f"| {coat}, {fault} | {m[0]:.4f} → {p[0]:.4f}, {a[0]:.4f}"
-        f" | {m[1]:.1f} · {b[1]:.1f} → {p[1]:.1f}, {a[1]:.1f}"
-        f" | {m[2]:.1f} · {b[2]:.1f} → {p[2]:.1f}, {a[2]:.1f}"
+        f"| {coat}, {fault} | {m[0]:.4f} → {p[0]:.4f}"
+        f" | {m[1]:.1f} · {b[1]:.1f} → {p[1]:.1f}"
+        f" | {m[2]:.1f} · {b[2]:.1f} → {p[2]:.1f}"
         f" | {facts[2]:+.2f} ± {facts[3]:.2f}, {facts[4]:.2f} | {facts[0]:.0f}, {facts[1]:.0f} |",
         flush=True,
       )

@@ -173,9 +173,9 @@ class FrameReader:
     return found
 
   def _solve_matte(self, view: int, photo: np.ndarray, coverage: np.ndarray) -> RawFrame:
-    """Returns a frame with background, its silhouette replaced by a matte where there is one."""
+    """Returns a frame with background, with the alpha and colour of a matte where there is one."""
     photo = photo[..., :3]
-    if self.mattes is None or not self.mattes.matted(view):
+    if self.mattes is None or view not in self.mattes.findings:
       return RawFrame(photo=photo, coverage=coverage, has_background=True)
     matte = self.mattes.solve(view, photo, coverage)
     solved = (matte.alpha * np.float32(255) + np.float32(0.5)).astype(np.uint8)

@@ -254,13 +254,16 @@ def edge_offset(photo: np.ndarray, coverage: np.ndarray) -> float | None:
   return float(-(centers[best] + np.clip(step, -0.5, 0.5)))
 
 
-def warn_of_offset(cropper: Cropper, frames: np.ndarray, indices: Sequence[int]) -> list[str]:
+def warn_of_offset(
+  cropper: Cropper, frames: np.ndarray, indices: Sequence[int], grow: int
+) -> list[str]:
   """Returns a warning where the masks of few moments lie beside the images' own edges.
 
   Args:
     cropper: reads the pictures.
     frames: (F, V) frame of each camera in each moment.
     indices: the chosen moments.
+    grow: what the masks were widened by already, pixels.
   """
   if cropper.capture.masks is None:
     return []
@@ -282,5 +285,5 @@ def warn_of_offset(cropper: Cropper, frames: np.ndarray, indices: Sequence[int])
   side = "outside" if offset > 0 else "inside"
   return [
     f"warning: masks lie {abs(offset):.1f} ± {error:.1f} px {side} the edges in the pictures;"
-    f" --grow={-round(offset)} would move them"
+    f" --grow={grow - round(offset)} would move them"
   ]

@@ -59,6 +59,7 @@ def solve_matte(
   *,
   expected: float = 0.0,
   wobble: float | None = None,
+  keep: bool = False,
 ) -> Matte:
   """Solves alpha and colour.
 
@@ -71,6 +72,7 @@ def solve_matte(
     expected: pixels by which the camera's outlines lie outside the animal's, as known from other
       moments; a matte without evidence of its own is moved by it.
     wobble: standard deviation of such offsets along an outline, pixels; None while it is unknown.
+    keep: keep the given silhouette as alpha and solve the colour alone.
   """
   image = photo.astype(np.float32)
   signed = outline_distance(coverage)
@@ -83,6 +85,8 @@ def solve_matte(
     bare = known & (signed - offsets > _BARE)
     ground = _light_ground(image, plate, bare, plain=ground)
   alpha, confidence = _combine(evidence, _ramp(signed, offsets), signed, offsets)
+  if keep:
+    alpha = coverage * np.float32(1 / 255)
   color = _clean_color(image, ground, alpha, evidence)
   return Matte(
     alpha=alpha,

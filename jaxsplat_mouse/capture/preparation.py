@@ -193,7 +193,7 @@ def _study_masks(
   elif options.matte != "off":
     mattes = mask_study.study_masks(cropper, frames, options.matte)
   if mattes is None:
-    lines = mask_study.warn_of_offset(cropper, frames, indices)
+    lines = mask_study.warn_of_offset(cropper, frames, indices, options.grow)
   else:
     lines = mattes.lines()
   for line in lines:

@@ -32,7 +32,7 @@ class MaskFinding:
     error: standard error of `offset` over the moments.
     wobble: standard deviation of the offset along an outline, robust, pixels.
     moments: number of moments that had enough contrast to say so.
-    matted: whether mattes replace the masks.
+    matted: whether alpha is solved too; otherwise masks stay and only their colours are.
   """
 
   offset: float
@@ -73,7 +73,7 @@ class RecordingMattes:
   from_plate: bool = False
 
   def matted(self, view: int) -> bool:
-    """Whether mattes replace the masks of a camera."""
+    """Whether alpha is solved for a camera, not colour alone."""
     return view in self.findings and self.findings[view].matted
 
   def solve(self, view: int, photo: np.ndarray, coverage: np.ndarray) -> Matte:
@@ -119,7 +119,10 @@ class RecordingMattes:
     if matted:
       shown.append(f"mattes: outlines and colours are solved for {' '.join(matted)}")
     elif self.findings:
-      shown.append("mattes: none; the masks agree with the pictures and stay as they are")
+      shown.append("mattes: masks agree with the pictures and stay; colours along them are solved")
+    pale = [self.names[v] for v in self.plates if v not in self.findings]
+    if pale:
+      shown.append(f"mattes: animal and background look too much alike for {' '.join(pale)}")
     return shown
 
   def to_json(self) -> dict[str, Any]:
@@ -161,6 +164,7 @@ def solve_part(
     plate.known[part],
     expected=finding.offset if finding is not None else 0.0,
     wobble=finding.wobble if finding is not None else None,
+    keep=finding is not None and not finding.matted,
   )
 
 
