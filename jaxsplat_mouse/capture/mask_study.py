@@ -17,8 +17,6 @@ from jaxsplat_mouse.capture.background_plate import BackgroundPlate, PlateBuilde
 from jaxsplat_mouse.capture.crops import Cropper
 from jaxsplat_mouse.capture.mattes import silhouette_box
 from jaxsplat_mouse.capture.recording_mattes import (
-  BIASED,
-  WOBBLING,
   MaskFinding,
   RecordingMattes,
   grown_box,
@@ -63,11 +61,16 @@ def study_masks(cropper: Cropper, frames: np.ndarray, choice: str) -> RecordingM
 
   Returns:
     None where there are too few moments, or no separate masks.
+
+  Raises:
+    InputError: likewise, where `choice` is `on`.
   """
-  if cropper.capture.masks is None:
-    return None
   moments = _spread_moments(frames)
-  if len(moments) < MIN_MOMENTS:
+  if cropper.capture.masks is None or len(moments) < MIN_MOMENTS:
+    if choice == "on":
+      problem = f"takes masks of their own and at least {MIN_MOMENTS} moments; there are"
+      problem += f" {len(moments)} moments" if cropper.capture.masks is not None else " no masks"
+      raise InputError(cropper.capture.path, "--matte=on", problem)
     return None
   builders = {view: PlateBuilder(view) for view in cropper.pinholes}
   samples: dict[int, list[OutlineSample]] = {view: [] for view in cropper.pinholes}
@@ -135,14 +138,10 @@ def compare_masks(
   off = np.abs(np.concatenate(found) - offset)
   error = float(1.2533 * middles.std(ddof=1) / np.sqrt(len(middles)))
   wobble = float(1.4826 * np.median(off))
-  wrong = wobble > WOBBLING or abs(offset) > max(BIASED, 2 * error)
-  return MaskFinding(
-    offset=offset,
-    error=error,
-    wobble=wobble,
-    moments=len(found),
-    matted=choice == "on" or wrong,
+  finding = MaskFinding(
+    offset=offset, error=error, wobble=wobble, moments=len(found), matted=choice == "on"
   )
+  return dataclasses.replace(finding, matted=finding.matted or finding.wrong)
 
 
 def make_masks(cropper: Cropper, frames: np.ndarray) -> RecordingMattes:

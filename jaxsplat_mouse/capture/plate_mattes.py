@@ -28,9 +28,9 @@ _FEW = 12  # pixels of an outline, below which it says nothing about offsets
 _WORST = 60  # percent of an outline that is left out, where evidence is weaker
 _STAGES = ((float(BAND), 0.12), (3.0, 0.08), (2.0, 0.06))
 _FREE = 0.02  # pull of an expected offset of which nothing is known, per squared pixel
-_PULL = 0.1  # likewise, per squared wobble
+_PULL = 0.05  # likewise, per squared wobble
 _STEADY = 0.15  # pixels, the least wobble that masks are believed to have
-_ALONG = 3.0  # pixels, over which neighbours along an outline share their offset
+_ALONG = 4.0  # pixels, over which neighbours along an outline share their offset
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -46,6 +46,11 @@ class MaskFinding:
     """Whether the offset is significant and large enough to matter."""
     return abs(self.offset) > max(BIASED, 2 * self.error)
 
+  @property
+  def wrong(self) -> bool:
+    """Whether the masks are worth correcting."""
+    return self.biased or self.wobble > WOBBLING
+
   def to_json(self) -> dict[str, Any]:
     """Returns the part that `recording.json` keeps."""
     rounded = {
@@ -87,14 +92,15 @@ class RecordingMattes:
     height, width = coverage.shape
     alpha = np.zeros((height, width), np.float32)
     color = np.zeros((height, width, 3), np.float32)
+    confidence = np.zeros_like(alpha)
     box = silhouette_box(coverage)
     if box is None:
-      return Matte(alpha=alpha, color=color, confidence=alpha, offsets=np.zeros(0, np.float32))
+      return Matte(alpha=alpha, color=color, confidence=confidence, offsets=np.zeros(0, np.float32))
     finding = self.findings[view]
     part = grown_box(box, (height, width))
     found = solve_part(self.plates[view], photo, coverage, part, finding)
-    alpha[part], color[part] = found.alpha, found.color
-    return dataclasses.replace(found, alpha=alpha, color=color, confidence=alpha * 0)
+    alpha[part], color[part], confidence[part] = found.alpha, found.color, found.confidence
+    return dataclasses.replace(found, alpha=alpha, color=color, confidence=confidence)
 
   def segment(self, view: int, photo: np.ndarray) -> np.ndarray:
     """Returns a silhouette (H, W) uint8 from a picture (H, W, 3) uint8 and its plate alone."""

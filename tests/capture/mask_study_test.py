@@ -104,3 +104,9 @@ def test_masks_from_the_plate_are_refused_with_the_reason(
   few = dataclasses.replace(long, masks=None, frames=long.frames[:3], moments=long.moments[:3])
   with pytest.raises(InputError, match="at least 8"):
     prepare(few, tmp_path / "few", plate_masks=True)
+
+
+def test_mattes_that_cannot_be_made_are_refused(long: Capture, tmp_path: pathlib.Path) -> None:
+  short = dataclasses.replace(long, frames=long.frames[:3], moments=long.moments[:3])
+  with pytest.raises(InputError, match="at least 8 moments; there are 3 moments"):
+    prepare(short, tmp_path / "out", matte="on")
