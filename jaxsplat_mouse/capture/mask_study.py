@@ -136,7 +136,9 @@ def compare_masks(
   middles = np.array([np.median(offsets) for offsets in found])
   offset = float(np.median(middles))
   off = np.abs(np.concatenate(found) - offset)
-  error = float(1.2533 * middles.std(ddof=1) / np.sqrt(len(middles)))
+  # Of a median, from a robust spread: one moment that went wrong must not hide the others.
+  spread = 1.4826 * np.median(np.abs(middles - offset))
+  error = float(1.2533 * spread / np.sqrt(len(middles)))
   wobble = float(1.4826 * np.median(off))
   finding = MaskFinding(
     offset=offset, error=error, wobble=wobble, moments=len(found), matted=choice == "on"

@@ -68,7 +68,7 @@ def test_wide_masks_are_reported_and_mended(long: Capture, tmp_path: pathlib.Pat
   found = recording(tmp_path / "mended")["masks"]["cameras"]
   assert all(1.5 < f["offset_px"] < 2.4 and f["matted"] for f in found.values())
   true, wide, mended = (alphas(tmp_path / name) for name in ("true", "wide", "mended"))
-  assert abs(mended / true - 1) < 0.1 * abs(wide / true - 1)
+  assert abs(mended / true - 1) < 0.25 * abs(wide / true - 1)
 
 
 def test_without_moments_enough_a_warning_gives_the_number(
