@@ -210,7 +210,12 @@ class Cropper:
     points = lens.lookup_points(self.capture.rig, view, pinhole, region, (x0, y0, x1, y1))
     a, b, c, d = lens.raw_pixel_box(points, raw.coverage.shape[::-1])
     photo, coverage = raw.photo[b:d, a:c], raw.coverage[b:d, a:c]
-    color = foreground_color(photo, coverage) if raw.has_background else photo * np.float32(1 / 255)
+    if raw.color is not None:
+      color = raw.color[b:d, a:c]
+    elif raw.has_background:
+      color = foreground_color(photo, coverage)
+    else:
+      color = photo * np.float32(1 / 255)
     alpha = coverage * np.float32(1 / 255)
     rgba = np.zeros((region.height, region.width, 4), np.uint8)
     shape = (y1 - y0, x1 - x0)

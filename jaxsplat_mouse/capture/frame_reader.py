@@ -11,6 +11,7 @@ import numpy as np
 from jaxsplat_mouse.capture import video
 from jaxsplat_mouse.capture.mattes import SOLID, SPECK_SHARE, border_share, clean_mask, grow_mask
 from jaxsplat_mouse.capture.raw_capture import Capture, Stream
+from jaxsplat_mouse.capture.recording_mattes import RecordingMattes
 from jaxsplat_mouse.errors import InputError
 from jaxsplat_mouse.io import images
 
@@ -26,11 +27,13 @@ class RawFrame:
     coverage: (H, W) uint8, the animal's silhouette.
     has_background: whether `photo` shows the background, as it does with a separate mask; its
       outline pixels then mix animal and background.
+    color: (H, W, 3) float32 in [0, 1], the animal's own colour, of a solved matte; else None.
   """
 
   photo: np.ndarray
   coverage: np.ndarray
   has_background: bool
+  color: np.ndarray | None = None
 
 
 class FrameReader:
@@ -57,6 +60,7 @@ class FrameReader:
     self._capture, self._specks, self._grow = capture, specks, grow
     self._readers: dict[tuple[str, int], video.StreamReader] = {}
     self._sizes: dict[int, tuple[int, int]] = {}
+    self.mattes: RecordingMattes | None = None  # replace masks once they are set
 
   def __enter__(self) -> FrameReader:
     """Returns itself."""
@@ -116,6 +120,8 @@ class FrameReader:
     Raises:
       InputError: the picture cannot be read, or its size is not the calibration's.
     """
+    if self._from_plate:
+      return self._segment(view, number, self.read_photo(view, number))
     if self._capture.masks is None:
       return self.read_frame(view, number).coverage
     levels = self._read("masks", view, number)
@@ -132,14 +138,48 @@ class FrameReader:
     """
     photo = self._read("pictures", view, number)
     self._check_size("pictures", view, number, photo)
+    if self._from_plate:
+      return self._solve_matte(view, photo, self._segment(view, number, photo))
     if self._capture.masks is not None:
-      coverage = self.read_coverage(view, number)
-      return RawFrame(photo=photo[..., :3], coverage=coverage, has_background=True)
+      return self._solve_matte(view, photo, self.read_coverage(view, number))
     if photo.shape[2] == 3:
       self._check_white(view, number, photo)
       photo = images.rgba_from_white(photo)
     coverage = self._move_outline("pictures", view, number, photo[..., 3])
     return RawFrame(photo=photo[..., :3], coverage=coverage, has_background=False)
+
+  def read_photo(self, view: int, number: int) -> np.ndarray:
+    """Reads a photograph (H, W, 3) uint8, without a silhouette.
+
+    Raises:
+      InputError: it cannot be read, or its size is not the calibration's.
+    """
+    photo = self._read("pictures", view, number)
+    self._check_size("pictures", view, number, photo)
+    return photo[..., :3]
+
+  @property
+  def _from_plate(self) -> bool:
+    return self.mattes is not None and self.mattes.from_plate
+
+  def _segment(self, view: int, number: int, photo: np.ndarray) -> np.ndarray:
+    """Returns a silhouette from the camera's plate; refuses an empty one."""
+    assert self.mattes is not None
+    found = self.mattes.segment(view, photo[..., :3])
+    if not found.any():
+      field = f"{self._capture.rig.names[view]} frame {number}"
+      problem = "empty silhouette: nothing stands out from the background plate"
+      raise InputError(self._picture_file("pictures", view, number), field, problem)
+    return found
+
+  def _solve_matte(self, view: int, photo: np.ndarray, coverage: np.ndarray) -> RawFrame:
+    """Returns a frame with background, with the alpha and colour of a matte where there is one."""
+    photo = photo[..., :3]
+    if self.mattes is None or view not in self.mattes.findings:
+      return RawFrame(photo=photo, coverage=coverage, has_background=True)
+    matte = self.mattes.solve(view, photo, coverage)
+    solved = (matte.alpha * np.float32(255) + np.float32(0.5)).astype(np.uint8)
+    return RawFrame(photo=photo, coverage=solved, has_background=True, color=matte.color)
 
   def _move_outline(self, kind: str, view: int, number: int, coverage: np.ndarray) -> np.ndarray:
     """Applies `grow` to a silhouette; refuses one of which nothing is left."""

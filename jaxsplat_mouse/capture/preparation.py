@@ -5,14 +5,15 @@
     1. select the moments                                   prepare_options
     2. make the output folder, find what earlier runs did   recording_file
     3. open the cameras, leave out unreadable ones          readable_cameras
-    4. check the calibration, refine it on the recording,   calibration_check,
+    4. compare the masks with plates, prepare mattes        mask_study
+    5. check the calibration, refine it on the recording,   calibration_check,
        draw the check sheet                                 calibration_refinement, check_sheet
-    5. choose the crop window from all silhouettes          crop_windows
-    6. crop every moment and write its scene folder         crops
-    7. write recording.json, summarize                      recording_file
+    6. choose the crop window from all silhouettes          crop_windows
+    7. crop every moment and write its scene folder         crops
+    8. write recording.json, summarize                      recording_file
 
 All cameras go through their videos in step, one moment at a time, so memory does not depend on the
-length of a recording. Step 5 reads the masks alone: the largest silhouette sets the size of all
+length of a recording. Step 6 reads the masks alone: the largest silhouette sets the size of all
 crops, for about a tenth of the time that cropping takes.
 """
 
@@ -31,12 +32,14 @@ from jaxsplat_mouse.capture import (
   calibration_check,
   calibration_refinement,
   common_solid,
+  mask_study,
   recording_file,
 )
 from jaxsplat_mouse.capture.check_sheet import write_check_sheet
 from jaxsplat_mouse.capture.crop_windows import CropWindow, choose_window
 from jaxsplat_mouse.capture.crops import Crop, Cropper, write_scene_folder
 from jaxsplat_mouse.capture.frame_reader import FrameReader
+from jaxsplat_mouse.capture.matte_sheet import write_matte_sheet
 from jaxsplat_mouse.capture.prepare_options import PrepareOptions, select_moments, shift_frames
 from jaxsplat_mouse.capture.raw_capture import Capture
 from jaxsplat_mouse.capture.readable_cameras import (
@@ -89,6 +92,9 @@ def prepare_recording(
       work.resume(earlier)
     try:
       if pending:
+        # An earlier version wrote scenes without mattes: the others get none either.
+        if earlier is None or earlier.get("masks"):
+          work.masks = _study_masks(options, cropper, frames, pending, progress)
         work.check_calibration(pending, earlier is None)
         if earlier is None:
           work.choose_window(pending)
@@ -124,6 +130,7 @@ def check_recording(
     FrameReader(capture, options.specks, options.grow) as frame_reader,
     _open_cropper(options, capture, frame_reader, frames[indices], progress) as cropper,
   ):
+    _study_masks(options, cropper, frames, indices, progress)
     _check_calibration(options, cropper, frames, indices, progress, StopRequest())
   return _OK
 
@@ -176,6 +183,35 @@ def _open_cropper(
     progress.line(f"left out: {problem}")
   require_enough_cameras(capture, len(pinholes), problems)
   return Cropper(capture, frame_reader, pinholes)
+
+
+def _study_masks(
+  options: PrepareOptions,
+  cropper: Cropper,
+  frames: np.ndarray,
+  indices: list[int],
+  progress: Progress,
+) -> dict[str, Any]:
+  """Compares masks with background plates, prepares mattes; returns what it found as JSON."""
+  progress.stage("comparing masks with background plates")
+  mattes = None
+  if options.plate_masks:
+    mattes = mask_study.make_masks(cropper, frames)
+  elif options.matte != "off":
+    mattes = mask_study.study_masks(cropper, frames, options.matte)
+  if mattes is None:
+    lines = mask_study.warn_of_offset(cropper, frames, indices, options.grow)
+  else:
+    lines = mattes.lines()
+  for line in lines:
+    progress.line(line)
+  if mattes is not None:
+    title, middle = recording_file.recording_name(options.input), indices[len(indices) // 2]
+    sheet = write_matte_sheet(options.output, title, cropper, frames[middle], mattes)
+    if sheet is not None:
+      progress.line(f"mattes   {sheet}")
+  cropper.frame_reader.mattes = mattes
+  return mattes.to_json() if mattes is not None else {"cameras": {}}
 
 
 def _check_calibration(
@@ -257,7 +293,7 @@ def _refine_calibration(
 
 @dataclasses.dataclass
 class _Preparation:
-  """One run of `prepare_recording`; its methods are the steps 4 to 7.
+  """One run of `prepare_recording`; its methods are the steps 5 to 8.
 
   Attributes:
     options: what to prepare, and how.
@@ -269,6 +305,7 @@ class _Preparation:
     moments: records of finished moments, by index.
     window: size of all crops.
     calibration: the evidence for the calibration, as JSON.
+    masks: what was found about the masks, as JSON.
     missing: why cameras are missing in scenes, by camera.
     saved: time of the last `save`, seconds.
   """
@@ -284,6 +321,7 @@ class _Preparation:
     default_factory=lambda: CropWindow(side=0, scale=1.0, limit=0.0)
   )
   calibration: dict[str, Any] = dataclasses.field(default_factory=dict)
+  masks: dict[str, Any] = dataclasses.field(default_factory=dict)
   missing: dict[int, list[str]] = dataclasses.field(
     default_factory=lambda: collections.defaultdict(list)
   )
@@ -293,6 +331,7 @@ class _Preparation:
     """Takes over crop window and calibration from an earlier run's `recording.json`."""
     self.window = CropWindow(**earlier["window"])
     self.calibration = dict(earlier.get("calibration", {}))
+    self.masks = dict(earlier.get("masks", {}))
 
   def check_calibration(self, pending: list[int], refines: bool) -> None:
     """Checks the calibration with the moments that are to be prepared.
@@ -421,7 +460,7 @@ class _Preparation:
     capture = self.cropper.capture
     try:
       recording_file.write_recording(
-        self.options, capture, self.window, self.moments, self.calibration
+        self.options, capture, self.window, self.moments, self.calibration, self.masks
       )
     except OSError as error:
       problem = f"cannot be written ({error.strerror or error})"

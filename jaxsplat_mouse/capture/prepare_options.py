@@ -31,6 +31,8 @@ class PrepareOptions:
     size: largest side of a crop in pixels; 0 for no limit.
     margin: free border of a crop around the silhouette, as a share of the silhouette's side.
     masks: a folder of masks that replace the capture's own; None for the capture's own.
+    plate_masks: make masks from the pictures and the cameras' background plates.
+    matte: `auto`, `on` or `off`: whether mattes against the plates replace the masks.
     specks: parts and holes of a mask below this share of the animal's area are repaired.
     grow: pixels by which silhouettes are widened, or narrowed if negative.
     without: names of cameras that are left out.
@@ -47,6 +49,8 @@ class PrepareOptions:
   size: int = 0
   margin: float = 0.1
   masks: pathlib.Path | None = None
+  plate_masks: bool = False
+  matte: str = "auto"
   specks: float = SPECK_SHARE
   grow: int = 0
   without: tuple[str, ...] = ()
@@ -61,12 +65,18 @@ class PrepareOptions:
       "offsets": {k: v for k, v in sorted(self.offsets.items()) if v},
       "size": self.size,
       "margin": self.margin,
-      "masks": str(self.masks.resolve()) if self.masks else "",
+      "masks": self._masks_name(),
+      "matte": self.matte,
       "specks": self.specks,
       "grow": self.grow,
       "without": sorted(self.without),
       "refine": self.refine,
     }
+
+  def _masks_name(self) -> str:
+    if self.plate_masks:
+      return "plate"
+    return str(self.masks.resolve()) if self.masks else ""
 
 
 def parse_offsets(text: str) -> dict[str, int]:

@@ -28,7 +28,13 @@ from jaxsplat_mouse.io import atomic
 RECORDING_FILE = "recording.json"
 DONE, FAILED = "done", "failed"
 # What options that earlier versions did not have amounted to.
-_BEFORE_THEY_EXISTED = {"specks": SPECK_SHARE, "grow": 0, "without": [], "refine": "off"}
+_BEFORE_THEY_EXISTED = {
+  "specks": SPECK_SHARE,
+  "grow": 0,
+  "without": [],
+  "refine": "off",
+  "matte": "auto",
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -145,6 +151,7 @@ def write_recording(
   window: CropWindow,
   moments: Mapping[int, MomentRecord],
   calibration: Mapping[str, Any],
+  masks: Mapping[str, Any],
 ) -> None:
   """Writes `recording.json` in one step.
 
@@ -154,6 +161,7 @@ def write_recording(
     window: the size of its crops.
     moments: the records so far, by index.
     calibration: the evidence for the calibration, see `CalibrationReport.to_json`.
+    masks: what was found about the masks, see `RecordingMattes.to_json`.
 
   Raises:
     OSError: the disk is full or not writable.
@@ -165,6 +173,7 @@ def write_recording(
     "up": capture.up,
     **describe_preparation(options, window),
     "calibration": dict(calibration),
+    "masks": dict(masks),
     # The scale that data.normalize=recording chooses: the largest animal gets the default radius.
     "suggested_scale": canonical.recording_scale(radii) if radii else None,
     "largest_radius": max(radii, default=None),

@@ -15,9 +15,11 @@ Pictures are undistorted, skew included, and cut around the animal at native res
 of one size, which a first pass over all masks decides; cameras keep the recording's own world and
 unit. Masks may be lossy video: 128 and more is animal (1 in images of 0 and 1), the outline stays
 soft, holes and islands below --specks of the animal (or 16 px) are repaired. Masks that are too
-wide all around, as many programs give them, are narrowed with --grow=-2 (pixels). A camera without
-a picture of a moment is left out of its scene as long as four remain (three in smaller rigs), one
-without any is reported and left out of all; --without leaves out others.
+wide all around, as many programs give them, are narrowed with --grow=-2 (pixels). A recording of
+eight moments and more is compared with its own background plates: where masks turn out too wide,
+too narrow or to wobble, mattes replace them (--matte); without masks, --masks=plate makes them. A
+camera without a picture of a moment is left out of its scene as long as four remain (three in
+smaller rigs), one without any is reported and left out of all; --without leaves out others.
 
 Poses that are off by up to about two degrees are corrected with the silhouettes of moments spread
 over the whole recording, and only where moments that took no part agree better with the corrected
@@ -48,6 +50,8 @@ from jaxsplat_mouse.capture.mattes import SPECK_SHARE
 from jaxsplat_mouse.capture.prepare_options import REFINE_MODES, PrepareOptions, parse_offsets
 from jaxsplat_mouse.commands import console
 from jaxsplat_mouse.errors import InputError
+
+_PLATE = "plate"  # the value of --masks that makes masks from the pictures
 
 
 def define_flags(flags: FlagValues) -> None:
@@ -101,7 +105,16 @@ def _define_silhouette_flags(flags: FlagValues) -> None:
   absl_flags.DEFINE_string(
     "masks",
     None,
-    "Masks instead of the capture's: a folder of CAMERA.mp4, CAMERA/0.mp4 or CAMERA/*.png.",
+    "Masks instead of the capture's: a folder of CAMERA.mp4, CAMERA/0.mp4 or CAMERA/*.png; `plate` "
+    "to make them from the pictures where the animal stands out from the empty scene.",
+    flag_values=flags,
+  )
+  absl_flags.DEFINE_enum(
+    "matte",
+    "auto",
+    ["auto", "on", "off"],
+    "Replace masks by mattes, solved against each camera's empty scene: auto where masks are too "
+    "wide, too narrow or wobble, and the recording has enough moments.",
     flag_values=flags,
   )
   define_float(
@@ -129,6 +142,8 @@ def main(flags: FlagValues) -> int:
   from jaxsplat_mouse.runtime import devices
 
   devices.set_up_cache()
+  if options.plate_masks:
+    capture = dataclasses.replace(capture, masks=None)
   if options.masks is not None:
     found = mask_files.find_masks(options.masks, capture.rig.names)
     capture = dataclasses.replace(capture, masks=found)
@@ -148,7 +163,9 @@ def _options(flags: FlagValues) -> PrepareOptions:
     offsets=parse_offsets(flags.offsets),
     size=flags.size,
     margin=flags.margin,
-    masks=pathlib.Path(flags.masks) if flags.masks else None,
+    masks=pathlib.Path(flags.masks) if flags.masks and flags.masks != _PLATE else None,
+    plate_masks=flags.masks == _PLATE,
+    matte=flags.matte,
     specks=flags.specks,
     grow=flags.grow,
     without=tuple(flags.without),
