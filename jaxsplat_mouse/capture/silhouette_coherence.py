@@ -163,7 +163,7 @@ def stack_outlines(rows: Sequence[Sequence[Outlines]]) -> Outlines:
   return jax.tree.map(lambda *leaves: np.stack(leaves), *views)
 
 
-def outline_distance(
+def view_distance(
   distances: jax.Array, intrinsics: jax.Array, frame: jax.Array, x: jax.Array
 ) -> jax.Array:
   """Signed distance (...,), pixels, of points (..., 3) in the frame of one camera.
@@ -228,7 +228,7 @@ def depths_of_entry(
 
     def visit(pose: jax.Array, view: Outlines, k: jax.Array, j: jax.Array) -> jax.Array:
       x = rotate(pose, points) + pose[:3, 3]
-      found = outline_distance(view.distances, k, view.frames, x)
+      found = view_distance(view.distances, k, view.frames, x)
       return jnp.where((j == number)[:, None, None] | ~known[j], _FAR, found)
 
     all_views = jax.vmap(visit)(poses, moment, intrinsics, number)

@@ -109,7 +109,7 @@ def test_an_outline_lies_on_the_silhouettes_edge() -> None:
   assert found.weights.min() == 1 and found.whole
   np.testing.assert_allclose(found.centroids, 0, atol=1e-3)
   points = jnp.array([[20.0 / FOCAL, 0.0, 2.0], [30.3 / FOCAL, 0.0, 1.0], [0.0, 15.3 / FOCAL, 1.0]])
-  signed = silhouette_coherence.outline_distance(
+  signed = silhouette_coherence.view_distance(
     found.distances, found.intrinsics, jnp.asarray(FRAME), points
   )
   np.testing.assert_allclose(signed, [10.3, -10, 5], atol=0.2)
