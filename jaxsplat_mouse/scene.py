@@ -81,12 +81,38 @@ def observed_pixels(scene: Scene) -> Any:
 
   A NumPy array for a scene of NumPy arrays, otherwise a JAX array.
   """
+  return _inside(scene, scene.frames) & scene.view_mask[:, None, None]
+
+
+def _inside(scene: Scene, frames: Any) -> Any:
+  """Returns (V, H, W) bool, the pixels whose centres lie in the frames (V, 4)."""
   height, width = scene.alphas.shape[1:]
   x = np.arange(width, dtype=np.float32) + np.float32(0.5)
   y = np.arange(height, dtype=np.float32)[:, None] + np.float32(0.5)
-  x0, y0, x1, y1 = (scene.frames[:, i, None, None] for i in range(4))
-  inside = (x >= x0) & (x <= x1) & (y >= y0) & (y <= y1)
-  return inside & scene.view_mask[:, None, None]
+  x0, y0, x1, y1 = (frames[:, i, None, None] for i in range(4))
+  return (x >= x0) & (x <= x1) & (y >= y0) & (y <= y1)
+
+
+def widen_frames(scene: Scene) -> Scene:
+  """Takes what lies beyond the frame of a whole silhouette for background.
+
+  The image of a connected animal is connected. A silhouette that touches no border of its frame is
+  therefore all of the animal, and nothing of it lies beyond: such a frame grows by the larger side
+  of the images on every side. A silhouette that is in pieces, because something hides the part
+  between them, can deceive this.
+
+  Args:
+    scene: views; photographs cropped close to the animal gain most.
+
+  Returns:
+    the scene with other `frames`.
+  """
+  outward = np.array([-1.0, -1.0, 1.0, 1.0], np.float32)
+  silhouette = scene.alphas >= (128 if scene.alphas.dtype == np.uint8 else 0.5)
+  border = _inside(scene, scene.frames) & ~_inside(scene, scene.frames - outward)
+  whole = ~(silhouette & border).any((1, 2))
+  reach = np.float32(max(scene.alphas.shape[1:]))
+  return dataclasses.replace(scene, frames=scene.frames + reach * outward * whole[:, None])
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

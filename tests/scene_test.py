@@ -89,6 +89,22 @@ def test_crop_past_the_photograph_is_unobserved():
     assert not cropped.images[i][outside].any()
 
 
+@pytest.mark.parametrize("levels", [False, True])
+def test_what_a_whole_silhouette_leaves_out_is_background(levels):
+  """Photographs are cropped close to the animal; one that cuts the animal shows only a part."""
+  frames = np.tile(np.float32([5, 2, 25, 18]), (3, 1))
+  one = dataclasses.replace(_scene(3), frames=frames)
+  one.alphas[1, 12, 5:12] = 1.0
+  one.alphas[2, 12, 5:12] = 0.3  # softer than an outline
+  one.alphas[2, 12, 4] = 1.0  # outside the frame
+  one = scene.to_uint8(one) if levels else one
+  wide = [5 - 30, 2 - 30, 25 + 30, 18 + 30]
+  for given in (one, jax.tree.map(jax.numpy.asarray, one)):
+    np.testing.assert_array_equal(scene.widen_frames(given).frames, [wide, frames[1], wide])
+  seen = scene.observed_pixels(scene.widen_frames(one))
+  assert seen[[0, 2]].all() and seen[1].sum() == 16 * 20
+
+
 def test_crop_shape_holds_every_view_in_steps():
   height, width = scene.crop_shape([_scene()], multiple=8)
   assert height % 8 == 0 and width % 8 == 0 and height >= 6 and width >= 11

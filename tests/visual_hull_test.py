@@ -17,7 +17,15 @@ from PIL import Image
 
 from jaxsplat_mouse import gaussians as gs
 from jaxsplat_mouse.cameras import Cameras, generate_camera_poses, look_at
-from jaxsplat_mouse.scene import Scene, Similarity, crop_views, pad_views, transform_scene
+from jaxsplat_mouse.scene import (
+  Scene,
+  Similarity,
+  crop_views,
+  pad_views,
+  silhouette_boxes,
+  transform_scene,
+  widen_frames,
+)
 from jaxsplat_mouse.visual_hull.build import build_hull, carve_hull
 from jaxsplat_mouse.visual_hull.hull import HullConfig, interpolate
 from jaxsplat_mouse.visual_hull.hull_alpha import hull_alpha
@@ -249,6 +257,18 @@ def test_outside_a_frame_is_unknown_not_background() -> None:
   whole = np.concatenate([axis_points(capsule) for capsule in MOUSE])
   assert solid_at(build_hull(dataclasses.replace(cut, frames=frames), config), whole).all()
   assert not solid_at(build_hull(cut, config), whole).all()
+
+
+def test_tight_photographs_give_the_hull_of_whole_ones() -> None:
+  """Views that are cropped close to the animal fill the space beside it unless that is known."""
+  scene = mouse_scene()
+  boxes = silhouette_boxes(scene).astype(np.float32) + np.float32([-2, -2, 2, 2])
+  tight = dataclasses.replace(scene, frames=boxes)
+  unseen = ring_cameras(6, elevation=35.0)
+  reference = np.asarray(hull_alpha(mouse_hull(), unseen)) > 0.5
+  agreement = lambda hull: iou(np.asarray(hull_alpha(hull, unseen)) > 0.5, reference)
+  assert agreement(build_hull(widen_frames(tight), CONFIG)) > 0.985
+  assert agreement(build_hull(tight, CONFIG)) < 0.97
 
 
 def test_clean_silhouettes_are_not_repaired() -> None:

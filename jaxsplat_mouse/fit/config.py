@@ -77,6 +77,8 @@ class FitConfig:
     stages: fractions of the iterations at which the second and later stages begin.
     mask_tolerance: half the width, in full-resolution pixels, of a band along the outline of every
       silhouette that has no losses: for masks that are that much too wide or too narrow.
+    whole_silhouettes: take what lies beyond the frame of a silhouette that touches none of its
+      borders for background (`scene.widen_frames`), and not for unknown.
     pose_rate: learning rate of every camera's rotation (radians) and position; 0 trusts them.
     views_per_step: views drawn at random for each step; 0 takes all.
     warm_start: frames of a recording start from the fit of the frame before.
@@ -113,6 +115,7 @@ class FitConfig:
   resolutions: tuple[int, ...] = (2, 1)
   stages: tuple[float, ...] = (0.5,)
   mask_tolerance: int = 0
+  whole_silhouettes: bool = False
   pose_rate: float = 0.0
   views_per_step: int = 2
   warm_start: bool = False

@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxsplat_mouse.fit.config import FitConfig
 from jaxsplat_mouse.gaussians import Gaussians
-from jaxsplat_mouse.scene import Scene
+from jaxsplat_mouse.scene import Scene, widen_frames
 from jaxsplat_mouse.visual_hull.build import build_hull, carve_hull
 from jaxsplat_mouse.visual_hull.hull import Hull, HullConfig
 from jaxsplat_mouse.visual_hull.initial_gaussians import initial_gaussians
@@ -34,12 +34,14 @@ def start_on_hull(
     carve: `carve_hull`, or the same compiled already.
 
   Returns:
-    the scene with the pixels that other views contradict (`Scene.doubted`), and Gaussians (N,),
-    both as NumPy.
+    the scene with the pixels that other views contradict (`Scene.doubted`) and, if the recipe asks
+    for it, wider `frames`; and Gaussians (N,). Both as NumPy.
 
   Raises:
     ValueError: the cameras see no common volume, or the silhouettes admit no common solid.
   """
+  if config.whole_silhouettes:
+    scene = widen_frames(scene)
   hull = build_hull(scene, hull_config or HullConfig(num_points=config.num_gaussians), carve)
   gaussians = gaussians_on_hull(hull, config, jax.random.key(np.uint32(seed)))
   doubted = np.asarray(hull.doubted)

@@ -13,7 +13,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-SCHEMA = 2  # 1 or absent: until 0.1.0
+SCHEMA = 3  # 1 or absent: until 0.1.0; 2 lacks `fit.whole_silhouettes`
 
 # Keys that schema 1 had: the value that has no effect, or that is a constant now.
 REMOVED: dict[str, Any] = {
@@ -37,7 +37,7 @@ REMOVED: dict[str, Any] = {
   "fit.alpha_max": 0.99,
 }
 # Keys that were added: the value that corresponds to the behaviour before the key existed.
-ADDED: dict[str, Any] = {}
+ADDED: dict[str, Any] = {"fit.whole_silhouettes": False}
 # Keys that have an effect only if one of these other keys differs from its value in `REMOVED`.
 _INERT = {
   "fit.hull_views": ("fit.hull_outside", "fit.hull_inside"),

@@ -13,7 +13,7 @@ from jaxsplat_mouse.run.settings import Settings
 
 
 @pytest.mark.parametrize("model", sorted(MODEL_SETTINGS))
-@pytest.mark.parametrize("variant", ["", "preview"])
+@pytest.mark.parametrize("variant", ["", *recipes.VARIANTS])
 def test_the_config_files_hold_the_recipes_of_the_package(model: str, variant: str) -> None:
   assert Settings.from_config(default.make_config(model, variant)).fit == recipes.fit_recipe(
     model, variant
@@ -38,5 +38,5 @@ def test_a_model_with_the_weights_of_another_is_refused() -> None:
 def test_unknown_models_and_variants_are_refused() -> None:
   with pytest.raises(ValueError, match=r"fit\.model: '4dgs'"):
     FitConfig.for_model("4dgs")
-  with pytest.raises(ValueError, match="'prevew': expected preview"):
+  with pytest.raises(ValueError, match="'prevew': expected preview or photographs"):
     recipes.fit_recipe("2dgs", "prevew")

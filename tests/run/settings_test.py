@@ -18,7 +18,7 @@ CONFIGS = sorted(path for path in FOLDER.glob("*.py") if path.stem != "__init__"
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-@pytest.mark.parametrize("variant", ["", "preview"])
+@pytest.mark.parametrize("variant", ["", "preview", "photographs"])
 def test_every_config_is_usable(path: pathlib.Path, variant: str) -> None:
   module = runpy.run_path(str(path))
   settings = Settings.from_config(module["get_config"](variant))
