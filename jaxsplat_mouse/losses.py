@@ -180,15 +180,29 @@ _ssim_sum.defvjp(_ssim_sum_forward, _ssim_sum_backward)
 def _ssim_map(
   x: jax.Array, y: jax.Array, y_mean: jax.Array, step: int
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array, jax.Array]]:
-  """The SSIM map, and its derivatives in the windows' means of d = x - y, of d² and of xy.
+  """Returns `similarity_map` of images as rows (H, W C)."""
+  d = x - y
+  d_mean, d_squares = _blur_rows(d, step), _blur_rows(d * d, step)
+  return similarity_map(d_mean, d_squares, _blur_rows(x * y, step), y_mean)
+
+
+def similarity_map(
+  d_mean: jax.Array, d_squares: jax.Array, product: jax.Array, y_mean: jax.Array
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array, jax.Array]]:
+  """Returns the SSIM map and its derivatives in the first three arguments.
 
   Luminance and contrast are written as 1 - (mean d)² / A and 1 - (var d) / B. That takes three
   blurs besides the target's, and equal images give exactly 1 and no gradient, where
-  var x + var y - 2 cov(x, y) would be rounding noise on flat colours. Images are rows (H, W C).
+  var x + var y - 2 cov(x, y) would be rounding noise on flat colours. The Pallas kernels call this
+  too.
+
+  Args:
+    d_mean: the windows' mean of d = x - y, of any shape, as all arguments.
+    d_squares: of d².
+    product: of x y.
+    y_mean: of y.
   """
-  d = x - y
-  d_mean, d_squares = _blur_rows(d, step), _blur_rows(d * d, step)
-  product, x_mean = _blur_rows(x * y, step), y_mean + d_mean
+  x_mean = y_mean + d_mean
   luminance = 2.0 * x_mean * y_mean + SSIM_C1
   contrast = 2.0 * (product - x_mean * y_mean) + SSIM_C2
   mean_squared = d_mean * d_mean

@@ -234,6 +234,11 @@ def write_calibration(folder: pathlib.Path, found: CalibrationRefinement) -> Non
   atomic.write_bytes(folder / CALIBRATION_FILE, text.encode())
 
 
+def discard_calibration(folder: pathlib.Path) -> None:
+  """Removes the `calibration.json` of an earlier run, which a later run would read otherwise."""
+  (folder / CALIBRATION_FILE).unlink(missing_ok=True)
+
+
 def read_poses(folder: pathlib.Path, rig: Rig) -> np.ndarray | None:
   """Reads the poses (V, 4, 4) that an earlier run settled on; None where it wrote none.
 

@@ -340,6 +340,8 @@ class _Preparation:
       pending: these moments.
       refines: whether poses are refined first; an earlier run's poses are used otherwise.
     """
+    if refines:
+      calibration_refinement.discard_calibration(self.options.output)
     report = _check_calibration(
       self.options, self.cropper, self.frames, pending, self.progress, self.stop, refines
     )

@@ -7,36 +7,22 @@ compilation or, where it has not begun, compiles the program itself.
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-from types import TracebackType
 from typing import Any
 
 from absl import logging
 
 from jaxsplat_mouse.runtime.programs import Program
+from jaxsplat_mouse.runtime.threads import ClosingPool
 
 _THREADS = 4
 
 
-class BackgroundCompiler:
+class BackgroundCompiler(ClosingPool):
   """Compiles submitted programs; closes at the end of a `with` block."""
 
   def __init__(self, threads: int = _THREADS):
     """Starts no thread before the first program is submitted."""
-    self._threads = ThreadPoolExecutor(threads, "compiler")
-
-  def __enter__(self) -> BackgroundCompiler:
-    """Returns itself."""
-    return self
-
-  def __exit__(
-    self,
-    kind: type[BaseException] | None,
-    error: BaseException | None,
-    trace: TracebackType | None,
-  ) -> None:
-    """Closes it."""
-    self.close()
+    super().__init__(threads, "compiler")
 
   def start(self, program: Program, *args: Any) -> None:
     """Compiles a program in the background for a call with such arguments."""

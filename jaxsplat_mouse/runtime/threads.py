@@ -92,10 +92,16 @@ def read_ahead(
       yield item, future.result()
 
 
-class _Pool:
+class ClosingPool:
   """A thread pool that a `with` block closes."""
 
   def __init__(self, threads: int, name: str):
+    """Starts no thread before the first job.
+
+    Args:
+      threads: how many jobs run at a time.
+      name: of the threads.
+    """
     self._threads = ThreadPoolExecutor(threads, name)
 
   def __enter__(self) -> Self:
@@ -116,7 +122,7 @@ class _Pool:
     self._threads.shutdown()
 
 
-class FetchPool(_Pool):
+class FetchPool(ClosingPool):
   """Fetches results from a device in threads; the device holds a bounded number of them."""
 
   def __init__(self, threads: int, most: int):
@@ -152,7 +158,7 @@ class FetchPool(_Pool):
     return launched, future
 
 
-class WriteQueue(_Pool, Generic[Result]):
+class WriteQueue(ClosingPool, Generic[Result]):
   """Runs jobs in threads and reports their outcomes in order; bounds the bytes that wait.
 
   So host memory stays the same however many jobs there are.

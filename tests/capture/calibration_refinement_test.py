@@ -94,6 +94,7 @@ def test_a_right_calibration_stays(right: Capture, tmp_path: pathlib.Path) -> No
 
 
 def test_off_refuses_what_cannot_be_used(wrong: Capture, tmp_path: pathlib.Path) -> None:
+  (tmp_path / "calibration.json").write_text("{}")  # of an earlier run, with other options
   with pytest.raises(InputError, match="the silhouettes admit no common solid"):
     prepare(wrong, tmp_path, refine="off")
   assert not (tmp_path / "calibration.json").exists()

@@ -74,7 +74,7 @@ _sums_of_image.defvjp(_forward, _backward)
 
 
 def _window(interpret: bool) -> SsimWindow:
-  return SsimWindow(losses.WINDOW, losses.SSIM_C1, losses.SSIM_C2, interpret)
+  return SsimWindow(losses.WINDOW, interpret)
 
 
 def _flat_sums(x: jax.Array, y: jax.Array, seen: jax.Array | None, interpret: bool) -> Any:
@@ -97,18 +97,16 @@ def _flat_gradient(
 
 
 class SsimWindow:
-  """A symmetric window, the constants of SSIM, and whether to run interpreted."""
+  """The symmetric window of SSIM, and whether to run interpreted."""
 
-  def __init__(self, weights: Sequence[float], c1: float, c2: float, interpret: bool) -> None:
+  def __init__(self, weights: Sequence[float], interpret: bool) -> None:
     """Keeps the settings.
 
     Args:
       weights: an odd number of them, which sum to 1.
-      c1: constant of the luminance term.
-      c2: constant of the contrast term.
       interpret: run interpreted.
     """
-    self.weights, self.c1, self.c2, self.interpret = tuple(weights), c1, c2, interpret
+    self.weights, self.interpret = tuple(weights), interpret
     self.reach = len(self.weights) // 2
 
 
@@ -313,7 +311,7 @@ def _similarity_kernel(
     return d_mean, squares, product, y_mean
 
   def use(row: jax.Array, blurred: _Values, total: _Values) -> _Values:
-    value, slopes = similarity_map(*blurred, c1=window.c1, c2=window.c2)
+    value, slopes = losses.similarity_map(*blurred)
     w = weight(row)
     for planes, slope in zip(partials, slopes, strict=True):
       own.store(planes, row, w * slope)
@@ -393,39 +391,3 @@ def _near(l1: Any, own: _Strip) -> jax.Array:
   inside &= (across >= 0) & (across < l1.shape[0]) & (down >= 0) & (down < l1.shape[1])
   sums = plt.load(l1.at[across, down, own.plane], mask=inside, other=0.0)
   return jnp.max((sums != 0).astype(jnp.int32)) > 0
-
-
-def similarity_map(
-  d_mean: jax.Array,
-  d_squares: jax.Array,
-  product: jax.Array,
-  y_mean: jax.Array,
-  *,
-  c1: float,
-  c2: float,
-) -> tuple[jax.Array, _Values]:
-  """Returns the SSIM map and its derivatives in the first three arguments.
-
-  Luminance and contrast are written as 1 - (mean d)^2 / A and 1 - (var d) / B, so that equal images
-  give exactly 1 and no gradient.
-
-  Args:
-    d_mean: the window's mean of d = x - y.
-    d_squares: of d^2.
-    product: of x y.
-    y_mean: of y.
-    c1: constant of the luminance term.
-    c2: constant of the contrast term.
-  """
-  x_mean = y_mean + d_mean
-  luminance = 2.0 * x_mean * y_mean + c1
-  contrast = 2.0 * (product - x_mean * y_mean) + c2
-  mean_squared = d_mean * d_mean
-  variance = d_squares - mean_squared
-  a, b = 1.0 / (luminance + mean_squared), 1.0 / (contrast + variance)
-  kept_luminance, lost_contrast = 1.0 - mean_squared * a, variance * b
-  similarity = kept_luminance * (1.0 - lost_contrast)
-  slope = (contrast - luminance) * (x_mean * (1.0 - similarity) - d_mean)
-  slope += x_mean * similarity * (mean_squared - variance)
-  partials = (2.0 * slope * a * b, -similarity * b, 2.0 * kept_luminance * lost_contrast * b)
-  return similarity, partials
