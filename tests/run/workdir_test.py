@@ -12,9 +12,11 @@ import pytest
 
 from jaxsplat_mouse.errors import ConfigError, InputError
 from jaxsplat_mouse.run import workdir as workdir_module
+from jaxsplat_mouse.run.config_schema import upgrade
 from jaxsplat_mouse.run.workdir import Workdir
 
-FLAT = {"seed": 0, "fit.iterations": 10, "render.image_size": 64, "batch.scenes": "auto"}
+# A few keys of a configuration of this version, those that earlier versions lack among them.
+FLAT = upgrade({"seed": 0, "fit.iterations": 10, "render.image_size": 64, "batch.scenes": "auto"})
 
 HOLDER = """
 import sys, time
