@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
 import pathlib
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 
 import numpy as np
 
+from benchmarks.recording_workers import cpu_workers
 from jaxsplat_mouse.cameras import Cameras, generate_camera_poses
 from jaxsplat_mouse.procedural_mouse.mouse import Mouse, make_mouse, render_truth, walking
 from jaxsplat_mouse.procedural_mouse.mouse_scenes import rig_cameras
@@ -149,16 +147,8 @@ def make_films(
     return
   cache.mkdir(parents=True, exist_ok=True)
   work = [(n, p, m, size) for n, p in missing for m in range(size.moments)]
-  # Tracing is NumPy's and JAX's on the CPU: processes, which must not inherit this one's device.
-  held = os.environ.get("JAX_PLATFORMS")
-  os.environ["JAX_PLATFORMS"] = "cpu"
-  try:
-    with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
-      shots = list(pool.map(_shoot, work))
-  finally:
-    os.environ.pop("JAX_PLATFORMS")
-    if held is not None:
-      os.environ["JAX_PLATFORMS"] = held
+  with cpu_workers(jobs, 1 if jobs > 1 else 0) as pool:
+    shots = list(pool.map(_shoot, work))
   for i, (name, part) in enumerate(missing):
     found = shots[i * size.moments : (i + 1) * size.moments]
     keys = dict.fromkeys(key for shot in found for key in shot)

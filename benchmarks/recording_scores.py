@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import os
 import pathlib
@@ -19,14 +20,17 @@ from benchmarks.recording_treatments import DONE, GIVEN, PREPARED, Place, Treatm
 from jaxsplat_mouse.cameras import Cameras
 from jaxsplat_mouse.dataset import facelift
 from jaxsplat_mouse.errors import InputError
-from jaxsplat_mouse.scene import Similarity
+from jaxsplat_mouse.runtime.threads import ordered_map
+from jaxsplat_mouse.scene import Similarity, crop_shape
 
 _NO_SOLID = "the silhouettes of the scene have no common solid"
+_SCORED_AT_ONCE = 8
 _WAIT = 0.5  # seconds between two looks for a result
 
 _NO_LOSS = 0.1  # dB, too little to say which share of it is won back
 
 Row = dict[str, Any]
+Work = tuple[Row, quality.Trial]
 Exact = dict[tuple[str, int, int], Row]  # rows without faults, by subject, moment and seed
 
 
@@ -42,7 +46,8 @@ def fit_treatments(
     batch: scenes fitted together.
   """
   films: dict[str, Film] = {}
-  waiting: list[tuple[Row, quality.Trial]] = []
+  waiting: list[Work] = []
+  shape = 0, 0
   for treatment in treatments:
     result = _wait_for(treatment, place.work)
     if treatment.subject not in films:
@@ -51,11 +56,28 @@ def fit_treatments(
     if rows:
       yield rows
     waiting += trials
-    while len(waiting) >= batch:
-      yield _fit(waiting[:batch], recipe)
-      waiting = waiting[batch:]
-  if waiting:
-    yield _fit(waiting, recipe)
+    last = treatment is treatments[-1]
+    while waiting and (last or len(waiting) >= batch):
+      some, waiting = waiting[:batch], waiting[batch:]
+      shape = _common_shape(some, shape)
+      yield _fit(some, recipe, shape)
+
+
+def find_unfinished(
+  treatments: Sequence[Treatment], rows: Sequence[Row], moments: int
+) -> tuple[list[Treatment], list[Row]]:
+  """Returns the treatments that lack rows of some of their moments, and the rows of the others."""
+  name = lambda row: (row["subject"], row["fault"], row["seed"], row["treatment"])
+  counts = collections.Counter(map(name, rows))
+  done = {key for key, count in counts.items() if count == moments}
+  left = [t for t in treatments if (t.subject, t.fault, t.seed, t.name) not in done]
+  return left, [row for row in rows if name(row) in done]
+
+
+def _common_shape(work: Sequence[Work], least: tuple[int, int]) -> tuple[int, int]:
+  """Returns the crops' height and width, which only grow: a new shape is compiled anew."""
+  height, width = crop_shape([trial.scene for _, trial in work])
+  return max(height, least[0]), max(width, least[1])
 
 
 def _wait_for(treatment: Treatment, work: pathlib.Path) -> dict[str, Any]:
@@ -77,10 +99,10 @@ def _without_pictures(subject: str, place: Place) -> Film:
 
 def _make_trials(
   treatment: Treatment, result: dict[str, Any], film: Film
-) -> tuple[list[Row], list[tuple[Row, quality.Trial]]]:
+) -> tuple[list[Row], list[Work]]:
   """Returns rows of moments that have no scene, and trials of the others with their rows."""
   lost: list[Row] = []
-  trials: list[tuple[Row, quality.Trial]] = []
+  trials: list[Work] = []
   for place, (moment, truth) in enumerate(zip(film.scored, film.truth, strict=True)):
     row = {
       "subject": treatment.subject,
@@ -116,13 +138,15 @@ def _novel_cameras(novel: Cameras, shared: Similarity) -> Cameras:
   return dataclasses.replace(novel, world_to_camera=shared.world_to_camera(poses))
 
 
-def _fit(work: Sequence[tuple[Row, quality.Trial]], recipe: quality.Recipe) -> list[Row]:
+def _fit(work: Sequence[Work], recipe: quality.Recipe, shape: tuple[int, int]) -> list[Row]:
   """Fits trials as one batch; their rows with scores."""
   trials, seeds = [trial for _, trial in work], [row["seed"] for row, _ in work]
-  fits, seconds = quality.fit_trials(trials, seeds, recipe)
+  fits, seconds = quality.fit_trials(trials, seeds, recipe, least_shape=shape)
+  pairs = list(zip(trials, fits, strict=True))
+  scores = ordered_map(lambda pair: quality.score(*pair, recipe), pairs, _SCORED_AT_ONCE)
   return [
-    {**row, "fit_seconds": seconds / len(work), **quality.score(trial, fit, recipe)}
-    for (row, trial), fit in zip(work, fits, strict=True)
+    {**row, "fit_seconds": seconds / len(work), **found}
+    for (row, _), (_, found) in zip(work, scores, strict=True)
   ]
 
 

@@ -7,14 +7,11 @@ import dataclasses
 import functools
 import io
 import json
-import os
 import pathlib
 import shutil
 import time
 import traceback
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from typing import Any
 
 import numpy as np
@@ -22,6 +19,7 @@ import numpy as np
 from benchmarks import recording_files, recording_films, recording_measures
 from benchmarks.recording_faults import FAULTS
 from benchmarks.recording_films import FilmSize
+from benchmarks.recording_workers import cpu_workers
 
 GIVEN, PREPARED = "given", "prepared"
 NOTHING = ("--refine=off", "--matte=off")  # flags of `prepare` that leave a recording as given
@@ -110,30 +108,9 @@ def prepare_all(treatments: Sequence[Treatment], place: Place, jobs: int, cores:
   if not recordings:
     return
   place.work.mkdir(parents=True, exist_ok=True)
-  context = get_context("spawn")
-  held = os.environ.get("JAX_PLATFORMS")
-  os.environ["JAX_PLATFORMS"] = "cpu"
-  try:
-    number = context.Value("i", 0)
-    with ProcessPoolExecutor(jobs, context, _keep_to_cores, (number, cores)) as pool:
-      waiting = [pool.submit(_prepare_recording, some, place) for some in recordings.values()]
-      for one in waiting:
-        print(one.result(), flush=True)
-  finally:
-    os.environ.pop("JAX_PLATFORMS")
-    if held is not None:
-      os.environ["JAX_PLATFORMS"] = held
-
-
-def _keep_to_cores(number: Any, cores: int) -> None:
-  """Gives each worker cores of its own, so that their thread pools do not crowd one another."""
-  if not cores or not hasattr(os, "sched_setaffinity"):
-    return
-  with number.get_lock():
-    mine, number.value = number.value, number.value + 1
-  every = sorted(os.sched_getaffinity(0))
-  chosen = [every[(mine * cores + i) % len(every)] for i in range(cores)]
-  os.sched_setaffinity(0, chosen)
+  with cpu_workers(jobs, cores) as pool:
+    for one in [pool.submit(_prepare_recording, some, place) for some in recordings.values()]:
+      print(one.result(), flush=True)
 
 
 def _prepare_recording(treatments: Sequence[Treatment], place: Place) -> str:
@@ -228,3 +205,9 @@ def read_result(treatment: Treatment, work: pathlib.Path) -> dict[str, Any] | No
     return dict(json.loads((treatment.folder(work) / _RESULT).read_text()))
   except (FileNotFoundError, json.JSONDecodeError):
     return None
+
+
+def forget_results(treatments: Sequence[Treatment], work: pathlib.Path) -> None:
+  """Removes the results of an earlier run, so that everything is prepared again."""
+  for treatment in treatments:
+    (treatment.folder(work) / _RESULT).unlink(missing_ok=True)

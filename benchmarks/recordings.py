@@ -65,9 +65,13 @@ def _fit(treatments: Sequence[Treatment], place: Place, name: str) -> list[recor
   given = flags.FLAGS
   devices.set_up_cache()
   _, _, shrink = quality.SIZES[given.size]
+  if given.entries:
+    shrink = {**shrink, "fit.tile_entries": given.entries}
   recipe = quality.make_recipe(given.config, given.config, shrink)
-  rows: list[recording_scores.Row] = []
-  for some in recording_scores.fit_treatments(treatments, place, recipe, given.batch):
+  path = place.work / f"{name}.json"
+  earlier = _read_rows([str(path)]) if path.is_file() else []
+  left, rows = recording_scores.find_unfinished(treatments, earlier, given.scored)
+  for some in recording_scores.fit_treatments(left, place, recipe, given.batch):
     for row in some:
       quality.print_row({k: v for k, v in row.items() if k != "lines"})
     rows += some
@@ -105,6 +109,11 @@ def _main(argv: Sequence[str]) -> None:
   if given.shard >= 0:
     _fit(treatments[given.shard :: given.shards], place, f"recordings_{given.shard}")
     return
+  place.work.mkdir(parents=True, exist_ok=True)
+  if not given.resume:
+    recording_treatments.forget_results(treatments, place.work)
+    for path in place.work.glob("recordings*.json"):
+      path.unlink()
   sides = any(FAULTS[fault].late for fault in given.faults)
   recording_films.make_films(
     given.subjects, place.size, place.cache, sides=sides, jobs=given.jobs or _ALL_CORES
@@ -139,12 +148,14 @@ def _define_flags() -> None:
   flags.DEFINE_string("config", "2dgs", "A recipe of configs/.")
   flags.DEFINE_enum("size", "full", list(quality.SIZES), "How large the fits are.")
   flags.DEFINE_integer("batch", 16, "Scenes fitted together.", 1)
+  flags.DEFINE_float("entries", 0.0, "fit.tile_entries; 0: the recipe's own.")
   flags.DEFINE_integer("jobs", 0, "Processes that prepare; 0: as many as there are cores for.", 0)
   flags.DEFINE_integer("cores", 2, "Cores of such a process.", 0)
   flags.DEFINE_integer("shards", 1, "Processes that fit, with one GPU each.", 1)
   flags.DEFINE_integer("shard", -1, "Fit this share only; set by --shards.")
   flags.DEFINE_list("merge", [], "Files of rows, of which only the table is printed.")
   flags.DEFINE_string("cache", "/tmp/jaxsplat_recordings", "A folder that keeps the films.")
+  flags.DEFINE_boolean("resume", False, "Go on with what is in --work, with the same flags.")
   flags.DEFINE_string("work", "", "Gets recordings and scenes; CACHE/work by default.")
   flags.DEFINE_boolean("keep", False, "Keep the raw recordings too.")
 
