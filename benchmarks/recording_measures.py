@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import cv2
@@ -20,7 +20,7 @@ from jaxsplat_mouse.scene import Similarity
 
 def measure(
   folder: pathlib.Path,
-  scenes: Mapping[int, str],
+  scenes: Sequence[str],
   given: Rig,
   true: Rig,
   exact: Callable[[int, int], np.ndarray],
@@ -29,7 +29,7 @@ def measure(
 
   Args:
     folder: of the scenes.
-    scenes: scene folders by number of the frame; at least one.
+    scenes: at least one scene folder.
     given: the cameras as the recording describes them.
     true: the cameras that took it.
     exact: returns the exact alpha (H, W) uint8 of a camera's picture, given view and frame.
@@ -40,12 +40,12 @@ def measure(
     the prepared ones lie outside.
   """
   poses = calibration_refinement.read_poses(folder, given)
-  frames = {n: camera_file.read_cameras(s) for n, s in scenes.items()}
-  used = _used_rig(given, given.world_to_camera if poses is None else poses, frames)
+  files = {scene: camera_file.read_cameras(scene) for scene in scenes}
+  used = _used_rig(given, given.world_to_camera if poses is None else poses, files.values())
   shared, pixels = common_similarity(used, true)
   off = [
-    _outline_error(pathlib.Path(scenes[number], name), entry, given, exact, number)
-    for number, parsed in frames.items()
+    _outline_error(pathlib.Path(scene, name), entry, given, exact)
+    for scene, parsed in files.items()
     for name, entry in zip(parsed.names, parsed.frame_extra, strict=True)
   ]
   outline, wide = np.mean(off, 0).tolist()
@@ -61,22 +61,20 @@ def _outline_error(
   entry: Mapping[str, Any],
   given: Rig,
   exact: Callable[[int, int], np.ndarray],
-  number: int,
 ) -> tuple[float, float]:
   """Area between prepared and true alpha, and their difference in area, each per outline's length.
 
   Args:
     image: the prepared picture.
-    entry: of the camera file, with `camera` and `cut`.
+    entry: of the camera file, with `camera`, `frame` and `cut`.
     given: the cameras as the recording describes them.
     exact: see `measure`.
-    number: of the frame.
   """
   view, region = _view(given, entry), CropRegion(**entry["cut"])
   width, height = given.sizes[view].tolist()
   pinhole = lens.make_pinhole(given, view, (width, height))
   points = lens.lookup_points(given, view, pinhole, region)
-  raw = exact(view, number).astype(np.float32)
+  raw = exact(view, int(entry["frame"])).astype(np.float32)
   true = np.clip(lens.resample(raw, points, (region.height, region.width)), 0, 255)
   off = (images.read_image(image)[..., 3] - true) / 255
   contours, _ = cv2.findContours(
@@ -86,10 +84,10 @@ def _outline_error(
   return float(np.abs(off).sum() / length), float(off.sum() / length)
 
 
-def _used_rig(given: Rig, poses: np.ndarray, frames: Mapping[int, camera_file.CameraFile]) -> Rig:
+def _used_rig(given: Rig, poses: np.ndarray, files: Iterable[camera_file.CameraFile]) -> Rig:
   """Returns the rig with poses (V, 4, 4) and the focal lengths that scenes were written with."""
   factors = np.ones(len(given))
-  for parsed in frames.values():
+  for parsed in files:
     for entry, intrinsics in zip(parsed.frame_extra, parsed.intrinsics, strict=True):
       view = _view(given, entry)
       width, height = given.sizes[view].tolist()

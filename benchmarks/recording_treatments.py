@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from absl import flags as absl_flags
 
 from benchmarks import recording_files, recording_films, recording_measures
 from benchmarks.recording_faults import FAULTS
@@ -22,7 +23,7 @@ from benchmarks.recording_films import FilmSize
 from benchmarks.recording_workers import cpu_workers
 
 GIVEN, PREPARED = "given", "prepared"
-NOTHING = ("--refine=off", "--matte=off")  # flags of `prepare` that leave a recording as given
+_REPAIRS = "refine", "matte", "sync", "exposure"  # flags of `prepare` that change a recording
 DONE, REFUSED, FAILED = "done", "refused", "failed"
 _RESULT = "result.json"
 
@@ -80,7 +81,7 @@ def all_treatments(
     seeds: of the faults.
     flags: of `prepare` for what is prepared.
   """
-  ways = {GIVEN: NOTHING, PREPARED: tuple(flags)}
+  ways = {GIVEN: nothing(), PREPARED: tuple(flags)}
   names = ["none", *(fault for fault in faults if fault != "none")]
   return [
     Treatment(subject=subject, fault=fault, seed=seed, name=name, flags=ways[name])
@@ -90,6 +91,15 @@ def all_treatments(
     for name in ways
     if name == GIVEN or fault in faults
   ]
+
+
+def nothing() -> tuple[str, ...]:
+  """Returns the flags of `prepare` that leave a recording as it is given."""
+  from jaxsplat_mouse.commands import prepare
+
+  known = absl_flags.FlagValues()
+  prepare.define_flags(known)
+  return tuple(f"--{name}=off" for name in _REPAIRS if name in known)
 
 
 def prepare_all(treatments: Sequence[Treatment], place: Place, jobs: int, cores: int) -> None:
@@ -127,7 +137,7 @@ def _prepare_recording(treatments: Sequence[Treatment], place: Place) -> str:
   for one in treatments:
     folder = one.folder(place.work)
     result = _prepare(raw, folder, numbers, one.flags, place.video)
-    done = {n: s for n, s in zip(numbers.tolist(), result["scenes"], strict=True) if s}
+    done = [scene for scene in result["scenes"] if scene]
     try:
       if done:
         result |= recording_measures.measure(folder, done, given, true, exact)
