@@ -18,6 +18,7 @@ from jaxsplat_mouse.capture.frame_reader import FrameReader, RawFrame
 from jaxsplat_mouse.capture.lens import CropRegion, Pinhole
 from jaxsplat_mouse.capture.mattes import foreground_color, silhouette_box
 from jaxsplat_mouse.capture.raw_capture import Capture
+from jaxsplat_mouse.capture.triangulation import labels_follow
 from jaxsplat_mouse.dataset import camera_file
 from jaxsplat_mouse.errors import InputError
 from jaxsplat_mouse.io import atomic, images
@@ -84,7 +85,7 @@ class Cropper:
   def set_poses(self, world_to_camera: np.ndarray) -> None:
     """Replaces the poses (V, 4, 4) of the recording's rig; lenses and pinholes stay."""
     rig = dataclasses.replace(self.capture.rig, world_to_camera=world_to_camera)
-    self.capture = dataclasses.replace(self.capture, rig=rig)
+    self.capture = dataclasses.replace(self.capture, rig=labels_follow(rig))
 
   def __enter__(self) -> Cropper:
     """Returns itself."""

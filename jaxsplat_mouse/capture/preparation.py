@@ -30,6 +30,7 @@ from rich.console import Console
 
 from jaxsplat_mouse.capture import (
   calibration_check,
+  calibration_export,
   calibration_refinement,
   common_solid,
   mask_study,
@@ -101,6 +102,10 @@ def prepare_recording(
         work.save()
         work.crop_moments(pending)
       work.save()
+      if not pending:
+        _use_earlier_poses(options, cropper)
+      for line in calibration_export.export_calibration(options, capture, cropper):
+        progress.line(line)
       return work.summarize(pending)
     except Stopped as error:
       progress.line(f"stopped by {error.name}; the same command goes on")
@@ -132,11 +137,14 @@ def check_recording(
   ):
     _study_masks(options, cropper, frames, indices, progress)
     _check_calibration(options, cropper, frames, indices, progress, StopRequest())
+    for line in calibration_export.export_calibration(options, capture, cropper):
+      progress.line(line)
   return _OK
 
 
 def _select(options: PrepareOptions, capture: Capture) -> tuple[list[int], np.ndarray]:
   """Returns the indices of the chosen moments, and the frames (F, V) of all moments."""
+  calibration_export.check_exports(options, capture.rig)
   indices = select_moments(options.frames, len(capture.moments))
   return indices.tolist(), shift_frames(capture, options.offsets)
 
@@ -235,10 +243,8 @@ def _check_calibration(
     refines: whether poses are refined; an earlier run's poses are used otherwise.
   """
   progress.stage("checking the calibration")
-  if not refines and options.refine != "off":
-    poses = calibration_refinement.read_poses(options.output, cropper.capture.rig)
-    if poses is not None:
-      cropper.set_poses(poses)
+  if not refines:
+    _use_earlier_poses(options, cropper)
   report = calibration_check.check_calibration(cropper, frames, indices)
   # Poses cannot mend exchanged cameras or a misread file; the check names such a mistake.
   if refines and options.refine != "off" and report.samples and not report.names_mistake:
@@ -250,6 +256,15 @@ def _check_calibration(
     progress.line(f"check    {write_check_sheet(options.output, title, cropper, report)}")
   calibration_check.refuse_wrong_calibration(cropper.capture, report)
   return report
+
+
+def _use_earlier_poses(options: PrepareOptions, cropper: Cropper) -> None:
+  """Gives the cropper the poses that an earlier run settled on, if it refined them."""
+  if options.refine == "off":
+    return
+  poses = calibration_refinement.read_poses(options.output, cropper.capture.rig)
+  if poses is not None:
+    cropper.set_poses(poses)
 
 
 def _refine_calibration(
@@ -342,6 +357,7 @@ class _Preparation:
     """
     if refines:
       calibration_refinement.discard_calibration(self.options.output)
+      calibration_export.discard_export(self.options.output)
     report = _check_calibration(
       self.options, self.cropper, self.frames, pending, self.progress, self.stop, refines
     )

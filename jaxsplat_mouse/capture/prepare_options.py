@@ -38,6 +38,8 @@ class PrepareOptions:
     without: names of cameras that are left out.
     refine: `auto` corrects the poses of the cameras where held-out moments confirm it, `on` fails
       where they do not, `off` keeps the calibration.
+    write_calibration: some of `calibration_export.EXPORTS`: the formats in which refined cameras
+      are written beside the scenes.
     redo: whether existing scenes are prepared again.
   """
 
@@ -55,6 +57,7 @@ class PrepareOptions:
   grow: int = 0
   without: tuple[str, ...] = ()
   refine: str = "auto"
+  write_calibration: tuple[str, ...] = ()
   redo: bool = False
 
   def fixed(self) -> dict[str, Any]:

@@ -25,6 +25,8 @@ Poses that are off by up to about two degrees are corrected with the silhouettes
 over the whole recording, and only where moments that took no part agree better with the corrected
 poses; SCENES/calibration.json holds both and the evidence. What all cameras share stays as it was
 given. --refine=off keeps the calibration, --refine=on fails where it cannot be improved.
+--write_calibration=own writes the corrected cameras in the recording's own format too, so that
+other programs profit; the recording itself is never changed.
 
 A calibration that is transposed, inverted, mirrored, of other axes, of another image size or of
 exchanged cameras is refused with the evidence.
@@ -64,6 +66,13 @@ def define_flags(flags: FlagValues) -> None:
     list(REFINE_MODES),
     "Correct the cameras' poses with the silhouettes of the whole recording: auto where held-out "
     "moments confirm it, on to fail where they do not, off never.",
+    flag_values=flags,
+  )
+  absl_flags.DEFINE_list(
+    "write_calibration",
+    [],
+    "Write refined cameras into refined_calibration/ beside the scenes: own for the recording's "
+    "own format, anipose for calibration.toml, colmap for a text model; as in own,colmap.",
     flag_values=flags,
   )
   define_boolean = functools.partial(absl_flags.DEFINE_boolean, flag_values=flags)
@@ -170,5 +179,6 @@ def _options(flags: FlagValues) -> PrepareOptions:
     grow=flags.grow,
     without=tuple(flags.without),
     refine=flags.refine,
+    write_calibration=tuple(flags.write_calibration),
     redo=flags.redo,
   )
