@@ -13,6 +13,7 @@ import numpy as np
 
 from jaxsplat_mouse.capture import camera_faults, pose_refinement
 from jaxsplat_mouse.capture.camera_faults import CameraFault
+from jaxsplat_mouse.capture.camera_motion import camera_motions
 from jaxsplat_mouse.capture.crops import CroppedSilhouette, Cropper
 from jaxsplat_mouse.capture.pose_refinement import PoseRefinement
 from jaxsplat_mouse.capture.rig import Rig
@@ -26,6 +27,8 @@ FEWEST_MOMENTS = 6
 _MIN_VIEWS = 3
 _CROP_SIDE = 512  # pixels of a silhouette's crop
 _SIDE = 256  # pixels of the grid that holds the largest silhouette
+_REFINEMENT_PIXELS = ("depth_before", "depth_after", "pixels")
+_FAULT_PIXELS = ("contradiction", "without", "shifted")
 _MOMENTS_FOR_FAULTS = 12  # enough to name a camera; its fault is large or does not matter
 
 
@@ -39,8 +42,14 @@ class CalibrationRefinement:
     moments: indices of the moments that took part.
     refinement: of these cameras; None where there were too few moments.
     fault: of the one camera that no pose makes agree with the others; None for none.
-    contradictions: (2, V) by how many pixels each camera that took part contradicts the others,
-      under the given and under the resulting poses.
+    over_time: (2, M, V) by how many pixels each camera that took part contradicts the others in
+      each moment, under the given and under the resulting poses; NaN without a silhouette.
+    off_by: (V,) pixels by which the given pose moves what the camera sees of the animal; see
+      `camera_motion`.
+    angles: (V,) the same in degrees.
+    objection: why poses that held-out moments confirm are not used all the same, or "".
+
+  All pixels are those of the pictures.
   """
 
   rig: Rig
@@ -48,7 +57,10 @@ class CalibrationRefinement:
   moments: tuple[int, ...] = ()
   refinement: PoseRefinement | None = None
   fault: CameraFault | None = None
-  contradictions: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((2, 0)))
+  over_time: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((2, 0, 0)))
+  off_by: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0))
+  angles: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0))
+  objection: str = ""
 
   @property
   def accepted(self) -> bool:
@@ -63,6 +75,21 @@ class CalibrationRefinement:
       poses[list(self.views)] = self.refinement.world_to_camera
     return poses
 
+  @property
+  def contradictions(self) -> np.ndarray:
+    """(2, V) means of `over_time`; NaN for a camera without silhouettes."""
+    known = np.isfinite(self.over_time)
+    total = np.where(known, self.over_time, 0.0).sum(1)
+    return np.where(known.any(1), total / np.maximum(known.sum(1), 1), np.nan)
+
+  def reject(self, objection: str) -> CalibrationRefinement:
+    """Returns the result with the poses as given, and the reason for that."""
+    assert self.refinement is not None
+    given = np.asarray(self.rig.world_to_camera, np.float64)[list(self.views)]
+    kept = dataclasses.replace(self.refinement, accepted=False, world_to_camera=given)
+    same = np.stack([self.over_time[0]] * 2)
+    return dataclasses.replace(self, refinement=kept, over_time=same, objection=objection)
+
   def lines(self) -> list[str]:
     """Describes the result in plain English."""
     found = self.refinement
@@ -72,10 +99,8 @@ class CalibrationRefinement:
     before, after = (-float(np.mean(d)) for d in (found.depth_before, found.depth_after))
     evidence = f"held-out silhouettes contradict each other by {max(before, 0):.2f} px"
     if not found.accepted:
-      return [
-        f"calibration: kept as given; {evidence}, refined poses gain nothing",
-        *self._doubts(),
-      ]
+      reason = self.objection or f"{evidence}, refined poses gain nothing"
+      return [f"calibration: kept as given; {reason}", *self._doubts()]
     listed = " ".join(
       f"{self.rig.names[view]} {turn:.2f}° {shift:.2g} {self.rig.unit} {pixels:.1f} px".strip()
       for view, turn, shift, pixels in zip(
@@ -96,6 +121,7 @@ class CalibrationRefinement:
     found = self.refinement
     value: dict[str, Any] = {
       "accepted": self.accepted,
+      "objection": self.objection,
       "unit": self.rig.unit,
       "moments": list(self.moments),
       "summary": self.lines(),
@@ -103,7 +129,7 @@ class CalibrationRefinement:
       "fault": None if self.fault is None else dataclasses.asdict(self.fault),
       "cameras": {},
     }
-    numbers = lambda x: [round(float(v), 4) for v in x]
+    numbers = lambda x: [None if np.isnan(v) else round(float(v), 4) for v in x]
     if found is not None:
       value["held_out_contradiction_px"] = {
         "before": numbers(-found.depth_before),
@@ -121,7 +147,12 @@ class CalibrationRefinement:
           "turn_degrees": round(float(found.turns[place]), 4),
           "shift": round(float(found.shifts[place]), 6),
           "motion_px": round(float(found.pixels[place]), 3),
+          "off_by_px": round(float(self.off_by[place]), 3),
+          "off_by_degrees": round(float(self.angles[place]), 4),
           "contradiction_px": numbers(self.contradictions[:, place]),
+          "over_time_px": dict(
+            zip(("before", "after"), map(numbers, self.over_time[:, :, place]), strict=True)
+          ),
         }
       value["cameras"][name] = entry
     return value
@@ -155,16 +186,28 @@ def refine_calibration(
       return None
     return jax.tree.map(lambda leaf: leaf[:, 0], _trace([[one] for one in column], scale))
 
-  before = pose_refinement.worst_depths_of_views(given, np.ones(len(views)), outlines)
-  after = pose_refinement.worst_depths_of_views(found.world_to_camera, found.focal, outlines)
+  fault = camera_faults.find_camera_fault(found.world_to_camera, outlines.select(some), read)
+  before = pose_refinement.worst_depths_over_time(given, np.ones(len(views)), outlines)
+  after = pose_refinement.worst_depths_over_time(found.world_to_camera, found.focal, outlines)
+  centers = pose_refinement.silhouette_centers(given, outlines)
+  radius = pose_refinement.animal_radius(given, outlines, centers)
+  focal = np.array([cropper.pinholes[view].intrinsics[0] for view in views])
+  off_by = camera_motions(given, found.world_to_camera, focal, centers.mean(0), radius)
   return CalibrationRefinement(
     rig=rig,
     views=views,
     moments=tuple(chosen),
-    refinement=found,
-    fault=camera_faults.find_camera_fault(found.world_to_camera, outlines.select(some), read),
-    contradictions=-np.stack([before, after]),
+    refinement=_in_picture_pixels(found, scale, _REFINEMENT_PIXELS),
+    fault=None if fault is None else _in_picture_pixels(fault, scale, _FAULT_PIXELS),
+    over_time=-np.stack([before, after]) / scale,
+    off_by=off_by,
+    angles=np.degrees(np.arctan(off_by / focal)),
   )
+
+
+def _in_picture_pixels(found: Any, scale: float, keys: Sequence[str]) -> Any:
+  """Returns a result whose pixels, in some attributes, were those of the outlines' grid."""
+  return dataclasses.replace(found, **{key: getattr(found, key) / scale for key in keys})
 
 
 def _read_moments(
@@ -239,8 +282,8 @@ def discard_calibration(folder: pathlib.Path) -> None:
   (folder / CALIBRATION_FILE).unlink(missing_ok=True)
 
 
-def read_poses(folder: pathlib.Path, rig: Rig) -> np.ndarray | None:
-  """Reads the poses (V, 4, 4) that an earlier run settled on; None where it wrote none.
+def read_refinement(folder: pathlib.Path, rig: Rig) -> CalibrationRefinement | None:
+  """Reads what an earlier run found and settled on; None where it wrote none.
 
   Args:
     folder: the output folder.
@@ -251,13 +294,47 @@ def read_poses(folder: pathlib.Path, rig: Rig) -> np.ndarray | None:
   """
   path = folder / CALIBRATION_FILE
   try:
-    cameras = json.loads(path.read_text())["cameras"]
-    poses = np.array([cameras[name]["after"] for name in rig.names], np.float64)
+    value = json.loads(path.read_text())
+    poses = np.array([value["cameras"][name]["after"] for name in rig.names], np.float64)
+    if poses.shape == (len(rig), 4, 4):
+      return _from_json(value, rig, poses)
   except FileNotFoundError:
     return None
   except (OSError, ValueError, KeyError, TypeError) as error:
     problem = f"cannot be read ({reason(error)}); expected the file of an earlier run, or --redo"
     raise InputError(path, "", problem) from None
-  if poses.shape != (len(rig), 4, 4):
-    raise InputError(path, "cameras", f"shape {poses.shape}; expected ({len(rig)}, 4, 4)")
-  return poses
+  raise InputError(path, "cameras", f"shape {poses.shape}; expected ({len(rig)}, 4, 4)")
+
+
+def _from_json(value: dict[str, Any], rig: Rig, poses: np.ndarray) -> CalibrationRefinement:
+  """Builds the result that a `calibration.json` describes; `poses` (V, 4, 4) are those to use."""
+  cameras = [value["cameras"][name] for name in rig.names]
+  views = tuple(i for i, camera in enumerate(cameras) if "turn_degrees" in camera)
+  chosen = [cameras[view] for view in views]
+  numbers = lambda values: np.array([np.nan if v is None else v for v in values], np.float64)
+  column = lambda key: numbers([camera.get(key) for camera in chosen])
+  held_out, moments = value["held_out_contradiction_px"], tuple(value["moments"])
+  nothing = {"before": [None] * len(moments), "after": [None] * len(moments)}
+  series = [camera.get("over_time_px", nothing) for camera in chosen]
+  over_time = [[numbers(one[key]) for one in series] for key in ("before", "after")]
+  fault = value.get("fault")
+  return CalibrationRefinement(
+    rig=rig,
+    views=views,
+    moments=moments,
+    refinement=PoseRefinement(
+      world_to_camera=poses[list(views)],
+      focal=np.ones(len(views)),
+      accepted=bool(value["accepted"]),
+      depth_before=-numbers(held_out["before"]),
+      depth_after=-numbers(held_out["after"]),
+      turns=column("turn_degrees"),
+      shifts=column("shift"),
+      pixels=column("motion_px"),
+    ),
+    fault=None if fault is None else CameraFault(**fault),
+    over_time=np.array(over_time).reshape(2, len(views), len(moments)).swapaxes(1, 2),
+    off_by=column("off_by_px"),
+    angles=column("off_by_degrees"),
+    objection=str(value.get("objection", "")),
+  )

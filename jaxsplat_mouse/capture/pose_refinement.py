@@ -283,10 +283,10 @@ def worst_depths(poses: np.ndarray, focal: np.ndarray, outlines: Outlines) -> np
   return np.array([_mean_of_worst(d) for d in ray_depths(poses, focal, outlines)])
 
 
-def worst_depths_of_views(poses: np.ndarray, focal: np.ndarray, outlines: Outlines) -> np.ndarray:
-  """Mean (V,) of the smallest depths of entry of each view's rays, pixels; 0 for one without."""
-  depths = np.swapaxes(ray_depths(poses, focal, outlines), 0, 1)
-  return np.nan_to_num(np.array([_mean_of_worst(d) for d in depths]))
+def worst_depths_over_time(poses: np.ndarray, focal: np.ndarray, outlines: Outlines) -> np.ndarray:
+  """Mean (M, V) of each view's smallest depths of entry, pixels; NaN for a view without rays."""
+  depths = ray_depths(poses, focal, outlines)
+  return np.array([[_mean_of_worst(rays) for rays in moment] for moment in depths])
 
 
 def _mean_of_worst(depths: np.ndarray) -> float:

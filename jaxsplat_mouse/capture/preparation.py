@@ -6,8 +6,8 @@
     2. make the output folder, find what earlier runs did   recording_file
     3. open the cameras, leave out unreadable ones          readable_cameras
     4. compare the masks with plates, prepare mattes        mask_study
-    5. check the calibration, refine it on the recording,   calibration_check,
-       draw the check sheet                                 calibration_refinement, check_sheet
+    5. check the calibration, refine it on the recording,   calibration_step
+       draw the check sheet
     6. choose the crop window from all silhouettes          crop_windows
     7. crop every moment and write its scene folder         crops
     8. write recording.json, summarize                      recording_file
@@ -29,14 +29,13 @@ import numpy as np
 from rich.console import Console
 
 from jaxsplat_mouse.capture import (
-  calibration_check,
   calibration_export,
   calibration_refinement,
+  calibration_step,
   common_solid,
   mask_study,
   recording_file,
 )
-from jaxsplat_mouse.capture.check_sheet import write_check_sheet
 from jaxsplat_mouse.capture.crop_windows import CropWindow, choose_window
 from jaxsplat_mouse.capture.crops import Crop, Cropper, write_scene_folder
 from jaxsplat_mouse.capture.frame_reader import FrameReader
@@ -103,7 +102,7 @@ def prepare_recording(
         work.crop_moments(pending)
       work.save()
       if not pending:
-        _use_earlier_poses(options, cropper)
+        calibration_step.use_earlier_poses(options, cropper)
       for line in calibration_export.export_calibration(options, capture, cropper):
         progress.line(line)
       return work.summarize(pending)
@@ -136,7 +135,10 @@ def check_recording(
     _open_cropper(options, capture, frame_reader, frames[indices], progress) as cropper,
   ):
     _study_masks(options, cropper, frames, indices, progress)
-    _check_calibration(options, cropper, frames, indices, progress, StopRequest())
+    stop = StopRequest()
+    calibration_step.settle_calibration(
+      options, cropper, frames, indices, progress, stop, keeps=False
+    )
     for line in calibration_export.export_calibration(options, capture, cropper):
       progress.line(line)
   return _OK
@@ -222,90 +224,6 @@ def _study_masks(
   return mattes.to_json() if mattes is not None else {"cameras": {}}
 
 
-def _check_calibration(
-  options: PrepareOptions,
-  cropper: Cropper,
-  frames: np.ndarray,
-  indices: list[int],
-  progress: Progress,
-  stop: StopRequest,
-  refines: bool = True,
-) -> calibration_check.CalibrationReport:
-  """Refines and checks the calibration, prints and draws the result, refuses a wrong calibration.
-
-  Args:
-    options: the preparation.
-    cropper: the readable cameras; it gets the refined poses.
-    frames: (F, V) frame of each camera in each moment.
-    indices: the moments to check on.
-    progress: where the result is printed.
-    stop: ends the refinement at the next moment.
-    refines: whether poses are refined; an earlier run's poses are used otherwise.
-  """
-  progress.stage("checking the calibration")
-  if not refines:
-    _use_earlier_poses(options, cropper)
-  report = calibration_check.check_calibration(cropper, frames, indices)
-  # Poses cannot mend exchanged cameras or a misread file; the check names such a mistake.
-  if refines and options.refine != "off" and report.samples and not report.names_mistake:
-    report = _refine_calibration(options, cropper, frames, progress, stop, report)
-  for line in report.lines():
-    progress.line(line)
-  if report.samples:
-    title = recording_file.recording_name(options.input)
-    progress.line(f"check    {write_check_sheet(options.output, title, cropper, report)}")
-  calibration_check.refuse_wrong_calibration(cropper.capture, report)
-  return report
-
-
-def _use_earlier_poses(options: PrepareOptions, cropper: Cropper) -> None:
-  """Gives the cropper the poses that an earlier run settled on, if it refined them."""
-  if options.refine == "off":
-    return
-  poses = calibration_refinement.read_poses(options.output, cropper.capture.rig)
-  if poses is not None:
-    cropper.set_poses(poses)
-
-
-def _refine_calibration(
-  options: PrepareOptions,
-  cropper: Cropper,
-  frames: np.ndarray,
-  progress: Progress,
-  stop: StopRequest,
-  report: calibration_check.CalibrationReport,
-) -> calibration_check.CalibrationReport:
-  """Refines the poses, writes `calibration.json` and returns the check of the poses in use.
-
-  Raises:
-    InputError: `--refine=on`, and held-out moments do not confirm the refined poses.
-  """
-
-  def started(count: int, total: int) -> None:
-    stop.check()
-    progress.stage(f"refining the calibration, moment {count} of {total}")
-
-  found = calibration_refinement.refine_calibration(cropper, frames, started)
-  for line in found.lines():
-    progress.line(line)
-  if options.refine == "on" and not found.accepted:
-    raise InputError("--refine", "on", found.lines()[0])
-  refined = report
-  if found.accepted:
-    given = cropper.capture.rig.world_to_camera
-    cropper.set_poses(found.world_to_camera)
-    refined = calibration_check.check_calibration(
-      cropper, frames, [sample.index for sample in report.samples]
-    )
-    if refined.score < report.score:
-      progress.line("calibration: kept as given; the common solid agrees less with refined poses")
-      cropper.set_poses(given)
-      return report
-  if found.refinement is not None:
-    calibration_refinement.write_calibration(options.output, found)
-  return refined
-
-
 @dataclasses.dataclass
 class _Preparation:
   """One run of `prepare_recording`; its methods are the steps 5 to 8.
@@ -358,8 +276,8 @@ class _Preparation:
     if refines:
       calibration_refinement.discard_calibration(self.options.output)
       calibration_export.discard_export(self.options.output)
-    report = _check_calibration(
-      self.options, self.cropper, self.frames, pending, self.progress, self.stop, refines
+    report = calibration_step.settle_calibration(
+      self.options, self.cropper, self.frames, pending, self.progress, self.stop, refines=refines
     )
     self.calibration = report.to_json()
 
