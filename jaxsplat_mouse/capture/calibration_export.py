@@ -74,6 +74,7 @@ def export_calibration(options: PrepareOptions, capture: Capture, cropper: Cropp
     return []
   refined = cropper.capture.rig
   if _same_cameras(capture.rig, refined):
+    discard_export(options.output)
     return ["calibration: nothing to write, the cameras are those of the recording"]
   sizes = np.zeros((len(refined), 2), np.int64)
   for view in cropper.pinholes:

@@ -37,8 +37,8 @@ def camera_motions(
 
   def motions(shared: np.ndarray) -> np.ndarray:
     """(V, N, 2) pixels that points move by, after a motion and growth (7,) of the world."""
-    grown = np.exp(shared[6]) * box
-    points = center + radius * (grown + np.cross(shared[:3], grown) + shared[3:6])
+    turned = np.exp(shared[6]) * box @ _rotation(shared[:3]).T
+    points = center + radius * (turned + shared[3:6])
     return focal[:, None, None] * (_slopes(found, points) - wanted)
 
   shared = np.zeros(7)
@@ -59,6 +59,15 @@ def _slopes(poses: np.ndarray, points: np.ndarray) -> np.ndarray:
   """x / z and y / z (V, N, 2) of points (N, 3) in cameras (V, 4, 4)."""
   seen = np.einsum("vij,nj->vni", poses[:, :3, :3], points) + poses[:, None, :3, 3]
   return seen[..., :2] / seen[..., 2:]
+
+
+def _rotation(vector: np.ndarray) -> np.ndarray:
+  """Rotation (3, 3) about a vector (3,) by its length in radians (Rodrigues)."""
+  angle = float(np.linalg.norm(vector))
+  x, y, z = vector
+  cross = np.array([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]])
+  around = np.sinc(angle / np.pi) * cross
+  return np.eye(3) + around + 0.5 * np.sinc(angle / (2 * np.pi)) ** 2 * cross @ cross
 
 
 def _sizes(motions: np.ndarray) -> np.ndarray:

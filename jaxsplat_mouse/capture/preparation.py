@@ -275,7 +275,8 @@ class _Preparation:
     """
     if refines:
       calibration_refinement.discard_calibration(self.options.output)
-      calibration_export.discard_export(self.options.output)
+      if self.options.redo:
+        calibration_export.discard_export(self.options.output)
     report = calibration_step.settle_calibration(
       self.options, self.cropper, self.frames, pending, self.progress, self.stop, refines=refines
     )

@@ -230,7 +230,7 @@ def _camera(
   fx, fy, cx, cy, *rest = [p[0], *p] if shared else p
   k1, k2, p1, p2, k3, *rational = [*rest, *[0.0] * 8][:8]
   if any(rational):
-    problem = f"FULL_OPENCV with k4 k5 k6 of {checks.one_line(rational)}; expected 0 0 0"
+    problem = f"FULL_OPENCV with k4 k5 k6 of {_words(rational)}; expected 0 0 0"
     raise InputError(path, field, f"{problem} (undistort the images with COLMAP first)")
   matrix = np.array([[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]])
   return _Camera(
