@@ -36,7 +36,8 @@ def agreement_svg(
     if before is not None:
       marks.append(_line("gain", place(before[row]), place(after[row]), y, y))
       marks.append(_dot("before", place(before[row]), y, f"{name} before: {before[row]:.2f}"))
-    marks.append(_dot("after", place(after[row]), y, f"{name}: {after[row]:.2f}"))
+    kind = "after" if after[row] >= wanted else "after bad"
+    marks.append(_dot(kind, place(after[row]), y, f"{name}: {after[row]:.2f}"))
   for value in (lowest, wanted, 1.0):
     anchor = {lowest: "start", 1.0: "end"}.get(value, "middle")
     marks.append(

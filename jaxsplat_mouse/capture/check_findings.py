@@ -56,15 +56,15 @@ class CheckFindings:
   @property
   def headline(self) -> str:
     """The verdict in a few words."""
-    return _HEADLINES[self.verdict]
+    blamed = self._blamed()
+    return f"{blamed} does not fit the others" if blamed else _HEADLINES[self.verdict]
 
   def sentences(self) -> list[str]:
     """Says in plain English what was found and what was done, the calibration first."""
-    return [
-      *(self._correction() if self.corrected else self._no_correction()),
-      *self._doubts(),
-      *self._masks(),
-    ]
+    poses = self._correction() if self.corrected else self._no_correction()
+    if self._blamed():
+      return [*self._doubts(), *poses, *self._masks()]
+    return [*poses, *self._doubts(), *self._masks()]
 
   def off_by(self, view: int) -> tuple[float, float] | None:
     """Degrees and pixels by which a camera was off; None where nothing was corrected."""
@@ -77,6 +77,13 @@ class CheckFindings:
   def mask_finding(self, view: int) -> MaskFinding | None:
     """What was found about the masks of a camera."""
     return None if self.mattes is None else self.mattes.findings.get(view)
+
+  def _blamed(self) -> str:
+    """Name of the camera that contradicts the others under every pose; "" for none."""
+    found = self.refinement
+    if found is None or found.fault is None:
+      return ""
+    return camera_title(self.given.names[found.views[found.fault.view]])
 
   def _correction(self) -> list[str]:
     """Says which cameras were off, by how much, and how silhouettes agree since."""
@@ -119,7 +126,7 @@ class CheckFindings:
 
   def _other(self) -> list[str]:
     """Names the mistake under which the silhouettes would agree."""
-    if not self.used.other:
+    if not self.used.other or (self.used.leaves_out and self._blamed()):
       return []
     return [f"They would agree to {self.used.other_score:.2f} if {self.used.other}."]
 
@@ -139,14 +146,14 @@ class CheckFindings:
     if found is None or found.fault is None:
       shown = "That is still below what exact cameras and masks reach; look at the pictures below."
       return [shown] if self.corrected and self.verdict == DOUBTFUL else []
-    fault, name = found.fault, camera_title(self.given.names[found.views[found.fault.view]])
-    contradicts = f"{name} contradicts the others whatever its pose"
+    fault, name = found.fault, self.given.names[found.views[found.fault.view]]
+    contradicts = f"{self._blamed()} contradicts the others whatever its pose"
     if not fault.offset:
       why = "it moved during the recording, or its masks or its lens are wrong"
-      return [f"{contradicts}: {why}. Try --without={self.given.names[found.views[fault.view]]}."]
+      return [f"{contradicts}: {why}. Try --without={name}."]
     frames = f"{abs(fault.offset)} frame{'s' if abs(fault.offset) > 1 else ''}"
     side = "late" if fault.offset > 0 else "early"
-    option = f"--offsets={self.given.names[found.views[fault.view]]}:{fault.offset}"
+    option = f"--offsets={name}:{fault.offset}"
     return [f"{contradicts}: its pictures are {frames} {side}. Try {option}."]
 
   def _masks(self) -> list[str]:

@@ -11,6 +11,7 @@ import base64
 import dataclasses
 import io
 import pathlib
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -157,7 +158,7 @@ def _page_values(
     "title": title,
     "verdict": findings.verdict,
     "headline": findings.headline,
-    "sentences": findings.sentences(),
+    "sentences": [_with_options(sentence) for sentence in findings.sentences()],
     "evidence": [] if findings.refinement is None else findings.refinement.lines(),
     "corrected": findings.corrected,
     "moment": int(cropper.capture.moments[used.samples[place].index]),
@@ -263,6 +264,14 @@ def _over_time(cropper: Cropper, findings: CheckFindings, view: int) -> Markup:
   highest = check_charts.contradiction_axis(found.over_time)
   svg = check_charts.contradiction_svg(moments, before, after, highest, findings.corrected)
   return Markup(svg)
+
+
+def _with_options(sentence: str) -> Markup:
+  """Sets the command's options in a sentence apart, so that they are not broken."""
+  parts = re.split(r"(--[\w=:,]+\w)", sentence)
+  return Markup("").join(
+    Markup("<code>{}</code>").format(part) if part.startswith("--") else part for part in parts
+  )
 
 
 def _encode(picture: Image.Image, kind: str, **options: Any) -> bytes:
