@@ -5,27 +5,24 @@ from __future__ import annotations
 import dataclasses
 import json
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 
-from jaxsplat_mouse.capture import camera_faults, pose_refinement
+from jaxsplat_mouse.capture import camera_faults, pose_refinement, recording_outlines
 from jaxsplat_mouse.capture.camera_faults import CameraFault
-from jaxsplat_mouse.capture.crops import CroppedSilhouette, Cropper
+from jaxsplat_mouse.capture.crops import Cropper
 from jaxsplat_mouse.capture.pose_refinement import PoseRefinement
 from jaxsplat_mouse.capture.rig import Rig
-from jaxsplat_mouse.capture.silhouette_coherence import Outlines, stack_outlines, trace_outline
+from jaxsplat_mouse.capture.silhouette_coherence import Outlines
 from jaxsplat_mouse.errors import InputError, reason
 from jaxsplat_mouse.io import atomic
 
 CALIBRATION_FILE = "calibration.json"
 MOMENTS = 32  # that take part, spread over the recording
 FEWEST_MOMENTS = 6
-_MIN_VIEWS = 3
-_CROP_SIDE = 512  # pixels of a silhouette's crop
-_SIDE = 256  # pixels of the grid that holds the largest silhouette
 _MOMENTS_FOR_FAULTS = 12  # enough to name a camera; its fault is large or does not matter
 
 
@@ -138,22 +135,28 @@ def refine_calibration(
     started: called with the number of moments read, and of those to read.
   """
   rig, views = cropper.capture.rig, tuple(sorted(cropper.pinholes))
-  chosen, rows = _read_moments(cropper, frames, views, started)
+  chosen, rows = recording_outlines.read_moments(cropper, frames, views, MOMENTS, started)
   if len(rows) < FEWEST_MOMENTS:
     return CalibrationRefinement(rig=rig, views=views, moments=tuple(chosen))
-  scale = _grid_scale(rows)
-  outlines = _trace(rows, scale)
+  scale = recording_outlines.grid_scale(rows)
+  outlines = recording_outlines.trace_silhouettes(rows, scale)
   given = np.asarray(rig.world_to_camera, np.float64)[list(views)]
   found = pose_refinement.refine_poses(given, outlines)
-  some = _evenly(len(chosen), _MOMENTS_FOR_FAULTS)
+  some = recording_outlines.evenly(len(chosen), _MOMENTS_FOR_FAULTS)
 
   def read(place: int, offset: int) -> Outlines | None:
     """Outlines of one camera at the frames `offset` later; None where half of them are missing."""
     numbers = [int(frames[chosen[k], views[place]]) for k in some]
-    column = [_read_silhouette(cropper, views[place], number, offset) for number in numbers]
+    column = [
+      recording_outlines.read_silhouette(cropper, views[place], number, offset)
+      for number in numbers
+    ]
     if sum(one is not None for one in column) < len(column) / 2:
       return None
-    return jax.tree.map(lambda leaf: leaf[:, 0], _trace([[one] for one in column], scale))
+    return jax.tree.map(
+      lambda leaf: leaf[:, 0],
+      recording_outlines.trace_silhouettes([[one] for one in column], scale),
+    )
 
   before = pose_refinement.worst_depths_of_views(given, np.ones(len(views)), outlines)
   after = pose_refinement.worst_depths_of_views(found.world_to_camera, found.focal, outlines)
@@ -165,63 +168,6 @@ def refine_calibration(
     fault=camera_faults.find_camera_fault(found.world_to_camera, outlines.select(some), read),
     contradictions=-np.stack([before, after]),
   )
-
-
-def _read_moments(
-  cropper: Cropper,
-  frames: np.ndarray,
-  views: Sequence[int],
-  started: Callable[[int, int], None],
-) -> tuple[list[int], list[list[CroppedSilhouette | None]]]:
-  """Reads moments spread over the recording: their indices, and a row of silhouettes for each."""
-  usable = np.flatnonzero((frames[:, list(views)] >= 0).sum(1) >= _MIN_VIEWS)
-  candidates = usable[_evenly(len(usable), MOMENTS)]
-  chosen: list[int] = []
-  rows: list[list[CroppedSilhouette | None]] = []
-  for count, index in enumerate(candidates):
-    started(count, len(candidates))
-    found, _ = cropper.map_cameras(
-      frames[index], lambda view, frame: cropper.crop_silhouette(view, frame, _CROP_SIDE)
-    )
-    if len(found) >= _MIN_VIEWS:
-      chosen.append(int(index))
-      rows.append([found.get(view) for view in views])
-  return chosen, rows
-
-
-def _evenly(count: int, most: int) -> np.ndarray:
-  """At most `most` of the numbers below `count`, evenly spread."""
-  return np.unique(np.linspace(0, max(count - 1, 0), min(count, most)).round().astype(int))
-
-
-def _read_silhouette(
-  cropper: Cropper, view: int, frame: int, offset: int
-) -> CroppedSilhouette | None:
-  """Reads the silhouette `offset` frames after a frame; None where there is none."""
-  if frame < 0 or frame + offset < 0:
-    return None
-  try:
-    return cropper.crop_silhouette(view, frame + offset, _CROP_SIDE)
-  except InputError:
-    return None
-
-
-def _grid_scale(rows: Sequence[Sequence[CroppedSilhouette | None]]) -> float:
-  """Grid pixels per pixel at native resolution with which every crop fills at most the grid."""
-  longest = max(max(one.alpha.shape) / one.scale for row in rows for one in row if one is not None)
-  return min(1.0, _SIDE / longest)
-
-
-def _trace(rows: Sequence[Sequence[CroppedSilhouette | None]], scale: float) -> Outlines:
-  """Traces the silhouettes of M moments at one scale; None stands for a missing one."""
-  nothing = trace_outline(np.zeros((8, 8), np.uint8), np.ones(4), np.zeros(4), side=_SIDE)
-
-  def trace(one: CroppedSilhouette | None) -> Outlines:
-    if one is None:
-      return nothing
-    return trace_outline(one.alpha, one.intrinsics, one.seen, side=_SIDE, scale=scale / one.scale)
-
-  return stack_outlines([[trace(one) for one in row] for row in rows])
 
 
 def write_calibration(folder: pathlib.Path, found: CalibrationRefinement) -> None:

@@ -34,6 +34,7 @@ from jaxsplat_mouse.capture import (
   common_solid,
   mask_study,
   recording_file,
+  sync_study,
 )
 from jaxsplat_mouse.capture.check_sheet import write_check_sheet
 from jaxsplat_mouse.capture.crop_windows import CropWindow, choose_window
@@ -95,6 +96,8 @@ def prepare_recording(
         # An earlier version wrote scenes without mattes: the others get none either.
         if earlier is None or earlier.get("masks"):
           work.masks = _study_masks(options, cropper, frames, pending, progress)
+        if earlier is None:
+          work.synchronize()
         work.check_calibration(pending, earlier is None)
         if earlier is None:
           work.choose_window(pending)
@@ -131,6 +134,7 @@ def check_recording(
     _open_cropper(options, capture, frame_reader, frames[indices], progress) as cropper,
   ):
     _study_masks(options, cropper, frames, indices, progress)
+    frames, _ = _synchronize(options, cropper, frames, progress, StopRequest())
     _check_calibration(options, cropper, frames, indices, progress, StopRequest())
   return _OK
 
@@ -212,6 +216,28 @@ def _study_masks(
       progress.line(f"mattes   {sheet}")
   cropper.frame_reader.mattes = mattes
   return mattes.to_json() if mattes is not None else {"cameras": {}}
+
+
+def _synchronize(
+  options: PrepareOptions,
+  cropper: Cropper,
+  frames: np.ndarray,
+  progress: Progress,
+  stop: StopRequest,
+) -> tuple[np.ndarray, dict[str, Any]]:
+  """Looks for cameras out of step; returns the frames (F, V) to use, and what it found as JSON."""
+  if options.sync == "off":
+    return frames, {}
+
+  def started(count: int, total: int) -> None:
+    stop.check()
+    progress.stage(f"comparing the cameras' times, moment {count} of {total}")
+
+  study = sync_study.study_sync(cropper, frames, started, applies=options.sync == "auto")
+  for line in study.lines():
+    progress.line(line)
+  found = study.to_json()
+  return sync_study.apply_offsets(options, cropper.capture, found), found
 
 
 def _check_calibration(
@@ -306,6 +332,7 @@ class _Preparation:
     window: size of all crops.
     calibration: the evidence for the calibration, as JSON.
     masks: what was found about the masks, as JSON.
+    sync: what was found about the cameras' times, as JSON.
     missing: why cameras are missing in scenes, by camera.
     saved: time of the last `save`, seconds.
   """
@@ -322,16 +349,27 @@ class _Preparation:
   )
   calibration: dict[str, Any] = dataclasses.field(default_factory=dict)
   masks: dict[str, Any] = dataclasses.field(default_factory=dict)
+  sync: dict[str, Any] = dataclasses.field(default_factory=dict)
   missing: dict[int, list[str]] = dataclasses.field(
     default_factory=lambda: collections.defaultdict(list)
   )
   saved: float = 0.0
 
   def resume(self, earlier: dict[str, Any]) -> None:
-    """Takes over crop window and calibration from an earlier run's `recording.json`."""
+    """Takes over crop window, calibration and frames from an earlier run's `recording.json`."""
     self.window = CropWindow(**earlier["window"])
     self.calibration = dict(earlier.get("calibration", {}))
     self.masks = dict(earlier.get("masks", {}))
+    self.sync = dict(self.calibration.get("synchronization", {}))
+    self.frames = sync_study.apply_offsets(self.options, self.cropper.capture, self.sync)
+    for line in sync_study.earlier_lines(self.sync):
+      self.progress.line(line)
+
+  def synchronize(self) -> None:
+    """Puts cameras that are out of step into step, as far as the options allow."""
+    self.frames, self.sync = _synchronize(
+      self.options, self.cropper, self.frames, self.progress, self.stop
+    )
 
   def check_calibration(self, pending: list[int], refines: bool) -> None:
     """Checks the calibration with the moments that are to be prepared.
@@ -345,7 +383,7 @@ class _Preparation:
     report = _check_calibration(
       self.options, self.cropper, self.frames, pending, self.progress, self.stop, refines
     )
-    self.calibration = report.to_json()
+    self.calibration = {**report.to_json(), "synchronization": self.sync}
 
   def choose_window(self, pending: list[int]) -> None:
     """Measures all silhouettes and chooses the size of the crops.

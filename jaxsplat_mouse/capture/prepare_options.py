@@ -16,6 +16,7 @@ from jaxsplat_mouse.capture.raw_capture import Capture
 from jaxsplat_mouse.errors import InputError
 
 REFINE_MODES = ("auto", "on", "off")
+SYNC_MODES = ("auto", "report", "off")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,6 +39,8 @@ class PrepareOptions:
     without: names of cameras that are left out.
     refine: `auto` corrects the poses of the cameras where held-out moments confirm it, `on` fails
       where they do not, `off` keeps the calibration.
+    sync: `auto` applies the frame offsets of cameras that are out of step where held-out moments
+      confirm them, `report` names them, `off` does not look.
     redo: whether existing scenes are prepared again.
   """
 
@@ -55,6 +58,7 @@ class PrepareOptions:
   grow: int = 0
   without: tuple[str, ...] = ()
   refine: str = "auto"
+  sync: str = "auto"
   redo: bool = False
 
   def fixed(self) -> dict[str, Any]:
@@ -71,6 +75,7 @@ class PrepareOptions:
       "grow": self.grow,
       "without": sorted(self.without),
       "refine": self.refine,
+      "sync": self.sync,
     }
 
   def _masks_name(self) -> str:

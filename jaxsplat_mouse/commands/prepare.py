@@ -47,7 +47,12 @@ from absl.flags import FlagValues
 
 from jaxsplat_mouse.capture.formats import registry
 from jaxsplat_mouse.capture.mattes import SPECK_SHARE
-from jaxsplat_mouse.capture.prepare_options import REFINE_MODES, PrepareOptions, parse_offsets
+from jaxsplat_mouse.capture.prepare_options import (
+  REFINE_MODES,
+  SYNC_MODES,
+  PrepareOptions,
+  parse_offsets,
+)
 from jaxsplat_mouse.commands import console
 from jaxsplat_mouse.errors import InputError
 
@@ -64,6 +69,14 @@ def define_flags(flags: FlagValues) -> None:
     list(REFINE_MODES),
     "Correct the cameras' poses with the silhouettes of the whole recording: auto where held-out "
     "moments confirm it, on to fail where they do not, off never.",
+    flag_values=flags,
+  )
+  absl_flags.DEFINE_enum(
+    "sync",
+    "auto",
+    list(SYNC_MODES),
+    "Find cameras that are whole frames early or late: auto corrects them where held-out moments "
+    "confirm it, report only names them, off does not look.",
     flag_values=flags,
   )
   define_boolean = functools.partial(absl_flags.DEFINE_boolean, flag_values=flags)
@@ -170,5 +183,6 @@ def _options(flags: FlagValues) -> PrepareOptions:
     grow=flags.grow,
     without=tuple(flags.without),
     refine=flags.refine,
+    sync=flags.sync,
     redo=flags.redo,
   )
