@@ -8,7 +8,6 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import numpy as np
 
 from jaxsplat_mouse.capture import camera_faults, pose_refinement, recording_outlines
@@ -16,14 +15,12 @@ from jaxsplat_mouse.capture.camera_faults import CameraFault
 from jaxsplat_mouse.capture.crops import Cropper
 from jaxsplat_mouse.capture.pose_refinement import PoseRefinement
 from jaxsplat_mouse.capture.rig import Rig
-from jaxsplat_mouse.capture.silhouette_coherence import Outlines
 from jaxsplat_mouse.errors import InputError, reason
 from jaxsplat_mouse.io import atomic
 
 CALIBRATION_FILE = "calibration.json"
 MOMENTS = 32  # that take part, spread over the recording
 FEWEST_MOMENTS = 6
-_MOMENTS_FOR_FAULTS = 12  # enough to name a camera; its fault is large or does not matter
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -86,7 +83,12 @@ class CalibrationRefinement:
     """Names the camera that no pose makes agree with the others."""
     if self.fault is None:
       return []
-    return [self.fault.line(self.rig.names[self.views[self.fault.view]])]
+    return [self.fault.line(self.rig.names[self.views[self.fault.view]], self.moments)]
+
+  def _fault_json(self) -> dict[str, Any] | None:
+    if self.fault is None:
+      return None
+    return self.fault.to_json(self.rig.names[self.views[self.fault.view]], self.moments)
 
   def to_json(self) -> dict[str, Any]:
     """Returns the content of `calibration.json`."""
@@ -97,7 +99,7 @@ class CalibrationRefinement:
       "moments": list(self.moments),
       "summary": self.lines(),
       "held_out_contradiction_px": {},
-      "fault": None if self.fault is None else dataclasses.asdict(self.fault),
+      "fault": self._fault_json(),
       "cameras": {},
     }
     numbers = lambda x: [round(float(v), 4) for v in x]
@@ -138,26 +140,9 @@ def refine_calibration(
   chosen, rows = recording_outlines.read_moments(cropper, frames, views, MOMENTS, started)
   if len(rows) < FEWEST_MOMENTS:
     return CalibrationRefinement(rig=rig, views=views, moments=tuple(chosen))
-  scale = recording_outlines.grid_scale(rows)
-  outlines = recording_outlines.trace_silhouettes(rows, scale)
+  outlines = recording_outlines.trace_silhouettes(rows, recording_outlines.grid_scale(rows))
   given = np.asarray(rig.world_to_camera, np.float64)[list(views)]
   found = pose_refinement.refine_poses(given, outlines)
-  some = recording_outlines.evenly(len(chosen), _MOMENTS_FOR_FAULTS)
-
-  def read(place: int, offset: int) -> Outlines | None:
-    """Outlines of one camera at the frames `offset` later; None where half of them are missing."""
-    numbers = [int(frames[chosen[k], views[place]]) for k in some]
-    column = [
-      recording_outlines.read_silhouette(cropper, views[place], number, offset)
-      for number in numbers
-    ]
-    if sum(one is not None for one in column) < len(column) / 2:
-      return None
-    return jax.tree.map(
-      lambda leaf: leaf[:, 0],
-      recording_outlines.trace_silhouettes([[one] for one in column], scale),
-    )
-
   before = pose_refinement.worst_depths_of_views(given, np.ones(len(views)), outlines)
   after = pose_refinement.worst_depths_of_views(found.world_to_camera, found.focal, outlines)
   return CalibrationRefinement(
@@ -165,7 +150,7 @@ def refine_calibration(
     views=views,
     moments=tuple(chosen),
     refinement=found,
-    fault=camera_faults.find_camera_fault(found.world_to_camera, outlines.select(some), read),
+    fault=camera_faults.find_camera_fault(found.world_to_camera, outlines),
     contradictions=-np.stack([before, after]),
   )
 

@@ -211,7 +211,7 @@ def fit_lags(poses: np.ndarray, moving: MovingOutlines) -> LagFit:
   scales = np.tile([*pose_refinement.POSE_SCALES, _LAG], views)
   total = np.zeros((views, 7))
   for _ in range(_AGAIN.steps):
-    blocks, gradients = _normal_blocks(moved, total[:, 6], moving.outlines, velocities)
+    blocks, gradients = normal_blocks(moved, total[:, 6], moving.outlines, velocities)
     matrix = blocks.sum(0) + np.diag(1.0 / scales**2)
     right = gradients.sum(0) - total.reshape(-1) / scales**2
     step = np.linalg.solve(matrix, right).reshape(views, 7)
@@ -239,7 +239,7 @@ def fit_lags(poses: np.ndarray, moving: MovingOutlines) -> LagFit:
   )
 
 
-def _normal_blocks(
+def normal_blocks(
   poses: np.ndarray, lags: np.ndarray, outlines: Outlines, velocities: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
   """Matrices (M, 7 V, 7 V) and right-hand sides (M, 7 V) of a Gauss-Newton step, by moment."""

@@ -112,7 +112,7 @@ def refine_poses(
   found, focal = fit_poses(given, fitted, fit_focal=fit_focal, stages=stages)
   ones = np.ones(len(given))
   before, after = worst_depths(given, ones, held), worst_depths(found, focal, held)
-  accepted = _is_confirmed(before, after)
+  accepted = is_confirmed(before, after)
   if accepted:
     found, focal = fit_poses(found, outlines, focal, fit_focal=fit_focal, stages=stages[-1:])
   found = remove_common_motion(found, given, *animal_place(given, outlines))
@@ -129,7 +129,7 @@ def refine_poses(
   )
 
 
-def _is_confirmed(before: np.ndarray, after: np.ndarray) -> bool:
+def is_confirmed(before: np.ndarray, after: np.ndarray) -> bool:
   """Whether depths of entry of held-out moments (H,) have grown, and significantly so."""
   gain = after - before
   if len(gain) == 0 or not np.isfinite(gain).all():
@@ -286,16 +286,16 @@ def ray_depths(poses: np.ndarray, focal: np.ndarray, outlines: Outlines) -> np.n
 
 def worst_depths(poses: np.ndarray, focal: np.ndarray, outlines: Outlines) -> np.ndarray:
   """Mean (M,) of the smallest depths of entry of each moment, pixels; see `ray_depths`."""
-  return np.array([_mean_of_worst(d) for d in ray_depths(poses, focal, outlines)])
+  return np.array([mean_of_worst(d) for d in ray_depths(poses, focal, outlines)])
 
 
 def worst_depths_of_views(poses: np.ndarray, focal: np.ndarray, outlines: Outlines) -> np.ndarray:
   """Mean (V,) of the smallest depths of entry of each view's rays, pixels; 0 for one without."""
   depths = np.swapaxes(ray_depths(poses, focal, outlines), 0, 1)
-  return np.nan_to_num(np.array([_mean_of_worst(d) for d in depths]))
+  return np.nan_to_num(np.array([mean_of_worst(d) for d in depths]))
 
 
-def _mean_of_worst(depths: np.ndarray) -> float:
+def mean_of_worst(depths: np.ndarray) -> float:
   """Mean of the smallest known depths; NaN where none is known."""
   known = np.sort(depths[np.isfinite(depths)])
   return float(known[: max(1, int(_WORST * len(known)))].mean()) if len(known) else float("nan")
