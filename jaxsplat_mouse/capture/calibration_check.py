@@ -123,7 +123,7 @@ class CalibrationReport:
 
 
 def check_calibration(
-  cropper: Cropper, frames: np.ndarray, indices: Sequence[int], *, names_mistakes: bool = True
+  cropper: Cropper, frames: np.ndarray, indices: Sequence[int]
 ) -> CalibrationReport:
   """Compares the silhouettes of a few moments, spread over the chosen ones.
 
@@ -131,7 +131,6 @@ def check_calibration(
     cropper: reads and crops the pictures.
     frames: (F, V) frame of each camera in each moment.
     indices: the chosen moments.
-    names_mistakes: whether hypotheses are tried where silhouettes disagree.
   """
   capture = cropper.capture
   chosen, reason = _crop_moments(cropper, frames, indices)
@@ -149,7 +148,7 @@ def check_calibration(
     labels=rig_checks.label_errors(capture.rig),
     reason=reason,
   )
-  if not samples or report.score >= GOOD or not names_mistakes:
+  if not samples or report.score >= GOOD:
     return report
   return _name_mistake(cropper, report)
 

@@ -5,31 +5,23 @@ from __future__ import annotations
 import dataclasses
 import json
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
-import jax
 import numpy as np
 
-from jaxsplat_mouse.capture import camera_faults, pose_refinement
+from jaxsplat_mouse.capture import camera_faults, pose_refinement, recording_outlines
 from jaxsplat_mouse.capture.camera_faults import CameraFault
 from jaxsplat_mouse.capture.camera_motion import camera_motions
-from jaxsplat_mouse.capture.crops import CroppedSilhouette, Cropper
+from jaxsplat_mouse.capture.crops import Cropper
 from jaxsplat_mouse.capture.pose_refinement import PoseRefinement
 from jaxsplat_mouse.capture.rig import Rig
-from jaxsplat_mouse.capture.silhouette_coherence import Outlines, stack_outlines, trace_outline
 from jaxsplat_mouse.errors import InputError, reason
 from jaxsplat_mouse.io import atomic
 
 CALIBRATION_FILE = "calibration.json"
 MOMENTS = 32  # that take part, spread over the recording
 FEWEST_MOMENTS = 6
-_MIN_VIEWS = 3
-_CROP_SIDE = 512  # pixels of a silhouette's crop
-_SIDE = 256  # pixels of the grid that holds the largest silhouette
-_REFINEMENT_PIXELS = ("depth_before", "depth_after", "pixels")
-_FAULT_PIXELS = ("contradiction", "without", "shifted")
-_MOMENTS_FOR_FAULTS = 12  # enough to name a camera; its fault is large or does not matter
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -114,7 +106,12 @@ class CalibrationRefinement:
     """Names the camera that no pose makes agree with the others."""
     if self.fault is None:
       return []
-    return [self.fault.line(self.rig.names[self.views[self.fault.view]])]
+    return [self.fault.line(self.rig.names[self.views[self.fault.view]], self.moments)]
+
+  def _fault_json(self) -> dict[str, Any] | None:
+    if self.fault is None:
+      return None
+    return self.fault.to_json(self.rig.names[self.views[self.fault.view]], self.moments)
 
   def to_json(self) -> dict[str, Any]:
     """Returns the content of `calibration.json`."""
@@ -126,7 +123,7 @@ class CalibrationRefinement:
       "moments": list(self.moments),
       "summary": self.lines(),
       "held_out_contradiction_px": {},
-      "fault": None if self.fault is None else dataclasses.asdict(self.fault),
+      "fault": self._fault_json(),
       "cameras": {},
     }
     numbers = lambda x: [None if np.isnan(v) else round(float(v), 4) for v in x]
@@ -169,24 +166,14 @@ def refine_calibration(
     started: called with the number of moments read, and of those to read.
   """
   rig, views = cropper.capture.rig, tuple(sorted(cropper.pinholes))
-  chosen, rows = _read_moments(cropper, frames, views, started)
+  chosen, rows = recording_outlines.read_moments(cropper, frames, views, MOMENTS, started)
   if len(rows) < FEWEST_MOMENTS:
     return CalibrationRefinement(rig=rig, views=views, moments=tuple(chosen))
-  scale = _grid_scale(rows)
-  outlines = _trace(rows, scale)
+  scale = recording_outlines.grid_scale(rows)
+  outlines = recording_outlines.trace_silhouettes(rows, scale)
   given = np.asarray(rig.world_to_camera, np.float64)[list(views)]
   found = pose_refinement.refine_poses(given, outlines)
-  some = _evenly(len(chosen), _MOMENTS_FOR_FAULTS)
-
-  def read(place: int, offset: int) -> Outlines | None:
-    """Outlines of one camera at the frames `offset` later; None where half of them are missing."""
-    numbers = [int(frames[chosen[k], views[place]]) for k in some]
-    column = [_read_silhouette(cropper, views[place], number, offset) for number in numbers]
-    if sum(one is not None for one in column) < len(column) / 2:
-      return None
-    return jax.tree.map(lambda leaf: leaf[:, 0], _trace([[one] for one in column], scale))
-
-  fault = camera_faults.find_camera_fault(found.world_to_camera, outlines.select(some), read)
+  fault = camera_faults.find_camera_fault(found.world_to_camera, outlines)
   before = pose_refinement.worst_depths_over_time(given, np.ones(len(views)), outlines)
   after = pose_refinement.worst_depths_over_time(found.world_to_camera, found.focal, outlines)
   centers = pose_refinement.silhouette_centers(given, outlines)
@@ -197,74 +184,18 @@ def refine_calibration(
     rig=rig,
     views=views,
     moments=tuple(chosen),
-    refinement=_in_picture_pixels(found, scale, _REFINEMENT_PIXELS),
-    fault=None if fault is None else _in_picture_pixels(fault, scale, _FAULT_PIXELS),
+    refinement=_in_picture_pixels(found, scale),
+    fault=None if fault is None else fault.rescale(1 / scale),
     over_time=-np.stack([before, after]) / scale,
     off_by=off_by,
     angles=np.degrees(np.arctan(off_by / focal)),
   )
 
 
-def _in_picture_pixels(found: Any, scale: float, keys: Sequence[str]) -> Any:
-  """Returns a result whose pixels, in some attributes, were those of the outlines' grid."""
+def _in_picture_pixels(found: PoseRefinement, scale: float) -> PoseRefinement:
+  """Returns a result whose pixels were those of the outlines' grid."""
+  keys = ("depth_before", "depth_after", "pixels")
   return dataclasses.replace(found, **{key: getattr(found, key) / scale for key in keys})
-
-
-def _read_moments(
-  cropper: Cropper,
-  frames: np.ndarray,
-  views: Sequence[int],
-  started: Callable[[int, int], None],
-) -> tuple[list[int], list[list[CroppedSilhouette | None]]]:
-  """Reads moments spread over the recording: their indices, and a row of silhouettes for each."""
-  usable = np.flatnonzero((frames[:, list(views)] >= 0).sum(1) >= _MIN_VIEWS)
-  candidates = usable[_evenly(len(usable), MOMENTS)]
-  chosen: list[int] = []
-  rows: list[list[CroppedSilhouette | None]] = []
-  for count, index in enumerate(candidates):
-    started(count, len(candidates))
-    found, _ = cropper.map_cameras(
-      frames[index], lambda view, frame: cropper.crop_silhouette(view, frame, _CROP_SIDE)
-    )
-    if len(found) >= _MIN_VIEWS:
-      chosen.append(int(index))
-      rows.append([found.get(view) for view in views])
-  return chosen, rows
-
-
-def _evenly(count: int, most: int) -> np.ndarray:
-  """At most `most` of the numbers below `count`, evenly spread."""
-  return np.unique(np.linspace(0, max(count - 1, 0), min(count, most)).round().astype(int))
-
-
-def _read_silhouette(
-  cropper: Cropper, view: int, frame: int, offset: int
-) -> CroppedSilhouette | None:
-  """Reads the silhouette `offset` frames after a frame; None where there is none."""
-  if frame < 0 or frame + offset < 0:
-    return None
-  try:
-    return cropper.crop_silhouette(view, frame + offset, _CROP_SIDE)
-  except InputError:
-    return None
-
-
-def _grid_scale(rows: Sequence[Sequence[CroppedSilhouette | None]]) -> float:
-  """Grid pixels per pixel at native resolution with which every crop fills at most the grid."""
-  longest = max(max(one.alpha.shape) / one.scale for row in rows for one in row if one is not None)
-  return min(1.0, _SIDE / longest)
-
-
-def _trace(rows: Sequence[Sequence[CroppedSilhouette | None]], scale: float) -> Outlines:
-  """Traces the silhouettes of M moments at one scale; None stands for a missing one."""
-  nothing = trace_outline(np.zeros((8, 8), np.uint8), np.ones(4), np.zeros(4), side=_SIDE)
-
-  def trace(one: CroppedSilhouette | None) -> Outlines:
-    if one is None:
-      return nothing
-    return trace_outline(one.alpha, one.intrinsics, one.seen, side=_SIDE, scale=scale / one.scale)
-
-  return stack_outlines([[trace(one) for one in row] for row in rows])
 
 
 def write_calibration(folder: pathlib.Path, found: CalibrationRefinement) -> None:
@@ -282,8 +213,8 @@ def discard_calibration(folder: pathlib.Path) -> None:
   (folder / CALIBRATION_FILE).unlink(missing_ok=True)
 
 
-def read_refinement(folder: pathlib.Path, rig: Rig) -> CalibrationRefinement | None:
-  """Reads what an earlier run found and settled on; None where it wrote none.
+def read_poses(folder: pathlib.Path, rig: Rig) -> np.ndarray | None:
+  """Reads the poses (V, 4, 4) that an earlier run settled on; None where it wrote none.
 
   Args:
     folder: the output folder.
@@ -294,47 +225,13 @@ def read_refinement(folder: pathlib.Path, rig: Rig) -> CalibrationRefinement | N
   """
   path = folder / CALIBRATION_FILE
   try:
-    value = json.loads(path.read_text())
-    poses = np.array([value["cameras"][name]["after"] for name in rig.names], np.float64)
-    if poses.shape == (len(rig), 4, 4):
-      return _from_json(value, rig, poses)
+    cameras = json.loads(path.read_text())["cameras"]
+    poses = np.array([cameras[name]["after"] for name in rig.names], np.float64)
   except FileNotFoundError:
     return None
   except (OSError, ValueError, KeyError, TypeError) as error:
     problem = f"cannot be read ({reason(error)}); expected the file of an earlier run, or --redo"
     raise InputError(path, "", problem) from None
-  raise InputError(path, "cameras", f"shape {poses.shape}; expected ({len(rig)}, 4, 4)")
-
-
-def _from_json(value: dict[str, Any], rig: Rig, poses: np.ndarray) -> CalibrationRefinement:
-  """Builds the result that a `calibration.json` describes; `poses` (V, 4, 4) are those to use."""
-  cameras = [value["cameras"][name] for name in rig.names]
-  views = tuple(i for i, camera in enumerate(cameras) if "turn_degrees" in camera)
-  chosen = [cameras[view] for view in views]
-  numbers = lambda values: np.array([np.nan if v is None else v for v in values], np.float64)
-  column = lambda key: numbers([camera.get(key) for camera in chosen])
-  held_out, moments = value["held_out_contradiction_px"], tuple(value["moments"])
-  nothing = {"before": [None] * len(moments), "after": [None] * len(moments)}
-  series = [camera.get("over_time_px", nothing) for camera in chosen]
-  over_time = [[numbers(one[key]) for one in series] for key in ("before", "after")]
-  fault = value.get("fault")
-  return CalibrationRefinement(
-    rig=rig,
-    views=views,
-    moments=moments,
-    refinement=PoseRefinement(
-      world_to_camera=poses[list(views)],
-      focal=np.ones(len(views)),
-      accepted=bool(value["accepted"]),
-      depth_before=-numbers(held_out["before"]),
-      depth_after=-numbers(held_out["after"]),
-      turns=column("turn_degrees"),
-      shifts=column("shift"),
-      pixels=column("motion_px"),
-    ),
-    fault=None if fault is None else CameraFault(**fault),
-    over_time=np.array(over_time).reshape(2, len(views), len(moments)).swapaxes(1, 2),
-    off_by=column("off_by_px"),
-    angles=column("off_by_degrees"),
-    objection=str(value.get("objection", "")),
-  )
+  if poses.shape != (len(rig), 4, 4):
+    raise InputError(path, "cameras", f"shape {poses.shape}; expected ({len(rig)}, 4, 4)")
+  return poses

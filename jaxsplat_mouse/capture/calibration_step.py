@@ -7,13 +7,16 @@ later runs into the same folder follow.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
 from jaxsplat_mouse.capture import calibration_check, calibration_refinement, recording_file
-from jaxsplat_mouse.capture.calibration_check import CalibrationReport
+from jaxsplat_mouse.capture.calibration_check import GOOD, CalibrationReport
 from jaxsplat_mouse.capture.calibration_refinement import CalibrationRefinement
 from jaxsplat_mouse.capture.check_findings import CheckFindings
-from jaxsplat_mouse.capture.check_sheet import write_check_sheet
+from jaxsplat_mouse.capture.check_sheet import HTML, write_check_sheet
 from jaxsplat_mouse.capture.crops import Cropper
 from jaxsplat_mouse.capture.prepare_options import PrepareOptions
 from jaxsplat_mouse.errors import InputError
@@ -29,6 +32,7 @@ def settle_calibration(
   progress: Progress,
   stop: StopRequest,
   *,
+  sync: Mapping[str, Any],
   refines: bool = True,
   keeps: bool = True,
 ) -> CalibrationReport:
@@ -41,6 +45,7 @@ def settle_calibration(
     indices: the moments to check on.
     progress: where the result is printed.
     stop: ends the refinement at the next moment.
+    sync: whether the cameras ran in step, see `SyncStudy.to_json`; empty where that was not asked.
     refines: whether poses are refined; an earlier run's poses are used otherwise.
     keeps: whether the result is kept in `calibration.json`. A mere check keeps nothing: a
       preparation in the same folder has its own.
@@ -53,25 +58,25 @@ def settle_calibration(
       poses; the sheet is written if silhouettes could be compared.
   """
   progress.stage("checking the calibration")
-  found = None if refines else _earlier_refinement(options, cropper)
-  settled = found is not None and found.accepted
-  given = used = calibration_check.check_calibration(
-    cropper, frames, indices, names_mistakes=not settled
-  )
-  if settled:
+  if not refines:
     use_earlier_poses(options, cropper)
-    used = calibration_check.check_calibration(cropper, frames, indices)
+  given = used = calibration_check.check_calibration(cropper, frames, indices)
+  found = None
   # Poses cannot mend exchanged cameras or a misread file; the check names such a mistake.
-  elif refines and options.refine != "off" and given.samples and not given.names_mistake:
+  if refines and options.refine != "off" and given.samples and not given.names_mistake:
     found = _refine(cropper, frames, progress, stop)
     if found.accepted:
       used, found = _check_refined(cropper, frames, given, found)
     _report(options, found, progress, keeps)
   for line in used.lines():
     progress.line(line)
-  if used.samples:
+  # The sheet of the run that settled the calibration stays, unless later moments contradict it.
+  settled = not refines and (options.output / HTML).is_file()
+  if used.samples and not (settled and used.score >= GOOD):
     title, mattes = recording_file.recording_name(options.input), cropper.frame_reader.mattes
-    findings = CheckFindings(given=given, used=used, refinement=found, mattes=mattes)
+    findings = CheckFindings(
+      given=given, used=used, refinement=found, mattes=mattes, sync=sync, settled=settled
+    )
     progress.line(f"check    {write_check_sheet(options.output, title, cropper, findings)}")
   calibration_check.refuse_wrong_calibration(cropper.capture, used)
   return used
@@ -83,16 +88,11 @@ def use_earlier_poses(options: PrepareOptions, cropper: Cropper) -> None:
   Raises:
     InputError: `calibration.json` is broken or lists other cameras.
   """
-  found = _earlier_refinement(options, cropper)
-  if found is not None:
-    cropper.set_poses(found.world_to_camera)
-
-
-def _earlier_refinement(options: PrepareOptions, cropper: Cropper) -> CalibrationRefinement | None:
-  """Returns what an earlier run found about the poses; None where it did not refine them."""
   if options.refine == "off":
-    return None
-  return calibration_refinement.read_refinement(options.output, cropper.capture.rig)
+    return
+  poses = calibration_refinement.read_poses(options.output, cropper.capture.rig)
+  if poses is not None:
+    cropper.set_poses(poses)
 
 
 def _refine(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -31,12 +33,16 @@ class CheckFindings:
     used: the check of the cameras in use; `given` itself where they are the same.
     refinement: how poses were refined; None where that was not tried.
     mattes: plates, and what was found about the masks; None for too few moments.
+    sync: whether the cameras ran in step, see `SyncStudy.to_json`; empty where that was not asked.
+    settled: whether an earlier run settled the cameras in use.
   """
 
   given: CalibrationReport
   used: CalibrationReport
   refinement: CalibrationRefinement | None = None
   mattes: RecordingMattes | None = None
+  sync: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  settled: bool = False
 
   @property
   def corrected(self) -> bool:
@@ -51,20 +57,27 @@ class CheckFindings:
       return WRONG
     if used.score < GOOD or (found is not None and found.fault is not None):
       return DOUBTFUL
-    return MENDED if self.corrected else WELL
+    late = bool(self.sync.get("offsets"))
+    if late and not self.sync.get("applied"):
+      return DOUBTFUL
+    return MENDED if self.corrected or late else WELL
 
   @property
   def headline(self) -> str:
     """The verdict in a few words."""
     blamed = self._blamed()
-    return f"{blamed} does not fit the others" if blamed else _HEADLINES[self.verdict]
+    if blamed:
+      return f"{blamed} does not fit the others"
+    if self.verdict == MENDED and not self.corrected:
+      return "The calibration fits, the cameras' times are corrected"
+    return _HEADLINES[self.verdict]
 
   def sentences(self) -> list[str]:
     """Says in plain English what was found and what was done, the calibration first."""
     poses = self._correction() if self.corrected else self._no_correction()
     if self._blamed():
-      return [*self._doubts(), *poses, *self._masks()]
-    return [*poses, *self._doubts(), *self._masks()]
+      return [*self._doubts(), *self._times(), *poses, *self._masks()]
+    return [*poses, *self._doubts(), *self._times(), *self._masks()]
 
   def off_by(self, view: int) -> tuple[float, float] | None:
     """Degrees and pixels by which a camera was off; None where nothing was corrected."""
@@ -122,6 +135,8 @@ class CheckFindings:
       return [f"The {agree} only, expected above {GOOD}.", *self._other(), *self._stays()]
     if found is not None and found.objection:
       return [f"The {agree}. Other poses were tried and dropped: {found.objection}."]
+    if self.settled:
+      return [f"The {agree} under the cameras that an earlier run settled on."]
     return [f"The {agree} under the cameras as given, which stay."]
 
   def _other(self) -> list[str]:
@@ -148,13 +163,27 @@ class CheckFindings:
       return [shown] if self.corrected and self.verdict == DOUBTFUL else []
     fault, name = found.fault, self.given.names[found.views[found.fault.view]]
     contradicts = f"{self._blamed()} contradicts the others whatever its pose"
-    if not fault.offset:
-      why = "it moved during the recording, or its masks or its lens are wrong"
+    if fault.move is None:
+      why = "its pose, its lens or its masks are wrong"
       return [f"{contradicts}: {why}. Try --without={name}."]
-    frames = f"{abs(fault.offset)} frame{'s' if abs(fault.offset) > 1 else ''}"
-    side = "late" if fault.offset > 0 else "early"
-    option = f"--offsets={name}:{fault.offset}"
-    return [f"{contradicts}: its pictures are {frames} {side}. Try {option}."]
+    last, first = found.moments[fault.move.start - 1], found.moments[fault.move.start]
+    return [
+      f"{self._blamed()} moved during the recording, between the moments {last} and {first}, by "
+      f"{pixels_text(fault.move.pixels)}. Prepare the two parts, or try --without={name}."
+    ]
+
+  def _times(self) -> list[str]:
+    """Says which cameras ran early or late, and what was done."""
+    offsets = self.sync.get("offsets", {})
+    said = []
+    for name, offset in offsets.items():
+      frames = "one frame" if abs(offset) == 1 else f"{abs(offset)} frames"
+      said.append(f"{camera_title(name)} ran {frames} {'late' if offset > 0 else 'early'}")
+    if not said:
+      return []
+    option = ",".join(f"{name}:{offset}" for name, offset in offsets.items())
+    applied = "that is corrected" if self.sync.get("applied") else f"try --offsets={option}"
+    return [f"{', '.join(said)}; {applied}."]
 
   def _masks(self) -> list[str]:
     """Says what is wrong with the masks, and what was done."""

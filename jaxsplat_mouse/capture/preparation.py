@@ -35,6 +35,7 @@ from jaxsplat_mouse.capture import (
   common_solid,
   mask_study,
   recording_file,
+  sync_study,
 )
 from jaxsplat_mouse.capture.crop_windows import CropWindow, choose_window
 from jaxsplat_mouse.capture.crops import Crop, Cropper, write_scene_folder
@@ -95,6 +96,8 @@ def prepare_recording(
         # An earlier version wrote scenes without mattes: the others get none either.
         if earlier is None or earlier.get("masks"):
           work.masks = _study_masks(options, cropper, frames, pending, progress)
+        if earlier is None:
+          work.synchronize()
         work.check_calibration(pending, earlier is None)
         if earlier is None:
           work.choose_window(pending)
@@ -136,8 +139,9 @@ def check_recording(
   ):
     _study_masks(options, cropper, frames, indices, progress)
     stop = StopRequest()
+    frames, sync = _synchronize(options, cropper, frames, progress, stop)
     calibration_step.settle_calibration(
-      options, cropper, frames, indices, progress, stop, keeps=False
+      options, cropper, frames, indices, progress, stop, sync=sync, keeps=False
     )
     for line in calibration_export.export_calibration(options, capture, cropper):
       progress.line(line)
@@ -224,6 +228,28 @@ def _study_masks(
   return mattes.to_json() if mattes is not None else {"cameras": {}}
 
 
+def _synchronize(
+  options: PrepareOptions,
+  cropper: Cropper,
+  frames: np.ndarray,
+  progress: Progress,
+  stop: StopRequest,
+) -> tuple[np.ndarray, dict[str, Any]]:
+  """Looks for cameras out of step; returns the frames (F, V) to use, and what it found as JSON."""
+  if options.sync == "off":
+    return frames, {}
+
+  def started(count: int, total: int) -> None:
+    stop.check()
+    progress.stage(f"comparing the cameras' times, moment {count} of {total}")
+
+  study = sync_study.study_sync(cropper, frames, started, applies=options.sync == "auto")
+  for line in study.lines():
+    progress.line(line)
+  found = study.to_json()
+  return sync_study.apply_offsets(options, cropper.capture, found), found
+
+
 @dataclasses.dataclass
 class _Preparation:
   """One run of `prepare_recording`; its methods are the steps 5 to 8.
@@ -239,6 +265,7 @@ class _Preparation:
     window: size of all crops.
     calibration: the evidence for the calibration, as JSON.
     masks: what was found about the masks, as JSON.
+    sync: what was found about the cameras' times, as JSON.
     missing: why cameras are missing in scenes, by camera.
     saved: time of the last `save`, seconds.
   """
@@ -255,16 +282,27 @@ class _Preparation:
   )
   calibration: dict[str, Any] = dataclasses.field(default_factory=dict)
   masks: dict[str, Any] = dataclasses.field(default_factory=dict)
+  sync: dict[str, Any] = dataclasses.field(default_factory=dict)
   missing: dict[int, list[str]] = dataclasses.field(
     default_factory=lambda: collections.defaultdict(list)
   )
   saved: float = 0.0
 
   def resume(self, earlier: dict[str, Any]) -> None:
-    """Takes over crop window and calibration from an earlier run's `recording.json`."""
+    """Takes over crop window, calibration and frames from an earlier run's `recording.json`."""
     self.window = CropWindow(**earlier["window"])
     self.calibration = dict(earlier.get("calibration", {}))
     self.masks = dict(earlier.get("masks", {}))
+    self.sync = dict(self.calibration.get("synchronization", {}))
+    self.frames = sync_study.apply_offsets(self.options, self.cropper.capture, self.sync)
+    for line in sync_study.earlier_lines(self.sync):
+      self.progress.line(line)
+
+  def synchronize(self) -> None:
+    """Puts cameras that are out of step into step, as far as the options allow."""
+    self.frames, self.sync = _synchronize(
+      self.options, self.cropper, self.frames, self.progress, self.stop
+    )
 
   def check_calibration(self, pending: list[int], refines: bool) -> None:
     """Checks the calibration with the moments that are to be prepared.
@@ -278,9 +316,16 @@ class _Preparation:
       if self.options.redo:
         calibration_export.discard_export(self.options.output)
     report = calibration_step.settle_calibration(
-      self.options, self.cropper, self.frames, pending, self.progress, self.stop, refines=refines
+      self.options,
+      self.cropper,
+      self.frames,
+      pending,
+      self.progress,
+      self.stop,
+      sync=self.sync,
+      refines=refines,
     )
-    self.calibration = report.to_json()
+    self.calibration = {**report.to_json(), "synchronization": self.sync}
 
   def choose_window(self, pending: list[int]) -> None:
     """Measures all silhouettes and chooses the size of the crops.

@@ -16,6 +16,7 @@ from jaxsplat_mouse.capture.raw_capture import Capture
 from jaxsplat_mouse.errors import InputError
 
 REFINE_MODES = ("auto", "on", "off")
+SYNC_MODES = ("auto", "report", "off")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,6 +41,8 @@ class PrepareOptions:
       where they do not, `off` keeps the calibration.
     write_calibration: some of `calibration_export.EXPORTS`: the formats in which refined cameras
       are written beside the scenes.
+    sync: `auto` applies the frame offsets of cameras that are out of step where held-out moments
+      confirm them, `report` names them, `off` does not look.
     redo: whether existing scenes are prepared again.
   """
 
@@ -58,6 +61,7 @@ class PrepareOptions:
   without: tuple[str, ...] = ()
   refine: str = "auto"
   write_calibration: tuple[str, ...] = ()
+  sync: str = "auto"
   redo: bool = False
 
   def fixed(self) -> dict[str, Any]:
@@ -74,6 +78,7 @@ class PrepareOptions:
       "grow": self.grow,
       "without": sorted(self.without),
       "refine": self.refine,
+      "sync": self.sync,
     }
 
   def _masks_name(self) -> str:

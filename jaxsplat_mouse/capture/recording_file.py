@@ -33,6 +33,7 @@ _BEFORE_THEY_EXISTED = {
   "grow": 0,
   "without": [],
   "refine": "off",
+  "sync": "off",
   "matte": "auto",
 }
 

@@ -49,7 +49,12 @@ from absl.flags import FlagValues
 
 from jaxsplat_mouse.capture.formats import registry
 from jaxsplat_mouse.capture.mattes import SPECK_SHARE
-from jaxsplat_mouse.capture.prepare_options import REFINE_MODES, PrepareOptions, parse_offsets
+from jaxsplat_mouse.capture.prepare_options import (
+  REFINE_MODES,
+  SYNC_MODES,
+  PrepareOptions,
+  parse_offsets,
+)
 from jaxsplat_mouse.commands import console
 from jaxsplat_mouse.errors import InputError
 
@@ -73,6 +78,14 @@ def define_flags(flags: FlagValues) -> None:
     [],
     "Write refined cameras into refined_calibration/ beside the scenes: own for the recording's "
     "own format, anipose for calibration.toml, colmap for a text model; as in own,colmap.",
+    flag_values=flags,
+  )
+  absl_flags.DEFINE_enum(
+    "sync",
+    "auto",
+    list(SYNC_MODES),
+    "Find cameras that are whole frames early or late: auto corrects them where held-out moments "
+    "confirm it, report only names them, off does not look.",
     flag_values=flags,
   )
   define_boolean = functools.partial(absl_flags.DEFINE_boolean, flag_values=flags)
@@ -180,5 +193,6 @@ def _options(flags: FlagValues) -> PrepareOptions:
     without=tuple(flags.without),
     refine=flags.refine,
     write_calibration=tuple(flags.write_calibration),
+    sync=flags.sync,
     redo=flags.redo,
   )

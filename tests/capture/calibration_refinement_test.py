@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from jaxsplat_mouse.capture import calibration_refinement, preparation
+from jaxsplat_mouse.capture import preparation
 from jaxsplat_mouse.capture.formats import dannce
 from jaxsplat_mouse.capture.prepare_options import PrepareOptions
 from jaxsplat_mouse.capture.raw_capture import Capture
@@ -95,13 +95,6 @@ def test_later_runs_keep_the_refined_poses(
     prepare(wrong, output, frames="0:3")
 
 
-def test_later_runs_know_what_was_found(wrong: Capture, refined: pathlib.Path) -> None:
-  found = calibration_refinement.read_refinement(refined, wrong.rig)
-  assert found is not None and found.accepted
-  text = (refined / "calibration.json").read_text()
-  assert found.to_json() == json.loads(text)
-
-
 def test_a_check_keeps_the_poses_of_a_preparation(
   wrong: Capture, right: Capture, refined: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
@@ -146,8 +139,7 @@ def test_the_sheet_says_what_was_wrong(
   output = tmp_path / "scenes"
   shutil.copytree(refined, output)
   assert prepare(wrong, output, frames="0:2")[0] == 0
-  later = (output / "check.html").read_text()
-  assert "silhouettes now agree" in later and later.count("<svg") == 6
+  assert (output / "check.html").read_text() == page  # it says how the cameras were settled
 
 
 def test_a_right_calibration_stays(right: Capture, tmp_path: pathlib.Path) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 from jaxsplat_mouse.capture.calibration_check import CalibrationReport, CheckedMoment
 from jaxsplat_mouse.capture.calibration_refinement import CalibrationRefinement
 from jaxsplat_mouse.capture.camera_faults import CameraFault
+from jaxsplat_mouse.capture.camera_moves import CameraMove
 from jaxsplat_mouse.capture.check_charts import contradiction_axis, contradiction_svg
 from jaxsplat_mouse.capture.check_findings import CheckFindings
 from jaxsplat_mouse.capture.common_solid import SolidAgreement
@@ -111,21 +112,39 @@ def test_a_wrong_calibration_names_the_mistake() -> None:
   assert text.endswith("They would agree to 0.97 if the rotations are transposed.")
 
 
-def test_a_camera_at_fault_is_named_with_the_way_out() -> None:
-  late = CameraFault(view=3, contradiction=2.0, without=0.2, offset=1, shifted=0.3)
-  verdict, text = said(given=report(0.9), refinement=refinement([0] * 4, False, fault=late))
-  assert verdict == "doubtful"
-  assert "Camera4 contradicts the others whatever its pose: its pictures are 1 frame late." in text
-  assert "Try --offsets=Camera4:1." in text and text.endswith(
-    "to 0.90 under the cameras as given, which stay."
-  )
+def test_a_camera_at_fault_comes_first_with_the_way_out() -> None:
+  wrong = CameraFault(view=3, contradiction=2.0, without=0.2, residuals=(2.0,) * 8)
   findings = CheckFindings(
-    given=report(0.9), used=report(0.9), refinement=refinement([0] * 4, False, fault=late)
+    given=report(0.9), used=report(0.9), refinement=refinement([0] * 4, False, fault=wrong)
   )
-  assert findings.headline == "Camera4 does not fit the others"
-  moved = dataclasses.replace(late, offset=0)
+  assert (findings.verdict, findings.headline) == ("doubtful", "Camera4 does not fit the others")
+  assert findings.sentences() == [
+    "Camera4 contradicts the others whatever its pose: its pose, its lens or its masks are wrong. "
+    "Try --without=Camera4.",
+    "The silhouettes agree to 0.90 under the cameras as given, which stay.",
+  ]
+  move = CameraMove(
+    view=3, start=5, poses=RIG.world_to_camera, after=np.eye(4), pixels=12.3,
+    contradiction=2.0, mended=0.2,
+  )  # fmt: skip
+  moved = dataclasses.replace(wrong, move=move)
   text = said(given=report(0.9), refinement=refinement([0] * 4, False, fault=moved))[1]
-  assert "it moved during the recording" in text and "Try --without=Camera4." in text
+  assert text.startswith(
+    "Camera4 moved during the recording, between the moments 4 and 5, by 12 px. Prepare the two "
+    "parts, or try --without=Camera4."
+  )
+  assert moved.rescale(2).residuals == (4.0,) * 8
+  again = moved.rescale(2).move
+  assert again is not None and (again.pixels, again.contradiction) == (24.6, 4.0)
+
+
+def test_cameras_out_of_step_are_spoken_of() -> None:
+  late = {"offsets": {"Camera2": 1, "Camera4": -2}, "applied": True}
+  verdict, text = said(given=report(0.95), sync=late)
+  assert verdict == "mended"
+  assert text.endswith("Camera2 ran one frame late, Camera4 ran 2 frames early; that is corrected.")
+  verdict, text = said(given=report(0.95), sync=late | {"applied": False})
+  assert verdict == "doubtful" and text.endswith("; try --offsets=Camera2:1,Camera4:-2.")
 
 
 def test_masks_are_spoken_of() -> None:
