@@ -194,8 +194,8 @@ def _wide_wobble(alpha: np.ndarray, rng: np.random.Generator) -> np.ndarray:
   return _wobble(alpha, rng, 1.0)
 
 
-def _bitten(alpha: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-  """Two holes inside, a bite out of the outline, and a piece of shadow taken for animal."""
+def bite(alpha: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+  """Returns a mask with two holes, a bite out of its outline, and a piece of shadow."""
   mask = alpha.copy()
   radius = max(3, round(0.008 * alpha.shape[1]))
   deep = cv2.distanceTransform((alpha > 127).astype(np.uint8), cv2.DIST_L2, 5)
@@ -218,7 +218,7 @@ MASK_FAULTS: dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] 
   "narrow 1": _narrow,
   "wobble": _wobble,
   "wide 1, wobble": _wide_wobble,
-  "bitten": _bitten,
+  "bitten": bite,
 }
 
 

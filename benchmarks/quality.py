@@ -230,6 +230,7 @@ def fit_trials(
   seeds: Sequence[int],
   recipe: Recipe,
   begin: Callable[[int, Gaussians], Gaussians] | None = None,
+  least_shape: tuple[int, int] = (0, 0),
 ) -> tuple[list[Gaussians], float]:
   """Fits all trials as one batch with the driver of runs.
 
@@ -239,6 +240,7 @@ def fit_trials(
     recipe: how to fit.
     begin: returns the Gaussians (N,) that a trial starts from, given its number and its Gaussians
       on the hull; by default the latter.
+    least_shape: height and width that crops have at least; batches of one shape share a program.
 
   Returns:
     the visible splats of every trial, and the seconds that the fits took.
@@ -250,7 +252,8 @@ def fit_trials(
     for trial, seed in zip(trials, seeds, strict=True)
   ]
   gaussians = [begin(i, g) if begin else g for i, (_, g) in enumerate(started)]
-  shape = crop_shape([scene for scene, _ in started])
+  height, width = crop_shape([scene for scene, _ in started])
+  shape = max(height, least_shape[0]), max(width, least_shape[1])
   crops = [crop_views(scene, shape) for scene, _ in started]
   scenes, state = initial_batch(crops, gaussians, seeds, recipe.fit)
   clock = time.monotonic()

@@ -143,7 +143,7 @@ class Cropper:
     return found
 
   def crop_silhouette(self, view: int, frame: int, side: int) -> CroppedSilhouette:
-    """Crops the silhouette of one camera, with room around it; reads the mask alone.
+    """Crops the silhouette of one camera, with room around it; reads the mask alone where it can.
 
     Args:
       view: number of the camera.
@@ -153,7 +153,7 @@ class Cropper:
     Raises:
       InputError: there is no mask, or it is empty.
     """
-    coverage = self.frame_reader.read_coverage(view, frame)
+    coverage = self.frame_reader.read_silhouette(view, frame)
     box = self._pinhole_box(view, frame, coverage)
     wanted = max(box[2] - box[0], box[3] - box[1]) * _ROOM + 8
     scale = min(1.0, side / wanted)

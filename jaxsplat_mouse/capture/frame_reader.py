@@ -130,6 +130,16 @@ class FrameReader:
     self._check_mask(view, number, levels, found)
     return self._move_outline("masks", view, number, found)
 
+  def read_silhouette(self, view: int, number: int) -> np.ndarray:
+    """Reads a silhouette (H, W) uint8 as exactly as it is known: a matte's, where one is solved.
+
+    Raises:
+      InputError: as `read_coverage`.
+    """
+    if self.mattes is not None and self.mattes.matted(view):
+      return self.read_frame(view, number).coverage
+    return self.read_coverage(view, number)
+
   def read_frame(self, view: int, number: int) -> RawFrame:
     """Reads a photograph and its silhouette.
 
