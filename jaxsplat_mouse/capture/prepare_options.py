@@ -38,6 +38,8 @@ class PrepareOptions:
     without: names of cameras that are left out.
     refine: `auto` corrects the poses of the cameras where held-out moments confirm it, `on` fails
       where they do not, `off` keeps the calibration.
+    exposure: `auto` takes differences of exposure between the cameras out of the pictures where
+      they are significant, `off` leaves the colours as they are.
     redo: whether existing scenes are prepared again.
   """
 
@@ -55,6 +57,7 @@ class PrepareOptions:
   grow: int = 0
   without: tuple[str, ...] = ()
   refine: str = "auto"
+  exposure: str = "auto"
   redo: bool = False
 
   def fixed(self) -> dict[str, Any]:
@@ -71,6 +74,7 @@ class PrepareOptions:
       "grow": self.grow,
       "without": sorted(self.without),
       "refine": self.refine,
+      "exposure": self.exposure,
     }
 
   def _masks_name(self) -> str:

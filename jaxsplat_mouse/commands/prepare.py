@@ -26,6 +26,9 @@ over the whole recording, and only where moments that took no part agree better 
 poses; SCENES/calibration.json holds both and the evidence. What all cameras share stays as it was
 given. --refine=off keeps the calibration, --refine=on fails where it cannot be improved.
 
+Cameras that differ in exposure or white balance are measured on surface points that two of them
+see, all over the recording, and brought to their common mean; --exposure=off leaves the colours.
+
 A calibration that is transposed, inverted, mirrored, of other axes, of another image size or of
 exchanged cameras is refused with the evidence.
 
@@ -64,6 +67,14 @@ def define_flags(flags: FlagValues) -> None:
     list(REFINE_MODES),
     "Correct the cameras' poses with the silhouettes of the whole recording: auto where held-out "
     "moments confirm it, on to fail where they do not, off never.",
+    flag_values=flags,
+  )
+  absl_flags.DEFINE_enum(
+    "exposure",
+    "auto",
+    ["auto", "off"],
+    "Take differences of exposure and white balance between the cameras out of the pictures: auto "
+    "where they are significant and held-out moments confirm it, off never.",
     flag_values=flags,
   )
   define_boolean = functools.partial(absl_flags.DEFINE_boolean, flag_values=flags)
@@ -170,5 +181,6 @@ def _options(flags: FlagValues) -> PrepareOptions:
     grow=flags.grow,
     without=tuple(flags.without),
     refine=flags.refine,
+    exposure=flags.exposure,
     redo=flags.redo,
   )
