@@ -10,21 +10,25 @@ over all sightings, with Cauchy's weights against sightings of something else (a
 the animal, so two cameras often see two places). What all cameras share cannot be seen: the mean of
 the log gains is zero.
 
-A hull's points lie a little off the surface, so a camera looks past them at a place that is turned
-away from it. Lights stand still as the cameras do, so each camera errs in the same direction all
-the time. `_SHADING` is the size of that error; smaller gains are not told from it.
+Two things look like exposure, because lights stand still as the cameras do. A hull's points lie a
+little off the surface, so a camera looks past them at a place that is turned away from it, always
+to the same side of the light; `_SHADING` is the size of that error. And a coat may shine: a camera
+that faces the light sees brighter fur. The gains are therefore fitted twice, without and with a
+sheen that depends, to first degree, on the mirrored direction of view. The truth lies between: the
+result is the mean, and half the difference is part of its error.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
 _DARK, _BRIGHT = 10 / 255, 0.97  # colours beyond are noise, or clipped
 _FACING = 0.3  # cosine between normal and view; grazing sightings see sheen, and another place
 _INSIDE = 0.99  # of `Sightings.depths`: nothing of the outline's mixed colours
-_PRIOR = 10.0  # sightings' weight that a gain is one
+_PRIOR = 10.0  # sightings that say a gain is one, and that there is no sheen
 _STEPS = 15
 _TAIL = 2.0  # standard deviations beyond which a sighting counts less and less
 _NOISE = 0.02  # least standard deviation of a log colour
@@ -43,11 +47,13 @@ class ColorReadings:
     moments: (P,) number of each point's moment, ascending from 0.
     logs: (P, V, 3) log colour; anything where not `usable`.
     usable: (P, V) bool.
+    mirrored: (P, V, 3) unit directions to the camera, mirrored at the surface.
   """
 
   moments: np.ndarray
   logs: np.ndarray
   usable: np.ndarray
+  mirrored: np.ndarray
 
   @property
   def count(self) -> int:
@@ -57,7 +63,12 @@ class ColorReadings:
   def select(self, kept: np.ndarray) -> ColorReadings:
     """Returns the points of some moments (K,), which keep their numbers."""
     mask = np.isin(self.moments, kept)
-    return ColorReadings(moments=self.moments[mask], logs=self.logs[mask], usable=self.usable[mask])
+    return ColorReadings(
+      moments=self.moments[mask],
+      logs=self.logs[mask],
+      usable=self.usable[mask],
+      mirrored=self.mirrored[mask],
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -67,7 +78,8 @@ class ExposureEstimate:
   Attributes:
     gains: (V, 3) colour of each camera's photographs over the colour that all agree on; their
       geometric mean over the cameras is 1.
-    errors: (V, 3) standard errors of the log gains, by jackknife over the moments.
+    errors: (V, 3) standard errors of the log gains: by jackknife over the moments, and what the
+      assumption about sheen changes.
     disagreement_before: (H,) median of |log colour - mean of the cameras| in held-out moments.
     disagreement_after: (H,) likewise with the gains of the other moments taken out.
   """
@@ -93,31 +105,39 @@ class ExposureEstimate:
 
 
 def read_colors(
-  colors: np.ndarray, cosines: np.ndarray, seen: np.ndarray, depths: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-  """Selects what sightings of one moment tell about exposure; the arguments are as in `Sightings`.
+  colors: np.ndarray, seen: np.ndarray, depths: np.ndarray, toward: np.ndarray, normals: np.ndarray
+) -> ColorReadings:
+  """Selects what the sightings of one moment tell about exposure.
 
-  Returns:
-    Log colours (P, V, 3) and whether each is usable (P, V), of the points that two cameras see.
+  Args:
+    colors: (V, N, 3) as in `Sightings`.
+    seen: (V, N) likewise.
+    depths: (V, N) likewise.
+    toward: (V, N, 3) unit directions from the points to the cameras.
+    normals: (N, 3) unit, outward.
   """
+  cosines = (toward * normals).sum(-1)
   usable = seen & (cosines > _FACING) & (depths > _INSIDE)
   usable &= (colors.min(-1) > _DARK) & (colors.max(-1) < _BRIGHT)
   kept = usable.sum(0) >= 2
-  logs = np.log(np.maximum(colors[:, kept], _DARK)).astype(np.float64)
-  return logs.swapaxes(0, 1), usable[:, kept].T
-
-
-def stack_readings(found: list[tuple[np.ndarray, np.ndarray]]) -> ColorReadings:
-  """Joins the results of `read_colors`; moments with few points are left out."""
-  kept = [one for one in found if len(one[0]) >= _FEWEST_POINTS]
-  if not kept:
-    return ColorReadings(
-      moments=np.zeros(0, int), logs=np.zeros((0, 0, 3)), usable=np.zeros((0, 0), bool)
-    )
+  by_point = lambda values: values[:, kept].swapaxes(0, 1)
   return ColorReadings(
-    moments=np.repeat(np.arange(len(kept)), [len(logs) for logs, _ in kept]),
-    logs=np.concatenate([logs for logs, _ in kept]),
-    usable=np.concatenate([usable for _, usable in kept]),
+    moments=np.zeros(kept.sum(), int),
+    logs=by_point(np.log(np.maximum(colors, _DARK))).astype(np.float64),
+    usable=by_point(usable),
+    mirrored=by_point(2 * cosines[..., None] * normals - toward).astype(np.float64),
+  )
+
+
+def join_moments(found: Sequence[ColorReadings], views: int) -> ColorReadings:
+  """Joins the readings of single moments by V views; those with few points are left out."""
+  kept = [one for one in found if len(one.logs) >= _FEWEST_POINTS]
+  nothing = np.zeros((0, views, 3))
+  return ColorReadings(
+    moments=np.repeat(np.arange(len(kept)), [len(one.logs) for one in kept]),
+    logs=np.concatenate([nothing, *[one.logs for one in kept]]),
+    usable=np.concatenate([nothing[..., 0] > 0, *[one.usable for one in kept]]),
+    mirrored=np.concatenate([nothing, *[one.mirrored for one in kept]]),
   )
 
 
@@ -129,68 +149,79 @@ def estimate_exposure(readings: ColorReadings) -> ExposureEstimate:
   """
   moments = np.arange(readings.count)
   held = moments % _HELD_OUT == _HELD_OUT - 1 if len(moments) >= 2 * _HELD_OUT else moments % 2 == 1
-  others = _fit(readings.select(moments[~held])).solve()
+  others, _ = _fit_gains(readings.select(moments[~held]))
   judged = readings.select(moments[held])
-  equations = _fit(readings)
+  gains, errors = _fit_gains(readings)
   return ExposureEstimate(
-    gains=np.exp(equations.solve()),
-    errors=equations.jackknife(),
+    gains=np.exp(gains),
+    errors=errors,
     disagreement_before=_disagreement(judged, np.zeros_like(others)),
     disagreement_after=_disagreement(judged, others),
   )
 
 
+def _fit_gains(readings: ColorReadings) -> tuple[np.ndarray, np.ndarray]:
+  """Log gains (V, 3) and their standard errors."""
+  views = readings.logs.shape[1]
+  dull = _fit(readings, readings.mirrored[..., :0])
+  shiny = _fit(readings, readings.mirrored)
+  count = len(dull.matrices)
+  blocks = np.array_split(np.arange(count), min(_BLOCKS, count))
+  solve = lambda kept: np.stack([one.solve(kept)[:views] for one in (dull, shiny)])
+  both = solve(np.arange(count))
+  # Jackknife over blocks of consecutive moments (Tukey 1958).
+  without = np.stack([solve(np.setdiff1d(np.arange(count), block)).mean(0) for block in blocks])
+  chance = (len(blocks) - 1) * without.var(0)
+  return both.mean(0), np.sqrt(chance + np.square(both[0] - both[1]) / 4)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Equations:
-  """Normal equations of each moment: matrices (M, V, V) and right-hand sides (M, V, 3)."""
+  """Normal equations of M moments for V log gains and then the coefficients of a sheen.
+
+  Attributes:
+    matrices: (M, K, K).
+    rights: (M, K, 3).
+  """
 
   matrices: np.ndarray
   rights: np.ndarray
 
-  def solve(self, kept: np.ndarray | slice = slice(None)) -> np.ndarray:
-    """Log gains (V, 3) of some moments; the mean of cameras that share points is 0."""
+  def solve(self, kept: np.ndarray) -> np.ndarray:
+    """Solution (K, 3) of some moments; the mean log gain of cameras that share points is 0."""
     matrix = self.matrices[kept].sum(0)
     return np.linalg.solve(matrix + _PRIOR * np.eye(len(matrix)), self.rights[kept].sum(0))
 
-  def jackknife(self) -> np.ndarray:
-    """Standard errors (V, 3) from leaving out blocks of consecutive moments (Tukey 1958)."""
-    count = len(self.matrices)
-    blocks = np.array_split(np.arange(count), min(_BLOCKS, count))
-    without = np.stack([self.solve(np.setdiff1d(np.arange(count), b)) for b in blocks])
-    return np.sqrt((len(blocks) - 1) * without.var(0))
 
+def _fit(readings: ColorReadings, sheen: np.ndarray) -> _Equations:
+  """Weights sightings by their residuals, in turns with solving; returns the last equations.
 
-def _fit(readings: ColorReadings) -> _Equations:
-  """Solves for the gains with weights that follow the residuals; returns the last equations."""
-  views = readings.logs.shape[1]
+  Args:
+    readings: of M moments.
+    sheen: (P, V, S) features whose weighted sum changes the log colours.
+  """
+  points, views = readings.usable.shape
+  columns = np.concatenate([np.broadcast_to(np.eye(views), (points, views, views)), sheen], -1)
   weights = readings.usable.astype(np.float64)
-  gains = np.zeros((views, 3))
+  groups = _groups(readings.moments)
   for _ in range(_STEPS):
-    equations = _normal_equations(readings, weights)
-    gains = equations.solve()
-    off = np.sqrt(np.square(_centred(readings.logs - gains, weights)).mean(-1))
+    x, y = _centred(columns, weights), _centred(readings.logs, weights)
+    pushed = x * weights[..., None]
+    flat = lambda values, group: values[group].reshape(-1, values.shape[-1])
+    equations = _Equations(
+      matrices=np.stack([flat(pushed, one).T @ flat(x, one) for one in groups]),
+      rights=np.stack([flat(pushed, one).T @ flat(y, one) for one in groups]),
+    )
+    off = np.sqrt(np.square(y - x @ equations.solve(np.arange(len(groups)))).mean(-1))
     scale = max(_NOISE, 1.4826 * float(np.median(off[readings.usable])))
     weights = readings.usable / (1.0 + np.square(off / (_TAIL * scale)))
   return equations
 
 
-def _normal_equations(readings: ColorReadings, weights: np.ndarray) -> _Equations:
-  """Equations of the log gains after the points' own colours are eliminated; weights (P, V)."""
-  views = weights.shape[1]
-  total = np.maximum(weights.sum(1, keepdims=True), 1e-12)
-  starts = np.searchsorted(readings.moments, np.unique(readings.moments))
-  add = lambda values: np.add.reduceat(values, starts, axis=0)
-  share = weights / total
-  pairs = add(weights[:, :, None] * share[:, None, :])
-  matrices = add(weights)[:, :, None] * np.eye(views) - pairs
-  rights = add(weights[..., None] * _centred(readings.logs, weights))
-  return _Equations(matrices=matrices, rights=rights)
-
-
-def _centred(logs: np.ndarray, weights: np.ndarray) -> np.ndarray:
-  """Log colours (P, V, 3) minus each point's mean by weights (P, V)."""
+def _centred(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+  """Values (P, V, C) minus each point's mean by weights (P, V)."""
   total = np.maximum(weights.sum(1), 1e-12)[:, None, None]
-  return logs - (logs * weights[..., None]).sum(1, keepdims=True) / total
+  return values - (values * weights[..., None]).sum(1, keepdims=True) / total
 
 
 def _disagreement(readings: ColorReadings, gains: np.ndarray) -> np.ndarray:

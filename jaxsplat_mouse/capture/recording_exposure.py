@@ -12,7 +12,7 @@ import numpy as np
 from jaxsplat_mouse.cameras import Cameras
 from jaxsplat_mouse.capture import exposure
 from jaxsplat_mouse.capture.crops import Crop, Cropper
-from jaxsplat_mouse.capture.exposure import ExposureEstimate
+from jaxsplat_mouse.capture.exposure import ColorReadings, ExposureEstimate
 from jaxsplat_mouse.capture.rig import Rig
 from jaxsplat_mouse.errors import InputError
 from jaxsplat_mouse.scene import Scene
@@ -108,14 +108,14 @@ def measure_exposure(
     crops, _ = cropper.map_cameras(frames[index], lambda view, f: cropper.crop(view, f, None))
     if len(crops) >= _MIN_VIEWS:
       found.append(_read_moment([crops[view] for view in sorted(crops)], rig))
-  readings = exposure.stack_readings([one for one in found if one is not None])
+  readings = exposure.join_moments([one for one in found if one is not None], len(rig))
   if readings.count < _FEWEST_MOMENTS:
     return RecordingExposure(names=rig.names, moments=readings.count)
   estimate = exposure.estimate_exposure(readings)
   return RecordingExposure(names=rig.names, moments=readings.count, estimate=estimate)
 
 
-def _read_moment(crops: Sequence[Crop], rig: Rig) -> tuple[np.ndarray, np.ndarray] | None:
+def _read_moment(crops: Sequence[Crop], rig: Rig) -> ColorReadings | None:
   """Colours of one moment, with a row for each camera of the rig; None without a common solid."""
   scene = _color_scene(crops, rig)
   try:
@@ -123,11 +123,16 @@ def _read_moment(crops: Sequence[Crop], rig: Rig) -> tuple[np.ndarray, np.ndarra
   except ValueError:
     return None
   sight = jax.tree.map(np.asarray, look_at_hull(scene, hull))
-  logs, usable = exposure.read_colors(sight.colors, sight.cosines, sight.seen, sight.depths)
-  views = [crop.view for crop in crops]
-  all_logs, all_usable = np.zeros((len(logs), len(rig), 3)), np.zeros((len(logs), len(rig)), bool)
-  all_logs[:, views], all_usable[:, views] = logs[:, : len(views)], usable[:, : len(views)]
-  return all_logs, all_usable
+  points, poses = np.asarray(hull.points), np.asarray(rig.world_to_camera)
+  toward = -np.einsum("vij,vi->vj", poses[:, :3, :3], poses[:, :3, 3])[:, None] - points
+  toward /= np.linalg.norm(toward, axis=-1, keepdims=True)
+  # The scene has the cameras with a picture first.
+  rows = np.full(len(rig), len(crops))
+  rows[[crop.view for crop in crops]] = np.arange(len(crops))
+  take = lambda values: np.concatenate([values[: len(crops)], np.zeros_like(values[:1])])[rows]
+  return exposure.read_colors(
+    take(sight.colors), take(sight.seen), take(sight.depths), toward, np.asarray(hull.normals)
+  )
 
 
 def _color_scene(crops: Sequence[Crop], rig: Rig) -> Scene:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from jaxsplat_mouse.capture.exposure import estimate_exposure, read_colors, stack_readings
+from jaxsplat_mouse.capture.exposure import estimate_exposure, join_moments, read_colors
 
 VIEWS = 6
 
@@ -15,14 +15,16 @@ def readings(gains: np.ndarray, moments: int = 12, points: int = 300, wild: floa
   found = []
   for _ in range(moments):
     coat = rng.uniform(0.15, 0.6, (points, 3))
-    azimuth = rng.uniform(0, 2 * np.pi, points)
-    cosines = np.cos(azimuth - 2 * np.pi * np.arange(VIEWS)[:, None] / VIEWS)
+    around = lambda azimuth: np.stack([np.cos(azimuth), np.sin(azimuth), 0 * azimuth], -1)
+    normals = around(rng.uniform(0, 2 * np.pi, points))
+    toward = np.tile(around(2 * np.pi * np.arange(VIEWS) / VIEWS)[:, None], (1, points, 1))
     colors = coat * gains[:, None] * np.exp(0.05 * rng.normal(size=(VIEWS, points, 1)))
     other = rng.random((VIEWS, points)) < wild
     colors[other] = rng.uniform(0.1, 0.9, (int(other.sum()), 3))
     colors = np.round(np.clip(colors, 0, 1) * 255) / 255
-    found.append(read_colors(colors, cosines, cosines > 0, np.ones_like(cosines)))
-  return stack_readings(found)
+    seen = (toward * normals).sum(-1) > 0
+    found.append(read_colors(colors, seen, np.ones(seen.shape), toward, normals))
+  return join_moments(found, VIEWS)
 
 
 def test_gains_are_recovered_and_confirmed() -> None:
