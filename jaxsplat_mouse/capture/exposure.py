@@ -28,13 +28,13 @@ import numpy as np
 _DARK, _BRIGHT = 10 / 255, 0.97  # colours beyond are noise, or clipped
 _FACING = 0.3  # cosine between normal and view; grazing sightings see sheen, and another place
 _INSIDE = 0.99  # of `Sightings.depths`: nothing of the outline's mixed colours
-_PRIOR = 10.0  # sightings that say a gain is one, and that there is no sheen
+_PRIOR = 3.0  # sightings that say a gain is one, and that there is no sheen
 _STEPS = 15
 _TAIL = 2.0  # standard deviations beyond which a sighting counts less and less
 _NOISE = 0.02  # least standard deviation of a log colour
 _BLOCKS = 8  # of moments, for the jackknife
-_HELD_OUT = 4  # every fourth moment takes no part in the gains that are tested on it
 _SIGNIFICANT = 3.0  # standard errors
+_WORTHWHILE = 0.05  # share by which they must disagree less, at least
 _SHADING = 0.01  # standard error that fixed lights add, log colour; see `benchmarks.exposure`
 _FEWEST_POINTS = 50  # that two cameras see, for a moment to count
 
@@ -80,8 +80,8 @@ class ExposureEstimate:
       geometric mean over the cameras is 1.
     errors: (V, 3) standard errors of the log gains: by jackknife over the moments, and what the
       assumption about sheen changes.
-    disagreement_before: (H,) median of |log colour - mean of the cameras| in held-out moments.
-    disagreement_after: (H,) likewise with the gains of the other moments taken out.
+    disagreement_before: (M,) median of |log colour - mean of the cameras| in each moment.
+    disagreement_after: (M,) likewise with the gains, measured on other moments, taken out.
   """
 
   gains: np.ndarray
@@ -97,11 +97,12 @@ class ExposureEstimate:
 
   @property
   def confirmed(self) -> bool:
-    """Whether the cameras agree better in held-out moments, and significantly so."""
-    fall = self.disagreement_before - self.disagreement_after
+    """Whether gains of other moments make the cameras agree better, clearly and significantly."""
+    fall = np.log(self.disagreement_before / self.disagreement_after)
     if len(fall) < 2:
       return False
-    return bool(fall.mean() > _SIGNIFICANT * fall.std(ddof=1) / np.sqrt(len(fall)))
+    error = fall.std(ddof=1) / np.sqrt(len(fall))
+    return bool(fall.mean() > max(_WORTHWHILE, _SIGNIFICANT * error))
 
 
 def read_colors(
@@ -147,32 +148,21 @@ def estimate_exposure(readings: ColorReadings) -> ExposureEstimate:
   Args:
     readings: of at least two moments.
   """
-  moments = np.arange(readings.count)
-  held = moments % _HELD_OUT == _HELD_OUT - 1 if len(moments) >= 2 * _HELD_OUT else moments % 2 == 1
-  others, _ = _fit_gains(readings.select(moments[~held]))
-  judged = readings.select(moments[held])
-  gains, errors = _fit_gains(readings)
-  return ExposureEstimate(
-    gains=np.exp(gains),
-    errors=errors,
-    disagreement_before=_disagreement(judged, np.zeros_like(others)),
-    disagreement_after=_disagreement(judged, others),
-  )
-
-
-def _fit_gains(readings: ColorReadings) -> tuple[np.ndarray, np.ndarray]:
-  """Log gains (V, 3) and their standard errors."""
-  views = readings.logs.shape[1]
-  dull = _fit(readings, readings.mirrored[..., :0])
-  shiny = _fit(readings, readings.mirrored)
-  count = len(dull.matrices)
-  blocks = np.array_split(np.arange(count), min(_BLOCKS, count))
-  solve = lambda kept: np.stack([one.solve(kept)[:views] for one in (dull, shiny)])
+  views, count = readings.logs.shape[1], readings.count
+  models = _fit(readings, readings.mirrored[..., :0]), _fit(readings, readings.mirrored)
+  solve = lambda kept: np.stack([one.solve(kept)[:views] for one in models])
   both = solve(np.arange(count))
-  # Jackknife over blocks of consecutive moments (Tukey 1958).
+  # Jackknife over blocks of consecutive moments (Tukey 1958); each block also tests the others.
+  blocks = np.array_split(np.arange(count), min(_BLOCKS, count))
   without = np.stack([solve(np.setdiff1d(np.arange(count), block)).mean(0) for block in blocks])
   chance = (len(blocks) - 1) * without.var(0)
-  return both.mean(0), np.sqrt(chance + np.square(both[0] - both[1]) / 4)
+  after = [_disagreement(readings.select(b), w) for b, w in zip(blocks, without, strict=True)]
+  return ExposureEstimate(
+    gains=np.exp(both.mean(0)),
+    errors=np.sqrt(chance + np.square(both[0] - both[1]) / 4),
+    disagreement_before=_disagreement(readings, np.zeros((views, 3))),
+    disagreement_after=np.concatenate(after),
+  )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

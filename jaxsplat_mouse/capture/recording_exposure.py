@@ -68,7 +68,7 @@ class RecordingExposure:
     before, after = (
       100 * float(np.mean(d)) for d in (found.disagreement_before, found.disagreement_after)
     )
-    evidence = f"colours of held-out moments disagree by {before:.1f} % before, {after:.1f} % after"
+    evidence = f"colours disagree by {before:.1f} % before, {after:.1f} % after, by other moments"
     return [f"exposure: {listed}, taken out; {evidence}"]
 
   def to_json(self) -> dict[str, Any]:
@@ -82,7 +82,7 @@ class RecordingExposure:
     return value | {
       "gains": rows(found.gains),
       "errors": rows(found.errors),
-      "held_out_disagreement": {
+      "disagreement": {
         "before": numbers(found.disagreement_before),
         "after": numbers(found.disagreement_after),
       },

@@ -22,7 +22,7 @@ from jaxsplat_mouse.io import images
 from tests.capture.recording_fixtures import SPHERES, VIEWS, make_rig, write_images
 
 pytest.importorskip("cv2")
-MOMENTS = 6
+MOMENTS = 6  # of two pictures of each camera, in turns
 DARK, TINT = 1, np.array([0.7, 0.75, 0.8])  # one camera, and its gains
 
 
@@ -32,8 +32,8 @@ def ring() -> Rig:
   poses = []
   for i in range(VIEWS):
     angle = 2 * np.pi * i / VIEWS
-    poses.append(look_at(240 * np.array([np.cos(angle), np.sin(angle), 0.5]), (10, 10, 22)))
-  matrices = rig.matrices * np.array([1.4, 1.4, 1.0])[:, None]
+    poses.append(look_at(240 * np.array([np.cos(angle), np.sin(angle), 0.5]), (0, 0, 25)))
+  matrices = rig.matrices * np.array([1.7, 1.7, 1.0])[:, None]
   matrices[:, :2, 2] = rig.matrices[:, :2, 2]
   return dataclasses.replace(rig, matrices=matrices, world_to_camera=np.array(poses))
 
@@ -41,11 +41,12 @@ def ring() -> Rig:
 @pytest.fixture(scope="module")
 def capture(tmp_path_factory: pytest.TempPathFactory) -> Capture:
   """Spheres of plain colours; one camera's photographs are too dark and too blue."""
-  found = write_images(tmp_path_factory.mktemp("raw") / "walk", ring(), frames=MOMENTS)
+  found = write_images(tmp_path_factory.mktemp("raw") / "walk", ring(), frames=2)
   for path in found.pictures[DARK].images:
     photo = images.read_image(path)[..., :3]
     path.write_bytes(images.encode_png(np.round(photo * TINT).astype(np.uint8)))
-  return found
+  frames = np.tile(np.arange(MOMENTS)[:, None] % 2, (1, VIEWS))
+  return dataclasses.replace(found, frames=frames, moments=10 * np.arange(MOMENTS) + 1)
 
 
 def prepare(capture: Capture, output: pathlib.Path, **more: object) -> str:
