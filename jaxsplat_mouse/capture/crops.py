@@ -81,6 +81,7 @@ class Cropper:
     """
     self.capture, self.frame_reader, self.pinholes = capture, frame_reader, pinholes
     self._pool = ThreadPoolExecutor(max(1, len(pinholes)))
+    self.color_factors: np.ndarray | None = None  # (V, 3), on the colours of crops once set
 
   def set_poses(self, world_to_camera: np.ndarray) -> None:
     """Replaces the poses (V, 4, 4) of the recording's rig; lenses and pinholes stay."""
@@ -217,6 +218,8 @@ class Cropper:
       color = foreground_color(photo, coverage)
     else:
       color = photo * np.float32(1 / 255)
+    if self.color_factors is not None:
+      color = np.minimum(color * self.color_factors[view].astype(np.float32), 1)
     alpha = coverage * np.float32(1 / 255)
     rgba = np.zeros((region.height, region.width, 4), np.uint8)
     shape = (y1 - y0, x1 - x0)

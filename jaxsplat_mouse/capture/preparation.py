@@ -6,14 +6,15 @@
     2. make the output folder, find what earlier runs did   recording_file
     3. open the cameras, leave out unreadable ones          readable_cameras
     4. compare the masks with plates, prepare mattes        mask_study
-    5. check the calibration, refine it on the recording,   calibration_step
-       draw the check sheet
-    6. choose the crop window from all silhouettes          crop_windows
-    7. crop every moment and write its scene folder         crops
-    8. write recording.json, summarize                      recording_file
+    5. put late cameras into step, check the calibration,   sync_study, calibration_step
+       refine it on the recording, draw the check sheet
+    6. compare the cameras' exposures                       recording_exposure
+    7. choose the crop window from all silhouettes          crop_windows
+    8. crop every moment and write its scene folder         crops
+    9. write recording.json, summarize                      recording_file
 
 All cameras go through their videos in step, one moment at a time, so memory does not depend on the
-length of a recording. Step 6 reads the masks alone: the largest silhouette sets the size of all
+length of a recording. Step 7 reads the masks alone: the largest silhouette sets the size of all
 crops, for about a tenth of the time that cropping takes.
 """
 
@@ -34,6 +35,7 @@ from jaxsplat_mouse.capture import (
   calibration_step,
   common_solid,
   mask_study,
+  recording_exposure,
   recording_file,
   sync_study,
 )
@@ -100,6 +102,7 @@ def prepare_recording(
           work.synchronize()
         work.check_calibration(pending, earlier is None)
         if earlier is None:
+          work.measure_exposure()
           work.choose_window(pending)
         work.save()
         work.crop_moments(pending)
@@ -145,6 +148,7 @@ def check_recording(
     )
     for line in calibration_export.export_calibration(options, capture, cropper):
       progress.line(line)
+    _measure_exposure(options, cropper, frames, progress, stop)
   return _OK
 
 
@@ -250,9 +254,31 @@ def _synchronize(
   return sync_study.apply_offsets(options, cropper.capture, found), found
 
 
+def _measure_exposure(
+  options: PrepareOptions,
+  cropper: Cropper,
+  frames: np.ndarray,
+  progress: Progress,
+  stop: StopRequest,
+) -> dict[str, Any]:
+  """Compares the cameras' exposures; the crops get what is found, which is returned as JSON."""
+  if options.exposure == "off":
+    return {}
+
+  def started(count: int, total: int) -> None:
+    stop.check()
+    progress.stage(f"comparing exposures, moment {count} of {total}")
+
+  found = recording_exposure.measure_exposure(cropper, frames, started)
+  for line in found.lines():
+    progress.line(line)
+  cropper.color_factors = found.corrections
+  return found.to_json()
+
+
 @dataclasses.dataclass
 class _Preparation:
-  """One run of `prepare_recording`; its methods are the steps 5 to 8.
+  """One run of `prepare_recording`; its methods are the steps 5 to 9.
 
   Attributes:
     options: what to prepare, and how.
@@ -266,6 +292,7 @@ class _Preparation:
     calibration: the evidence for the calibration, as JSON.
     masks: what was found about the masks, as JSON.
     sync: what was found about the cameras' times, as JSON.
+    exposure: of the cameras, as JSON.
     missing: why cameras are missing in scenes, by camera.
     saved: time of the last `save`, seconds.
   """
@@ -283,16 +310,20 @@ class _Preparation:
   calibration: dict[str, Any] = dataclasses.field(default_factory=dict)
   masks: dict[str, Any] = dataclasses.field(default_factory=dict)
   sync: dict[str, Any] = dataclasses.field(default_factory=dict)
+  exposure: dict[str, Any] = dataclasses.field(default_factory=dict)
   missing: dict[int, list[str]] = dataclasses.field(
     default_factory=lambda: collections.defaultdict(list)
   )
   saved: float = 0.0
 
   def resume(self, earlier: dict[str, Any]) -> None:
-    """Takes over crop window, calibration and frames from an earlier run's `recording.json`."""
+    """Takes over what an earlier run's `recording.json` settled: window, frames, evidence."""
     self.window = CropWindow(**earlier["window"])
     self.calibration = dict(earlier.get("calibration", {}))
     self.masks = dict(earlier.get("masks", {}))
+    self.exposure = dict(earlier.get("exposure", {}))
+    rig = self.cropper.capture.rig
+    self.cropper.color_factors = recording_exposure.corrections_from_json(self.exposure, rig)
     self.sync = dict(self.calibration.get("synchronization", {}))
     self.frames = sync_study.apply_offsets(self.options, self.cropper.capture, self.sync)
     for line in sync_study.earlier_lines(self.sync):
@@ -326,6 +357,12 @@ class _Preparation:
       refines=refines,
     )
     self.calibration = {**report.to_json(), "synchronization": self.sync}
+
+  def measure_exposure(self) -> None:
+    """Compares the cameras' exposures over the whole recording."""
+    self.exposure = _measure_exposure(
+      self.options, self.cropper, self.frames, self.progress, self.stop
+    )
 
   def choose_window(self, pending: list[int]) -> None:
     """Measures all silhouettes and chooses the size of the crops.
@@ -430,6 +467,8 @@ class _Preparation:
       "up": capture.up,
       "moment": moment.to_json(),
       "prepared": recording_file.preparation_hash(description),
+      # Gains of the cameras, which were taken out of the colours.
+      "exposure": self.exposure["gains"] if self.exposure.get("applied") else {},
     }
 
   def save(self) -> None:
@@ -442,7 +481,13 @@ class _Preparation:
     capture = self.cropper.capture
     try:
       recording_file.write_recording(
-        self.options, capture, self.window, self.moments, self.calibration, self.masks
+        self.options,
+        capture,
+        self.window,
+        self.moments,
+        self.calibration,
+        self.masks,
+        self.exposure,
       )
     except OSError as error:
       problem = f"cannot be written ({error.strerror or error})"

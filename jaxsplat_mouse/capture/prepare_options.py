@@ -43,6 +43,8 @@ class PrepareOptions:
       are written beside the scenes.
     sync: `auto` applies the frame offsets of cameras that are out of step where held-out moments
       confirm them, `report` names them, `off` does not look.
+    exposure: `auto` takes differences of exposure between the cameras out of the pictures where
+      they are significant, `off` leaves the colours as they are.
     redo: whether existing scenes are prepared again.
   """
 
@@ -62,6 +64,7 @@ class PrepareOptions:
   refine: str = "auto"
   write_calibration: tuple[str, ...] = ()
   sync: str = "auto"
+  exposure: str = "auto"
   redo: bool = False
 
   def fixed(self) -> dict[str, Any]:
@@ -79,6 +82,7 @@ class PrepareOptions:
       "without": sorted(self.without),
       "refine": self.refine,
       "sync": self.sync,
+      "exposure": self.exposure,
     }
 
   def _masks_name(self) -> str:

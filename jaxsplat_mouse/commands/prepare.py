@@ -28,6 +28,9 @@ given. --refine=off keeps the calibration, --refine=on fails where it cannot be 
 --write_calibration=own writes the corrected cameras in the recording's own format too, so that
 other programs profit; the recording itself is never changed.
 
+Cameras that differ in exposure or white balance are measured on surface points that two of them
+see, all over the recording, and brought to their common mean; --exposure=off leaves the colours.
+
 A calibration that is transposed, inverted, mirrored, of other axes, of another image size or of
 exchanged cameras is refused with the evidence.
 
@@ -86,6 +89,12 @@ def define_flags(flags: FlagValues) -> None:
     list(SYNC_MODES),
     "Find cameras that are whole frames early or late: auto corrects them where held-out moments "
     "confirm it, report only names them, off does not look.",
+  absl_flags.DEFINE_enum(
+    "exposure",
+    "auto",
+    ["auto", "off"],
+    "Take differences of exposure and white balance between the cameras out of the pictures: auto "
+    "where they are significant and held-out moments confirm it, off never.",
     flag_values=flags,
   )
   define_boolean = functools.partial(absl_flags.DEFINE_boolean, flag_values=flags)
@@ -194,5 +203,6 @@ def _options(flags: FlagValues) -> PrepareOptions:
     refine=flags.refine,
     write_calibration=tuple(flags.write_calibration),
     sync=flags.sync,
+    exposure=flags.exposure,
     redo=flags.redo,
   )
