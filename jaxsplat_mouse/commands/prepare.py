@@ -89,6 +89,8 @@ def define_flags(flags: FlagValues) -> None:
     list(SYNC_MODES),
     "Find cameras that are whole frames early or late: auto corrects them where held-out moments "
     "confirm it, report only names them, off does not look.",
+    flag_values=flags,
+  )
   absl_flags.DEFINE_enum(
     "exposure",
     "auto",
