@@ -5,28 +5,23 @@ from __future__ import annotations
 import dataclasses
 import json
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
-import jax
 import numpy as np
 
-from jaxsplat_mouse.capture import camera_faults, pose_refinement
+from jaxsplat_mouse.capture import camera_faults, pose_refinement, recording_outlines
 from jaxsplat_mouse.capture.camera_faults import CameraFault
-from jaxsplat_mouse.capture.crops import CroppedSilhouette, Cropper
+from jaxsplat_mouse.capture.camera_motion import camera_motions
+from jaxsplat_mouse.capture.crops import Cropper
 from jaxsplat_mouse.capture.pose_refinement import PoseRefinement
 from jaxsplat_mouse.capture.rig import Rig
-from jaxsplat_mouse.capture.silhouette_coherence import Outlines, stack_outlines, trace_outline
 from jaxsplat_mouse.errors import InputError, reason
 from jaxsplat_mouse.io import atomic
 
 CALIBRATION_FILE = "calibration.json"
 MOMENTS = 32  # that take part, spread over the recording
 FEWEST_MOMENTS = 6
-_MIN_VIEWS = 3
-_CROP_SIDE = 512  # pixels of a silhouette's crop
-_SIDE = 256  # pixels of the grid that holds the largest silhouette
-_MOMENTS_FOR_FAULTS = 12  # enough to name a camera; its fault is large or does not matter
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,8 +34,14 @@ class CalibrationRefinement:
     moments: indices of the moments that took part.
     refinement: of these cameras; None where there were too few moments.
     fault: of the one camera that no pose makes agree with the others; None for none.
-    contradictions: (2, V) by how many pixels each camera that took part contradicts the others,
-      under the given and under the resulting poses.
+    over_time: (2, M, V) by how many pixels each camera that took part contradicts the others in
+      each moment, under the given and under the resulting poses; NaN without a silhouette.
+    off_by: (V,) pixels by which the given pose moves what the camera sees of the animal; see
+      `camera_motion`.
+    angles: (V,) the same in degrees.
+    objection: why poses that held-out moments confirm are not used all the same, or "".
+
+  All pixels are those of the pictures.
   """
 
   rig: Rig
@@ -48,7 +49,10 @@ class CalibrationRefinement:
   moments: tuple[int, ...] = ()
   refinement: PoseRefinement | None = None
   fault: CameraFault | None = None
-  contradictions: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((2, 0)))
+  over_time: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((2, 0, 0)))
+  off_by: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0))
+  angles: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0))
+  objection: str = ""
 
   @property
   def accepted(self) -> bool:
@@ -63,6 +67,21 @@ class CalibrationRefinement:
       poses[list(self.views)] = self.refinement.world_to_camera
     return poses
 
+  @property
+  def contradictions(self) -> np.ndarray:
+    """(2, V) means of `over_time`; NaN for a camera without silhouettes."""
+    known = np.isfinite(self.over_time)
+    total = np.where(known, self.over_time, 0.0).sum(1)
+    return np.where(known.any(1), total / np.maximum(known.sum(1), 1), np.nan)
+
+  def reject(self, objection: str) -> CalibrationRefinement:
+    """Returns the result with the poses as given, and the reason for that."""
+    assert self.refinement is not None
+    given = np.asarray(self.rig.world_to_camera, np.float64)[list(self.views)]
+    kept = dataclasses.replace(self.refinement, accepted=False, world_to_camera=given)
+    same = np.stack([self.over_time[0]] * 2)
+    return dataclasses.replace(self, refinement=kept, over_time=same, objection=objection)
+
   def lines(self) -> list[str]:
     """Describes the result in plain English."""
     found = self.refinement
@@ -72,10 +91,8 @@ class CalibrationRefinement:
     before, after = (-float(np.mean(d)) for d in (found.depth_before, found.depth_after))
     evidence = f"held-out silhouettes contradict each other by {max(before, 0):.2f} px"
     if not found.accepted:
-      return [
-        f"calibration: kept as given; {evidence}, refined poses gain nothing",
-        *self._doubts(),
-      ]
+      reason = self.objection or f"{evidence}, refined poses gain nothing"
+      return [f"calibration: kept as given; {reason}", *self._doubts()]
     listed = " ".join(
       f"{self.rig.names[view]} {turn:.2f}° {shift:.2g} {self.rig.unit} {pixels:.1f} px".strip()
       for view, turn, shift, pixels in zip(
@@ -89,21 +106,27 @@ class CalibrationRefinement:
     """Names the camera that no pose makes agree with the others."""
     if self.fault is None:
       return []
-    return [self.fault.line(self.rig.names[self.views[self.fault.view]])]
+    return [self.fault.line(self.rig.names[self.views[self.fault.view]], self.moments)]
+
+  def _fault_json(self) -> dict[str, Any] | None:
+    if self.fault is None:
+      return None
+    return self.fault.to_json(self.rig.names[self.views[self.fault.view]], self.moments)
 
   def to_json(self) -> dict[str, Any]:
     """Returns the content of `calibration.json`."""
     found = self.refinement
     value: dict[str, Any] = {
       "accepted": self.accepted,
+      "objection": self.objection,
       "unit": self.rig.unit,
       "moments": list(self.moments),
       "summary": self.lines(),
       "held_out_contradiction_px": {},
-      "fault": None if self.fault is None else dataclasses.asdict(self.fault),
+      "fault": self._fault_json(),
       "cameras": {},
     }
-    numbers = lambda x: [round(float(v), 4) for v in x]
+    numbers = lambda x: [None if np.isnan(v) else round(float(v), 4) for v in x]
     if found is not None:
       value["held_out_contradiction_px"] = {
         "before": numbers(-found.depth_before),
@@ -121,7 +144,12 @@ class CalibrationRefinement:
           "turn_degrees": round(float(found.turns[place]), 4),
           "shift": round(float(found.shifts[place]), 6),
           "motion_px": round(float(found.pixels[place]), 3),
+          "off_by_px": round(float(self.off_by[place]), 3),
+          "off_by_degrees": round(float(self.angles[place]), 4),
           "contradiction_px": numbers(self.contradictions[:, place]),
+          "over_time_px": dict(
+            zip(("before", "after"), map(numbers, self.over_time[:, :, place]), strict=True)
+          ),
         }
       value["cameras"][name] = entry
     return value
@@ -138,90 +166,36 @@ def refine_calibration(
     started: called with the number of moments read, and of those to read.
   """
   rig, views = cropper.capture.rig, tuple(sorted(cropper.pinholes))
-  chosen, rows = _read_moments(cropper, frames, views, started)
+  chosen, rows = recording_outlines.read_moments(cropper, frames, views, MOMENTS, started)
   if len(rows) < FEWEST_MOMENTS:
     return CalibrationRefinement(rig=rig, views=views, moments=tuple(chosen))
-  scale = _grid_scale(rows)
-  outlines = _trace(rows, scale)
+  scale = recording_outlines.grid_scale(rows)
+  outlines = recording_outlines.trace_silhouettes(rows, scale)
   given = np.asarray(rig.world_to_camera, np.float64)[list(views)]
   found = pose_refinement.refine_poses(given, outlines)
-  some = _evenly(len(chosen), _MOMENTS_FOR_FAULTS)
-
-  def read(place: int, offset: int) -> Outlines | None:
-    """Outlines of one camera at the frames `offset` later; None where half of them are missing."""
-    numbers = [int(frames[chosen[k], views[place]]) for k in some]
-    column = [_read_silhouette(cropper, views[place], number, offset) for number in numbers]
-    if sum(one is not None for one in column) < len(column) / 2:
-      return None
-    return jax.tree.map(lambda leaf: leaf[:, 0], _trace([[one] for one in column], scale))
-
-  before = pose_refinement.worst_depths_of_views(given, np.ones(len(views)), outlines)
-  after = pose_refinement.worst_depths_of_views(found.world_to_camera, found.focal, outlines)
+  fault = camera_faults.find_camera_fault(found.world_to_camera, outlines)
+  before = pose_refinement.worst_depths_over_time(given, np.ones(len(views)), outlines)
+  after = pose_refinement.worst_depths_over_time(found.world_to_camera, found.focal, outlines)
+  centers = pose_refinement.silhouette_centers(given, outlines)
+  radius = pose_refinement.animal_radius(given, outlines, centers)
+  focal = np.array([cropper.pinholes[view].intrinsics[0] for view in views])
+  off_by = camera_motions(given, found.world_to_camera, focal, centers.mean(0), radius)
   return CalibrationRefinement(
     rig=rig,
     views=views,
     moments=tuple(chosen),
-    refinement=found,
-    fault=camera_faults.find_camera_fault(found.world_to_camera, outlines.select(some), read),
-    contradictions=-np.stack([before, after]),
+    refinement=_in_picture_pixels(found, scale),
+    fault=None if fault is None else fault.rescale(1 / scale),
+    over_time=-np.stack([before, after]) / scale,
+    off_by=off_by,
+    angles=np.degrees(np.arctan(off_by / focal)),
   )
 
 
-def _read_moments(
-  cropper: Cropper,
-  frames: np.ndarray,
-  views: Sequence[int],
-  started: Callable[[int, int], None],
-) -> tuple[list[int], list[list[CroppedSilhouette | None]]]:
-  """Reads moments spread over the recording: their indices, and a row of silhouettes for each."""
-  usable = np.flatnonzero((frames[:, list(views)] >= 0).sum(1) >= _MIN_VIEWS)
-  candidates = usable[_evenly(len(usable), MOMENTS)]
-  chosen: list[int] = []
-  rows: list[list[CroppedSilhouette | None]] = []
-  for count, index in enumerate(candidates):
-    started(count, len(candidates))
-    found, _ = cropper.map_cameras(
-      frames[index], lambda view, frame: cropper.crop_silhouette(view, frame, _CROP_SIDE)
-    )
-    if len(found) >= _MIN_VIEWS:
-      chosen.append(int(index))
-      rows.append([found.get(view) for view in views])
-  return chosen, rows
-
-
-def _evenly(count: int, most: int) -> np.ndarray:
-  """At most `most` of the numbers below `count`, evenly spread."""
-  return np.unique(np.linspace(0, max(count - 1, 0), min(count, most)).round().astype(int))
-
-
-def _read_silhouette(
-  cropper: Cropper, view: int, frame: int, offset: int
-) -> CroppedSilhouette | None:
-  """Reads the silhouette `offset` frames after a frame; None where there is none."""
-  if frame < 0 or frame + offset < 0:
-    return None
-  try:
-    return cropper.crop_silhouette(view, frame + offset, _CROP_SIDE)
-  except InputError:
-    return None
-
-
-def _grid_scale(rows: Sequence[Sequence[CroppedSilhouette | None]]) -> float:
-  """Grid pixels per pixel at native resolution with which every crop fills at most the grid."""
-  longest = max(max(one.alpha.shape) / one.scale for row in rows for one in row if one is not None)
-  return min(1.0, _SIDE / longest)
-
-
-def _trace(rows: Sequence[Sequence[CroppedSilhouette | None]], scale: float) -> Outlines:
-  """Traces the silhouettes of M moments at one scale; None stands for a missing one."""
-  nothing = trace_outline(np.zeros((8, 8), np.uint8), np.ones(4), np.zeros(4), side=_SIDE)
-
-  def trace(one: CroppedSilhouette | None) -> Outlines:
-    if one is None:
-      return nothing
-    return trace_outline(one.alpha, one.intrinsics, one.seen, side=_SIDE, scale=scale / one.scale)
-
-  return stack_outlines([[trace(one) for one in row] for row in rows])
+def _in_picture_pixels(found: PoseRefinement, scale: float) -> PoseRefinement:
+  """Returns a result whose pixels were those of the outlines' grid."""
+  keys = ("depth_before", "depth_after", "pixels")
+  return dataclasses.replace(found, **{key: getattr(found, key) / scale for key in keys})
 
 
 def write_calibration(folder: pathlib.Path, found: CalibrationRefinement) -> None:

@@ -18,6 +18,7 @@ from jaxsplat_mouse.capture.frame_reader import FrameReader, RawFrame
 from jaxsplat_mouse.capture.lens import CropRegion, Pinhole
 from jaxsplat_mouse.capture.mattes import foreground_color, silhouette_box
 from jaxsplat_mouse.capture.raw_capture import Capture
+from jaxsplat_mouse.capture.triangulation import labels_follow
 from jaxsplat_mouse.dataset import camera_file
 from jaxsplat_mouse.errors import InputError
 from jaxsplat_mouse.io import atomic, images
@@ -80,11 +81,12 @@ class Cropper:
     """
     self.capture, self.frame_reader, self.pinholes = capture, frame_reader, pinholes
     self._pool = ThreadPoolExecutor(max(1, len(pinholes)))
+    self.color_factors: np.ndarray | None = None  # (V, 3), on the colours of crops once set
 
   def set_poses(self, world_to_camera: np.ndarray) -> None:
     """Replaces the poses (V, 4, 4) of the recording's rig; lenses and pinholes stay."""
     rig = dataclasses.replace(self.capture.rig, world_to_camera=world_to_camera)
-    self.capture = dataclasses.replace(self.capture, rig=rig)
+    self.capture = dataclasses.replace(self.capture, rig=labels_follow(rig))
 
   def __enter__(self) -> Cropper:
     """Returns itself."""
@@ -216,6 +218,8 @@ class Cropper:
       color = foreground_color(photo, coverage)
     else:
       color = photo * np.float32(1 / 255)
+    if self.color_factors is not None:
+      color = np.minimum(color * self.color_factors[view].astype(np.float32), 1)
     alpha = coverage * np.float32(1 / 255)
     rgba = np.zeros((region.height, region.width, 4), np.uint8)
     shape = (y1 - y0, x1 - x0)

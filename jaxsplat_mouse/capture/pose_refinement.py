@@ -25,6 +25,7 @@ from jaxsplat_mouse.math import quaternion_to_matrix
 # Prior of a correction: how far the cameras of a rig are usually off, in radians, radii of the
 # animal and as a share of the focal length. It decides only what the silhouettes leave open.
 _TURN, _SHIFT, _FOCAL = float(np.radians(2.0)), 0.1, 0.005
+POSE_SCALES = (*[_TURN] * 3, *[_SHIFT] * 3)  # of a twist, in radians and radii of the animal
 _FIXED = 1e-9  # prior of a focal length that is trusted
 _MAX_STEP = 0.03  # radians, and radii of the animal
 _DAMPING = 1e-3
@@ -111,10 +112,10 @@ def refine_poses(
   found, focal = fit_poses(given, fitted, fit_focal=fit_focal, stages=stages)
   ones = np.ones(len(given))
   before, after = worst_depths(given, ones, held), worst_depths(found, focal, held)
-  accepted = _is_confirmed(before, after)
+  accepted = is_confirmed(before, after)
   if accepted:
     found, focal = fit_poses(found, outlines, focal, fit_focal=fit_focal, stages=stages[-1:])
-  found = remove_common_motion(found, given, *_animal(given, outlines))
+  found = remove_common_motion(found, given, *animal_place(given, outlines))
   change = _changes(found, given, focal, outlines)
   return PoseRefinement(
     world_to_camera=found if accepted else given,
@@ -128,7 +129,7 @@ def refine_poses(
   )
 
 
-def _is_confirmed(before: np.ndarray, after: np.ndarray) -> bool:
+def is_confirmed(before: np.ndarray, after: np.ndarray) -> bool:
   """Whether depths of entry of held-out moments (H,) have grown, and significantly so."""
   gain = after - before
   if len(gain) == 0 or not np.isfinite(gain).all():
@@ -154,11 +155,11 @@ def fit_poses(
     fit_focal: whether the factors are fitted.
     stages: the passes, coarse to fine.
   """
-  center, unit = _animal(poses, outlines)
-  moved = _to_unit(poses, center, unit)
+  center, unit = animal_place(poses, outlines)
+  moved = to_unit(poses, center, unit)
   views = len(moved)
   log_focal = np.zeros(views) if focal is None else np.log(focal)
-  scales = np.tile([*[_TURN] * 3, *[_SHIFT] * 3, _FOCAL if fit_focal else _FIXED], views)
+  scales = np.tile([*POSE_SCALES, _FOCAL if fit_focal else _FIXED], views)
   total = np.zeros((views, 7))
   for stage in stages:
     last = np.inf
@@ -170,12 +171,12 @@ def fit_poses(
       step *= min(1.0, _MAX_STEP / max(np.abs(step[:, :6]).max(), 1e-12))
       total += step
       log_focal = log_focal + step[:, 6]
-      moved = _orthonormal(moved @ np.asarray(twist_matrices(jnp.asarray(step)), np.float64))
+      moved = turn_poses(moved, step)
       settled = abs(last - cost) < _SETTLED * cost or np.abs(step[:, :6]).max() < 1e-5
       last = cost
       if settled:
         break
-  return _from_unit(moved, center, unit), np.exp(log_focal)
+  return from_unit(moved, center, unit), np.exp(log_focal)
 
 
 def twist_matrices(twists: jax.Array) -> jax.Array:
@@ -184,6 +185,11 @@ def twist_matrices(twists: jax.Array) -> jax.Array:
   top = jnp.concatenate([quaternion_to_matrix(half), twists[:, 3:6, None]], -1)
   last = jnp.broadcast_to(jnp.array([0.0, 0.0, 0.0, 1.0]), (len(twists), 1, 4))
   return jnp.concatenate([top, last], 1)
+
+
+def turn_poses(poses: np.ndarray, twists: np.ndarray) -> np.ndarray:
+  """Returns the poses (V, 4, 4) after small twists (V, >= 6) of the world; see `twist_matrices`."""
+  return _orthonormal(poses @ np.asarray(twist_matrices(jnp.asarray(twists)), np.float64))
 
 
 def _orthonormal(poses: np.ndarray) -> np.ndarray:
@@ -264,8 +270,8 @@ def ray_depths(poses: np.ndarray, focal: np.ndarray, outlines: Outlines) -> np.n
     focal: (V,) factors on the focal lengths.
     outlines: of M moments.
   """
-  center, unit = _animal(poses, outlines)
-  moved = _to_unit(poses, center, unit)
+  center, unit = animal_place(poses, outlines)
+  moved = to_unit(poses, center, unit)
   middles = silhouette_centers(moved, outlines)
   depths = _sharp_depths(
     jnp.asarray(moved, jnp.float32),
@@ -280,16 +286,16 @@ def ray_depths(poses: np.ndarray, focal: np.ndarray, outlines: Outlines) -> np.n
 
 def worst_depths(poses: np.ndarray, focal: np.ndarray, outlines: Outlines) -> np.ndarray:
   """Mean (M,) of the smallest depths of entry of each moment, pixels; see `ray_depths`."""
-  return np.array([_mean_of_worst(d) for d in ray_depths(poses, focal, outlines)])
+  return np.array([mean_of_worst(d) for d in ray_depths(poses, focal, outlines)])
 
 
-def worst_depths_of_views(poses: np.ndarray, focal: np.ndarray, outlines: Outlines) -> np.ndarray:
-  """Mean (V,) of the smallest depths of entry of each view's rays, pixels; 0 for one without."""
-  depths = np.swapaxes(ray_depths(poses, focal, outlines), 0, 1)
-  return np.nan_to_num(np.array([_mean_of_worst(d) for d in depths]))
+def worst_depths_over_time(poses: np.ndarray, focal: np.ndarray, outlines: Outlines) -> np.ndarray:
+  """Mean (M, V) of each view's smallest depths of entry, pixels; NaN for a view without rays."""
+  depths = ray_depths(poses, focal, outlines)
+  return np.array([[mean_of_worst(rays) for rays in moment] for moment in depths])
 
 
-def _mean_of_worst(depths: np.ndarray) -> float:
+def mean_of_worst(depths: np.ndarray) -> float:
   """Mean of the smallest known depths; NaN where none is known."""
   known = np.sort(depths[np.isfinite(depths)])
   return float(known[: max(1, int(_WORST * len(known)))].mean()) if len(known) else float("nan")
@@ -318,21 +324,21 @@ def animal_radius(poses: np.ndarray, outlines: Outlines, centers: np.ndarray) ->
   return 1.2 * float(np.quantile(reach, 0.98))
 
 
-def _animal(poses: np.ndarray, outlines: Outlines) -> tuple[np.ndarray, float]:
+def animal_place(poses: np.ndarray, outlines: Outlines) -> tuple[np.ndarray, float]:
   """Where the animal is in the mean of all moments (3,), and its radius."""
   centers = silhouette_centers(poses, outlines)
   return centers.mean(0), animal_radius(poses, outlines, centers)
 
 
-def _to_unit(poses: np.ndarray, center: np.ndarray, unit: float) -> np.ndarray:
+def to_unit(poses: np.ndarray, center: np.ndarray, unit: float) -> np.ndarray:
   """The same cameras in a world with the origin `center` and the unit `unit`."""
   moved = np.array(poses, np.float64)
   moved[:, :3, 3] = (poses[:, :3, 3] + poses[:, :3, :3] @ center) / unit
   return moved
 
 
-def _from_unit(poses: np.ndarray, center: np.ndarray, unit: float) -> np.ndarray:
-  """Inverse of `_to_unit`."""
+def from_unit(poses: np.ndarray, center: np.ndarray, unit: float) -> np.ndarray:
+  """Inverse of `to_unit`."""
   moved = np.array(poses, np.float64)
   moved[:, :3, 3] = poses[:, :3, 3] * unit - poses[:, :3, :3] @ center
   return moved
@@ -361,7 +367,7 @@ def remove_common_motion(
     center: (3,) of the box.
     unit: radius of the animal in it.
   """
-  moved, fixed = _to_unit(poses, center, unit), _to_unit(reference, center, unit)
+  moved, fixed = to_unit(poses, center, unit), to_unit(reference, center, unit)
   points = _box(np.zeros(3), 1.0)
   wanted = _slopes(fixed, points)
   for _ in range(4):
@@ -376,7 +382,7 @@ def remove_common_motion(
     moved = moved @ turn
     moved[:, :3, 3] = moved[:, :3, 3] / np.exp(step[6])
     moved = _orthonormal(moved)
-  return _from_unit(moved, center, unit)
+  return from_unit(moved, center, unit)
 
 
 def _similar(step: np.ndarray, points: np.ndarray) -> np.ndarray:
@@ -391,7 +397,7 @@ def _changes(
   between = np.einsum("vij,vkj->vik", poses[:, :3, :3], given[:, :3, :3])
   cosine = np.clip((np.trace(between, axis1=1, axis2=2) - 1.0) / 2.0, -1.0, 1.0)
   centers = [-np.einsum("vij,vi->vj", p[:, :3, :3], p[:, :3, 3]) for p in (poses, given)]
-  points = _box(*_animal(given, outlines))
+  points = _box(*animal_place(given, outlines))
   off = focal[:, None, None] * _slopes(poses, points) - _slopes(given, points)
   pixels = np.median(outlines.intrinsics[..., 0], 0)
   return (

@@ -6,14 +6,15 @@
     2. make the output folder, find what earlier runs did   recording_file
     3. open the cameras, leave out unreadable ones          readable_cameras
     4. compare the masks with plates, prepare mattes        mask_study
-    5. check the calibration, refine it on the recording,   calibration_check,
-       draw the check sheet                                 calibration_refinement, check_sheet
-    6. choose the crop window from all silhouettes          crop_windows
-    7. crop every moment and write its scene folder         crops
-    8. write recording.json, summarize                      recording_file
+    5. put late cameras into step, check the calibration,   sync_study, calibration_step
+       refine it on the recording, draw the check sheet
+    6. compare the cameras' exposures                       recording_exposure
+    7. choose the crop window from all silhouettes          crop_windows
+    8. crop every moment and write its scene folder         crops
+    9. write recording.json, summarize                      recording_file
 
 All cameras go through their videos in step, one moment at a time, so memory does not depend on the
-length of a recording. Step 6 reads the masks alone: the largest silhouette sets the size of all
+length of a recording. Step 7 reads the masks alone: the largest silhouette sets the size of all
 crops, for about a tenth of the time that cropping takes.
 """
 
@@ -29,13 +30,15 @@ import numpy as np
 from rich.console import Console
 
 from jaxsplat_mouse.capture import (
-  calibration_check,
+  calibration_export,
   calibration_refinement,
+  calibration_step,
   common_solid,
   mask_study,
+  recording_exposure,
   recording_file,
+  sync_study,
 )
-from jaxsplat_mouse.capture.check_sheet import write_check_sheet
 from jaxsplat_mouse.capture.crop_windows import CropWindow, choose_window
 from jaxsplat_mouse.capture.crops import Crop, Cropper, write_scene_folder
 from jaxsplat_mouse.capture.frame_reader import FrameReader
@@ -95,12 +98,19 @@ def prepare_recording(
         # An earlier version wrote scenes without mattes: the others get none either.
         if earlier is None or earlier.get("masks"):
           work.masks = _study_masks(options, cropper, frames, pending, progress)
+        if earlier is None:
+          work.synchronize()
         work.check_calibration(pending, earlier is None)
         if earlier is None:
+          work.measure_exposure()
           work.choose_window(pending)
         work.save()
         work.crop_moments(pending)
       work.save()
+      if not pending:
+        calibration_step.use_earlier_poses(options, cropper)
+      for line in calibration_export.export_calibration(options, capture, cropper):
+        progress.line(line)
       return work.summarize(pending)
     except Stopped as error:
       progress.line(f"stopped by {error.name}; the same command goes on")
@@ -131,12 +141,20 @@ def check_recording(
     _open_cropper(options, capture, frame_reader, frames[indices], progress) as cropper,
   ):
     _study_masks(options, cropper, frames, indices, progress)
-    _check_calibration(options, cropper, frames, indices, progress, StopRequest())
+    stop = StopRequest()
+    frames, sync = _synchronize(options, cropper, frames, progress, stop)
+    calibration_step.settle_calibration(
+      options, cropper, frames, indices, progress, stop, sync=sync, keeps=False
+    )
+    for line in calibration_export.export_calibration(options, capture, cropper):
+      progress.line(line)
+    _measure_exposure(options, cropper, frames, progress, stop)
   return _OK
 
 
 def _select(options: PrepareOptions, capture: Capture) -> tuple[list[int], np.ndarray]:
   """Returns the indices of the chosen moments, and the frames (F, V) of all moments."""
+  calibration_export.check_exports(options, capture.rig)
   indices = select_moments(options.frames, len(capture.moments))
   return indices.tolist(), shift_frames(capture, options.offsets)
 
@@ -214,86 +232,53 @@ def _study_masks(
   return mattes.to_json() if mattes is not None else {"cameras": {}}
 
 
-def _check_calibration(
-  options: PrepareOptions,
-  cropper: Cropper,
-  frames: np.ndarray,
-  indices: list[int],
-  progress: Progress,
-  stop: StopRequest,
-  refines: bool = True,
-) -> calibration_check.CalibrationReport:
-  """Refines and checks the calibration, prints and draws the result, refuses a wrong calibration.
-
-  Args:
-    options: the preparation.
-    cropper: the readable cameras; it gets the refined poses.
-    frames: (F, V) frame of each camera in each moment.
-    indices: the moments to check on.
-    progress: where the result is printed.
-    stop: ends the refinement at the next moment.
-    refines: whether poses are refined; an earlier run's poses are used otherwise.
-  """
-  progress.stage("checking the calibration")
-  if not refines and options.refine != "off":
-    poses = calibration_refinement.read_poses(options.output, cropper.capture.rig)
-    if poses is not None:
-      cropper.set_poses(poses)
-  report = calibration_check.check_calibration(cropper, frames, indices)
-  # Poses cannot mend exchanged cameras or a misread file; the check names such a mistake.
-  if refines and options.refine != "off" and report.samples and not report.names_mistake:
-    report = _refine_calibration(options, cropper, frames, progress, stop, report)
-  for line in report.lines():
-    progress.line(line)
-  if report.samples:
-    title = recording_file.recording_name(options.input)
-    progress.line(f"check    {write_check_sheet(options.output, title, cropper, report)}")
-  calibration_check.refuse_wrong_calibration(cropper.capture, report)
-  return report
-
-
-def _refine_calibration(
+def _synchronize(
   options: PrepareOptions,
   cropper: Cropper,
   frames: np.ndarray,
   progress: Progress,
   stop: StopRequest,
-  report: calibration_check.CalibrationReport,
-) -> calibration_check.CalibrationReport:
-  """Refines the poses, writes `calibration.json` and returns the check of the poses in use.
-
-  Raises:
-    InputError: `--refine=on`, and held-out moments do not confirm the refined poses.
-  """
+) -> tuple[np.ndarray, dict[str, Any]]:
+  """Looks for cameras out of step; returns the frames (F, V) to use, and what it found as JSON."""
+  if options.sync == "off":
+    return frames, {}
 
   def started(count: int, total: int) -> None:
     stop.check()
-    progress.stage(f"refining the calibration, moment {count} of {total}")
+    progress.stage(f"comparing the cameras' times, moment {count} of {total}")
 
-  found = calibration_refinement.refine_calibration(cropper, frames, started)
+  study = sync_study.study_sync(cropper, frames, started, applies=options.sync == "auto")
+  for line in study.lines():
+    progress.line(line)
+  found = study.to_json()
+  return sync_study.apply_offsets(options, cropper.capture, found), found
+
+
+def _measure_exposure(
+  options: PrepareOptions,
+  cropper: Cropper,
+  frames: np.ndarray,
+  progress: Progress,
+  stop: StopRequest,
+) -> dict[str, Any]:
+  """Compares the cameras' exposures; the crops get what is found, which is returned as JSON."""
+  if options.exposure == "off":
+    return {}
+
+  def started(count: int, total: int) -> None:
+    stop.check()
+    progress.stage(f"comparing exposures, moment {count} of {total}")
+
+  found = recording_exposure.measure_exposure(cropper, frames, started)
   for line in found.lines():
     progress.line(line)
-  if options.refine == "on" and not found.accepted:
-    raise InputError("--refine", "on", found.lines()[0])
-  refined = report
-  if found.accepted:
-    given = cropper.capture.rig.world_to_camera
-    cropper.set_poses(found.world_to_camera)
-    refined = calibration_check.check_calibration(
-      cropper, frames, [sample.index for sample in report.samples]
-    )
-    if refined.score < report.score:
-      progress.line("calibration: kept as given; the common solid agrees less with refined poses")
-      cropper.set_poses(given)
-      return report
-  if found.refinement is not None:
-    calibration_refinement.write_calibration(options.output, found)
-  return refined
+  cropper.color_factors = found.corrections
+  return found.to_json()
 
 
 @dataclasses.dataclass
 class _Preparation:
-  """One run of `prepare_recording`; its methods are the steps 5 to 8.
+  """One run of `prepare_recording`; its methods are the steps 5 to 9.
 
   Attributes:
     options: what to prepare, and how.
@@ -306,6 +291,8 @@ class _Preparation:
     window: size of all crops.
     calibration: the evidence for the calibration, as JSON.
     masks: what was found about the masks, as JSON.
+    sync: what was found about the cameras' times, as JSON.
+    exposure: of the cameras, as JSON.
     missing: why cameras are missing in scenes, by camera.
     saved: time of the last `save`, seconds.
   """
@@ -322,16 +309,31 @@ class _Preparation:
   )
   calibration: dict[str, Any] = dataclasses.field(default_factory=dict)
   masks: dict[str, Any] = dataclasses.field(default_factory=dict)
+  sync: dict[str, Any] = dataclasses.field(default_factory=dict)
+  exposure: dict[str, Any] = dataclasses.field(default_factory=dict)
   missing: dict[int, list[str]] = dataclasses.field(
     default_factory=lambda: collections.defaultdict(list)
   )
   saved: float = 0.0
 
   def resume(self, earlier: dict[str, Any]) -> None:
-    """Takes over crop window and calibration from an earlier run's `recording.json`."""
+    """Takes over what an earlier run's `recording.json` settled: window, frames, evidence."""
     self.window = CropWindow(**earlier["window"])
     self.calibration = dict(earlier.get("calibration", {}))
     self.masks = dict(earlier.get("masks", {}))
+    self.exposure = dict(earlier.get("exposure", {}))
+    rig = self.cropper.capture.rig
+    self.cropper.color_factors = recording_exposure.corrections_from_json(self.exposure, rig)
+    self.sync = dict(self.calibration.get("synchronization", {}))
+    self.frames = sync_study.apply_offsets(self.options, self.cropper.capture, self.sync)
+    for line in sync_study.earlier_lines(self.sync):
+      self.progress.line(line)
+
+  def synchronize(self) -> None:
+    """Puts cameras that are out of step into step, as far as the options allow."""
+    self.frames, self.sync = _synchronize(
+      self.options, self.cropper, self.frames, self.progress, self.stop
+    )
 
   def check_calibration(self, pending: list[int], refines: bool) -> None:
     """Checks the calibration with the moments that are to be prepared.
@@ -342,10 +344,25 @@ class _Preparation:
     """
     if refines:
       calibration_refinement.discard_calibration(self.options.output)
-    report = _check_calibration(
-      self.options, self.cropper, self.frames, pending, self.progress, self.stop, refines
+      if self.options.redo:
+        calibration_export.discard_export(self.options.output)
+    report = calibration_step.settle_calibration(
+      self.options,
+      self.cropper,
+      self.frames,
+      pending,
+      self.progress,
+      self.stop,
+      sync=self.sync,
+      refines=refines,
     )
-    self.calibration = report.to_json()
+    self.calibration = {**report.to_json(), "synchronization": self.sync}
+
+  def measure_exposure(self) -> None:
+    """Compares the cameras' exposures over the whole recording."""
+    self.exposure = _measure_exposure(
+      self.options, self.cropper, self.frames, self.progress, self.stop
+    )
 
   def choose_window(self, pending: list[int]) -> None:
     """Measures all silhouettes and chooses the size of the crops.
@@ -450,6 +467,8 @@ class _Preparation:
       "up": capture.up,
       "moment": moment.to_json(),
       "prepared": recording_file.preparation_hash(description),
+      # Gains of the cameras, which were taken out of the colours.
+      "exposure": self.exposure["gains"] if self.exposure.get("applied") else {},
     }
 
   def save(self) -> None:
@@ -462,7 +481,13 @@ class _Preparation:
     capture = self.cropper.capture
     try:
       recording_file.write_recording(
-        self.options, capture, self.window, self.moments, self.calibration, self.masks
+        self.options,
+        capture,
+        self.window,
+        self.moments,
+        self.calibration,
+        self.masks,
+        self.exposure,
       )
     except OSError as error:
       problem = f"cannot be written ({error.strerror or error})"

@@ -16,6 +16,7 @@ from jaxsplat_mouse.capture.raw_capture import Capture
 from jaxsplat_mouse.errors import InputError
 
 REFINE_MODES = ("auto", "on", "off")
+SYNC_MODES = ("auto", "report", "off")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,6 +39,12 @@ class PrepareOptions:
     without: names of cameras that are left out.
     refine: `auto` corrects the poses of the cameras where held-out moments confirm it, `on` fails
       where they do not, `off` keeps the calibration.
+    write_calibration: some of `calibration_export.EXPORTS`: the formats in which refined cameras
+      are written beside the scenes.
+    sync: `auto` applies the frame offsets of cameras that are out of step where held-out moments
+      confirm them, `report` names them, `off` does not look.
+    exposure: `auto` takes differences of exposure between the cameras out of the pictures where
+      they are significant, `off` leaves the colours as they are.
     redo: whether existing scenes are prepared again.
   """
 
@@ -55,6 +62,9 @@ class PrepareOptions:
   grow: int = 0
   without: tuple[str, ...] = ()
   refine: str = "auto"
+  write_calibration: tuple[str, ...] = ()
+  sync: str = "auto"
+  exposure: str = "auto"
   redo: bool = False
 
   def fixed(self) -> dict[str, Any]:
@@ -71,6 +81,8 @@ class PrepareOptions:
       "grow": self.grow,
       "without": sorted(self.without),
       "refine": self.refine,
+      "sync": self.sync,
+      "exposure": self.exposure,
     }
 
   def _masks_name(self) -> str:

@@ -33,7 +33,9 @@ _BEFORE_THEY_EXISTED = {
   "grow": 0,
   "without": [],
   "refine": "off",
+  "sync": "off",
   "matte": "auto",
+  "exposure": "auto",
 }
 
 
@@ -152,6 +154,7 @@ def write_recording(
   moments: Mapping[int, MomentRecord],
   calibration: Mapping[str, Any],
   masks: Mapping[str, Any],
+  exposure: Mapping[str, Any],
 ) -> None:
   """Writes `recording.json` in one step.
 
@@ -162,6 +165,7 @@ def write_recording(
     moments: the records so far, by index.
     calibration: the evidence for the calibration, see `CalibrationReport.to_json`.
     masks: what was found about the masks, see `RecordingMattes.to_json`.
+    exposure: of the cameras, see `RecordingExposure.to_json`.
 
   Raises:
     OSError: the disk is full or not writable.
@@ -174,6 +178,7 @@ def write_recording(
     **describe_preparation(options, window),
     "calibration": dict(calibration),
     "masks": dict(masks),
+    "exposure": dict(exposure),
     # The scale that data.normalize=recording chooses: the largest animal gets the default radius.
     "suggested_scale": canonical.recording_scale(radii) if radii else None,
     "largest_radius": max(radii, default=None),

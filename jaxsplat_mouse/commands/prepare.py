@@ -25,6 +25,11 @@ Poses that are off by up to about two degrees are corrected with the silhouettes
 over the whole recording, and only where moments that took no part agree better with the corrected
 poses; SCENES/calibration.json holds both and the evidence. What all cameras share stays as it was
 given. --refine=off keeps the calibration, --refine=on fails where it cannot be improved.
+--write_calibration=own writes the corrected cameras in the recording's own format too, so that
+other programs profit; the recording itself is never changed.
+
+Cameras that differ in exposure or white balance are measured on surface points that two of them
+see, all over the recording, and brought to their common mean; --exposure=off leaves the colours.
 
 A calibration that is transposed, inverted, mirrored, of other axes, of another image size or of
 exchanged cameras is refused with the evidence.
@@ -47,7 +52,12 @@ from absl.flags import FlagValues
 
 from jaxsplat_mouse.capture.formats import registry
 from jaxsplat_mouse.capture.mattes import SPECK_SHARE
-from jaxsplat_mouse.capture.prepare_options import REFINE_MODES, PrepareOptions, parse_offsets
+from jaxsplat_mouse.capture.prepare_options import (
+  REFINE_MODES,
+  SYNC_MODES,
+  PrepareOptions,
+  parse_offsets,
+)
 from jaxsplat_mouse.commands import console
 from jaxsplat_mouse.errors import InputError
 
@@ -64,6 +74,29 @@ def define_flags(flags: FlagValues) -> None:
     list(REFINE_MODES),
     "Correct the cameras' poses with the silhouettes of the whole recording: auto where held-out "
     "moments confirm it, on to fail where they do not, off never.",
+    flag_values=flags,
+  )
+  absl_flags.DEFINE_list(
+    "write_calibration",
+    [],
+    "Write refined cameras into refined_calibration/ beside the scenes: own for the recording's "
+    "own format, anipose for calibration.toml, colmap for a text model; as in own,colmap.",
+    flag_values=flags,
+  )
+  absl_flags.DEFINE_enum(
+    "sync",
+    "auto",
+    list(SYNC_MODES),
+    "Find cameras that are whole frames early or late: auto corrects them where held-out moments "
+    "confirm it, report only names them, off does not look.",
+    flag_values=flags,
+  )
+  absl_flags.DEFINE_enum(
+    "exposure",
+    "auto",
+    ["auto", "off"],
+    "Take differences of exposure and white balance between the cameras out of the pictures: auto "
+    "where they are significant and held-out moments confirm it, off never.",
     flag_values=flags,
   )
   define_boolean = functools.partial(absl_flags.DEFINE_boolean, flag_values=flags)
@@ -170,5 +203,8 @@ def _options(flags: FlagValues) -> PrepareOptions:
     grow=flags.grow,
     without=tuple(flags.without),
     refine=flags.refine,
+    write_calibration=tuple(flags.write_calibration),
+    sync=flags.sync,
+    exposure=flags.exposure,
     redo=flags.redo,
   )

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import pathlib
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -85,3 +86,30 @@ def read_array(path: pathlib.Path, field: str, dataset: Any) -> np.ndarray:
     limit = f"expected at most {MAX_BYTES >> 30} GiB"
     raise InputError(path, field, f"claims the shape {dataset.shape}; {limit}")
   return dataset[()]
+
+
+def copy_with_arrays(
+  source: pathlib.Path, target: pathlib.Path, arrays: Mapping[str, np.ndarray]
+) -> None:
+  """Copies a file, with other values in some of its arrays, which become float64.
+
+  Args:
+    source: the file.
+    target: the copy.
+    arrays: new values by place in the file; each gets the shape that the file has there.
+
+  Raises:
+    InputError: the file cannot be read.
+    OSError: the copy cannot be written.
+  """
+  import h5py
+
+  with open_hdf5(source):  # names what is wrong with the file
+    pass
+  shutil.copyfile(source, target)
+  with h5py.File(target, "r+") as file:
+    for place, values in arrays.items():
+      shape, attributes = file[place].shape, dict(file[place].attrs)
+      del file[place]
+      file[place] = np.asarray(values, np.float64).reshape(shape)
+      file[place].attrs.update(attributes)

@@ -36,10 +36,15 @@ def read_matlab(path: pathlib.Path, names: Sequence[str]) -> dict[str, Any]:
       head = file.read(max(_HDF5_OFFSETS) + len(_HDF5_SIGNATURE))
   except OSError as error:
     raise InputError(path, "", f"cannot be read ({reason(error)}); expected a .mat file") from None
-  if any(head[at:].startswith(_HDF5_SIGNATURE) for at in _HDF5_OFFSETS):
+  if is_version73(head):
     with hdf5.open_hdf5(path) as file:
       return _Version73(path, file).read(names)
   return matlab5.read_matlab5(path, names)
+
+
+def is_version73(data: bytes) -> bool:
+  """Whether a file that begins with these bytes is one of version 7.3."""
+  return any(data[at:].startswith(_HDF5_SIGNATURE) for at in _HDF5_OFFSETS)
 
 
 class _Version73:

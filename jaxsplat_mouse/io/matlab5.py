@@ -23,9 +23,10 @@ from jaxsplat_mouse.errors import InputError
 
 MAX_BYTES = 2 << 30  # of one variable, unpacked
 LEFT_OUT = object()  # in place of a value of another class
-_HEADER_BYTES = 128
+HEADER_BYTES = 128
 _MAX_DEPTH = 16
-_MATRIX, _COMPRESSED, _INT32, _UINT32 = 14, 15, 5, 6
+MATRIX, COMPRESSED = 14, 15  # types of elements
+_INT32, _UINT32 = 5, 6
 _NUMBERS = {
   1: "i1",
   2: "u1",
@@ -39,7 +40,8 @@ _NUMBERS = {
   13: "u8",
 }
 _TEXTS = {1: "latin-1", 2: "utf-8", 4: "utf-16", 16: "utf-8", 17: "utf-16", 18: "utf-32"}
-_CELL, _STRUCT, _CHAR = 1, 2, 4
+CELL, STRUCT = 1, 2  # classes of matrices
+_CHAR = 4
 _CLASSES = {
   6: "f8",
   7: "f4",
@@ -72,16 +74,16 @@ def read_matlab5(path: pathlib.Path, names: Sequence[str]) -> dict[str, Any]:
   """
   try:
     data = path.read_bytes()
-    mark = data[126:_HEADER_BYTES]
+    mark = data[126:HEADER_BYTES]
     if mark not in (b"IM", b"MI"):
       raise BrokenError("no MATLAB file of version 5 to 7.3")
-    return _variables(_Bytes(data[_HEADER_BYTES:], "<" if mark == b"IM" else ">"), names)
+    return _variables(ElementReader(data[HEADER_BYTES:], "<" if mark == b"IM" else ">"), names)
   except (BrokenError, OSError, zlib.error, UnicodeDecodeError, OverflowError) as error:
     problem = f"broken or cut short ({str(error) or type(error).__name__})"
     raise InputError(path, "", f"{problem}; expected a whole MATLAB file") from None
 
 
-class _Bytes:
+class ElementReader:
   """Reads elements one after the other."""
 
   def __init__(self, data: bytes | memoryview, order: str):
@@ -94,7 +96,7 @@ class _Bytes:
     self.at += size
     return self.data[self.at - size : self.at]
 
-  def element(self) -> tuple[int, _Bytes]:
+  def element(self) -> tuple[int, ElementReader]:
     """Returns type and content of the next element."""
     kind, size = struct.unpack(self.order + "II", self.take(8))
     if kind >> 16:  # the short form: type, size and up to four bytes share the tag
@@ -102,11 +104,11 @@ class _Bytes:
       kind, size = kind & 0xFFFF, kind >> 16
       if size > 4:
         raise BrokenError(f"a short element of {size} bytes")
-      return kind, _Bytes(self.take(4)[:size], self.order)
+      return kind, ElementReader(self.take(4)[:size], self.order)
     content = self.take(size)
-    if kind != _COMPRESSED:
+    if kind != COMPRESSED:
       self.at = min(self.at + -size % 8, len(self.data))
-    return kind, _Bytes(content, self.order)
+    return kind, ElementReader(content, self.order)
 
   def numbers(self, kinds: Sequence[int] = tuple(_NUMBERS)) -> np.ndarray:
     """Returns the next element as a row of numbers."""
@@ -134,7 +136,7 @@ class _Bytes:
     return [raw[i : i + size].split(b"\0")[0].decode("utf-8") for i in range(0, len(raw), size)]
 
 
-def _variables(file: _Bytes, names: Sequence[str]) -> dict[str, Any]:
+def _variables(file: ElementReader, names: Sequence[str]) -> dict[str, Any]:
   found = {}
   for matrix in _matrices(file):
     name, value = _matrix(matrix, 0, names)
@@ -143,21 +145,23 @@ def _variables(file: _Bytes, names: Sequence[str]) -> dict[str, Any]:
   return found
 
 
-def _matrices(file: _Bytes) -> Iterator[_Bytes]:
+def _matrices(file: ElementReader) -> Iterator[ElementReader]:
   """Yields the variables of a file, unpacked."""
   while file.at < len(file.data):
     kind, content = file.element()
-    if kind == _COMPRESSED:
+    if kind == COMPRESSED:
       unpacker = zlib.decompressobj()
-      content = _Bytes(unpacker.decompress(content.data, MAX_BYTES), file.order)
+      content = ElementReader(unpacker.decompress(content.data, MAX_BYTES), file.order)
       if not unpacker.eof:
         raise BrokenError(f"a variable that is cut or takes more than {MAX_BYTES >> 30} GiB")
       kind, content = content.element()
-    if kind == _MATRIX:
+    if kind == MATRIX:
       yield content
 
 
-def _matrix(content: _Bytes, depth: int, names: Sequence[str] | None = None) -> tuple[str, Any]:
+def _matrix(
+  content: ElementReader, depth: int, names: Sequence[str] | None = None
+) -> tuple[str, Any]:
   """Returns name and value of a matrix; `LEFT_OUT` for a name that is not among `names`."""
   if depth > _MAX_DEPTH:
     raise BrokenError(f"nested more than {_MAX_DEPTH} deep")
@@ -167,7 +171,7 @@ def _matrix(content: _Bytes, depth: int, names: Sequence[str] | None = None) -> 
   if len(flags) != 2:
     raise BrokenError("a matrix without flags")
   kind = int(flags[0]) & 0xFF
-  if kind not in (_CELL, _STRUCT, _CHAR, *_CLASSES):
+  if kind not in (CELL, STRUCT, _CHAR, *_CLASSES):
     return "", LEFT_OUT
   shape = tuple(int(n) for n in content.numbers((_INT32,)))
   name = str(content.text())
@@ -175,9 +179,9 @@ def _matrix(content: _Bytes, depth: int, names: Sequence[str] | None = None) -> 
     raise BrokenError(f"a matrix of the shape {shape}")
   if names is not None and name not in names:
     return name, LEFT_OUT
-  if kind == _CELL:
+  if kind == CELL:
     return name, [_inner(content, depth) for _ in range(math.prod(shape))]
-  if kind == _STRUCT:
+  if kind == STRUCT:
     return name, _struct(content, math.prod(shape), depth)
   if kind == _CHAR:
     return name, _text(content, shape)
@@ -188,15 +192,15 @@ def _matrix(content: _Bytes, depth: int, names: Sequence[str] | None = None) -> 
   return name, values.astype(dtype).reshape(shape, order="F")
 
 
-def _inner(content: _Bytes, depth: int) -> Any:
+def _inner(content: ElementReader, depth: int) -> Any:
   """Returns the next entry of a cell or struct; `LEFT_OUT` for one of another class."""
   kind, matrix = content.element()
-  if kind != _MATRIX:
+  if kind != MATRIX:
     raise BrokenError(f"an element of type {kind} where a matrix belongs")
   return _matrix(matrix, depth + 1)[1]
 
 
-def _struct(content: _Bytes, count: int, depth: int) -> Any:
+def _struct(content: ElementReader, count: int, depth: int) -> Any:
   """Returns a struct as a dict, a struct array as a list of dicts."""
   sizes = content.numbers((_INT32,))
   keys = content.text(int(sizes[0]) if len(sizes) == 1 else 0)
@@ -209,7 +213,7 @@ def _struct(content: _Bytes, count: int, depth: int) -> Any:
   return entries[0] if count == 1 else entries
 
 
-def _text(content: _Bytes, shape: tuple[int, ...]) -> Any:
+def _text(content: ElementReader, shape: tuple[int, ...]) -> Any:
   """Returns a row of characters as text, a matrix as a list of its rows."""
   letters = str(content.text())
   if len(letters) != math.prod(shape):

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 
 from jaxsplat_mouse.math import safe_divide, safe_normalize
-from jaxsplat_mouse.visual_hull.hull import halve
+from jaxsplat_mouse.scene import Scene, as_unit_floats
+from jaxsplat_mouse.visual_hull.hull import Hull, halve
 from jaxsplat_mouse.visual_hull.silhouette_views import (
   SilhouetteViews,
   dilate,
+  make_views,
   project_to_view,
+  quantize,
   sample_view,
   scan_views,
 )
@@ -23,6 +28,70 @@ _AGREEMENT = 0.15  # distance from the mean colour at which a view has half its 
 _FILL_CELLS = 32
 _FILL_PACE = 0.5  # share of its neighbours' mean that a cell adds in a step
 _CONFIDENT = 0.1  # visibility from which on a point keeps its own colour
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sightings:
+  """What V views show of N surface points.
+
+  Attributes:
+    colors: (V, N, 3) straight colour in [0, 1].
+    cosines: (V, N) between the normal and the way to the camera.
+    seen: (V, N) bool, in frame, inside the silhouette and not hidden by the hull.
+    depths: (V, N) in [0, 1], 1 away from the silhouette's edge.
+  """
+
+  colors: jax.Array
+  cosines: jax.Array
+  seen: jax.Array
+  depths: jax.Array
+
+
+def view_points(
+  views: SilhouetteViews,
+  images: jax.Array,
+  values: jax.Array,
+  origin: jax.Array,
+  voxel_size: jax.Array,
+  points: jax.Array,
+  normals: jax.Array,
+) -> Sightings:
+  """Looks at surface points from every view; the arguments are those of `point_colors`."""
+  opaque = halve(values) > _OPAQUE
+  edge = jnp.full(len(images), _EDGE_PIXELS)
+  interior = 255 - dilate(255 - views.coverage, edge, edge)
+
+  def look(view: SilhouetteViews, image: jax.Array, inner: jax.Array) -> Sightings:
+    matrix = view.world_to_camera
+    center = -(matrix[:3, :3] * matrix[:3, 3, None]).sum(0)
+    toward = safe_normalize(center - points, epsilon=1e-20)
+    cosine = (toward * normals).sum(-1)
+    start = (points - origin + voxel_size.max() * (1.5 * normals + toward)) / voxel_size
+    clear = _unobstructed(opaque, start, toward / voxel_size)
+    alpha, known = sample_view(view, points)
+    u, v, _ = project_to_view(matrix, view.intrinsics, points)
+    color, deep = _sample_image(image, view.coverage, inner, u, v)
+    return Sightings(colors=color, cosines=cosine, seen=known & clear & (alpha > 0.25), depths=deep)
+
+  return jax.vmap(look)(scan_views(views), images, interior)
+
+
+@jax.jit
+def look_at_hull(scene: Scene, hull: Hull) -> Sightings:
+  """Looks at a hull's surface points from the views (V,) of the scene that it was built from."""
+  cameras = scene.cameras
+  views = make_views(
+    quantize(jnp.asarray(scene.alphas)),
+    cameras.world_to_camera,
+    cameras.intrinsics,
+    scene.frames,
+    scene.view_mask,
+    min_views=1,
+  )
+  images = as_unit_floats(jnp.asarray(scene.images))
+  grid = (hull.values, hull.origin, hull.voxel_size)
+  return view_points(views, images, *grid, hull.points, hull.normals)
 
 
 def point_colors(
@@ -53,27 +122,10 @@ def point_colors(
   Returns:
     Colours (N, 3) in [0, 1], and visibilities (N,), the sums of the views' weights.
   """
-  opaque = halve(values) > _OPAQUE
-  edge = jnp.full(len(images), _EDGE_PIXELS)
-  interior = 255 - dilate(255 - views.coverage, edge, edge)
-
-  def look(
-    view: SilhouetteViews, image: jax.Array, inner: jax.Array
-  ) -> tuple[jax.Array, jax.Array]:
-    matrix = view.world_to_camera
-    center = -(matrix[:3, :3] * matrix[:3, 3, None]).sum(0)
-    toward = safe_normalize(center - points, epsilon=1e-20)
-    cosine = (toward * normals).sum(-1)
-    start = (points - origin + voxel_size.max() * (1.5 * normals + toward)) / voxel_size
-    clear = _unobstructed(opaque, start, toward / voxel_size)
-    alpha, known = sample_view(view, points)
-    u, v, _ = project_to_view(matrix, view.intrinsics, points)
-    color, deep = _sample_image(image, view.coverage, inner, u, v)
-    facing = jnp.maximum(cosine, 0.0) ** _SHARPNESS
-    weight = facing * (known & clear & (alpha > 0.25)) * (0.05 + 0.95 * deep)
-    return color, weight
-
-  colors, weights = jax.vmap(look)(scan_views(views), images, interior)
+  sight = view_points(views, images, values, origin, voxel_size, points, normals)
+  colors = sight.colors
+  facing = jnp.maximum(sight.cosines, 0.0) ** _SHARPNESS
+  weights = facing * sight.seen * (0.05 + 0.95 * sight.depths)
   mean = _weighted_mean(colors, weights)
   off = ((colors - mean) ** 2).sum(-1)
   robust = weights / (1.0 + off / _AGREEMENT**2)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from jaxsplat_mouse.capture import calibration_check, check_sheet, lens, pose_conventions
+from jaxsplat_mouse.capture import calibration_check, check_pictures, lens, pose_conventions
 from jaxsplat_mouse.capture.crops import Crop, Cropper
 from jaxsplat_mouse.capture.frame_reader import FrameReader
 from jaxsplat_mouse.capture.raw_capture import Capture
@@ -132,7 +132,7 @@ def test_epipolar_lines_pass_through_the_point(capture: Capture) -> None:
     pixels.append(k[:2] * seen[:2] / seen[2] + k[2:])
     rgba = np.zeros((80, 90, 4), np.uint8)
     crops.append(Crop(view=view, frame=0, rgba=rgba, region=cut, intrinsics=k))
-  line = check_sheet.epipolar_line(rig, crops[0], crops[1], pixels[1])
+  line = check_pictures.epipolar_line(rig, crops[0], crops[1], pixels[1])
   assert line is not None
   along = (line[1] - line[0]) / np.linalg.norm(line[1] - line[0])
   off = pixels[0] - line[0]

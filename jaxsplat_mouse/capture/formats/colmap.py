@@ -6,7 +6,7 @@
 
 Poses are OpenCV's world-to-camera, and COLMAP's pixel centres are at +0.5 already: nothing is
 added. The world has no unit; the cameras define up. Distortion is OpenCV's, of the models
-SIMPLE_PINHOLE, PINHOLE, SIMPLE_RADIAL, RADIAL and OPENCV.
+SIMPLE_PINHOLE, PINHOLE, SIMPLE_RADIAL, RADIAL and OPENCV, and FULL_OPENCV without k4 k5 k6.
 
 Unsupported: every other camera model; rigs and frames of COLMAP 3.12 (images are read one by one).
 """
@@ -17,6 +17,7 @@ import dataclasses
 import os
 import pathlib
 import struct
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -34,7 +35,7 @@ MODELS = (
   ("RADIAL", 5),
   ("OPENCV", 8),
   ("OPENCV_FISHEYE", 0),
-  ("FULL_OPENCV", 0),
+  ("FULL_OPENCV", 12),
   ("FOV", 0),
   ("SIMPLE_RADIAL_FISHEYE", 0),
   ("RADIAL_FISHEYE", 0),
@@ -97,6 +98,68 @@ def read_capture(path: str | os.PathLike[str]) -> Capture:
     moments=np.zeros(1, np.int64),
     up="cameras",
   )
+
+
+def write_rig(capture: Capture, refined: Rig, folder: pathlib.Path) -> None:
+  """Writes the cameras as a text model with the names of the capture's images.
+
+  Args:
+    capture: the capture as it was read.
+    refined: its cameras.
+    folder: where the model is written.
+  """
+  names = [s.images[0].relative_to(capture.path / "images").as_posix() for s in capture.pictures]
+  write_text_model(refined, names, folder)
+
+
+def write_text_model(rig: Rig, names: Sequence[str], folder: pathlib.Path) -> None:
+  """Writes cameras as a sparse model in text, without points: a start with known poses.
+
+  Args:
+    rig: V cameras of known sizes.
+    names: V names of images.
+    folder: where `cameras.txt`, `images.txt` and `points3D.txt` are written.
+
+  Raises:
+    ValueError: a camera has a skew, which no model of COLMAP has.
+  """
+  cameras = ["# CAMERA_ID MODEL WIDTH HEIGHT PARAMS"]
+  shots = ["# IMAGE_ID QW QX QY QZ TX TY TZ CAMERA_ID NAME, then its points: none"]
+  for i, name in enumerate(names):
+    matrix, lens, pose = rig.matrices[i], rig.distortion[i], rig.world_to_camera[i]
+    if matrix[0, 1] != 0:
+      problem = f"{rig.names[i]} has a skew of {matrix[0, 1]:.3g} px"
+      raise ValueError(f"{problem}; COLMAP has no model with one")
+    values = [matrix[0, 0], matrix[1, 1], matrix[0, 2], matrix[1, 2], *lens[:4]]
+    model = "OPENCV"
+    if lens[4]:
+      model, values = "FULL_OPENCV", [*values, lens[4], 0, 0, 0]
+    width, height = rig.sizes[i]
+    cameras.append(f"{i + 1} {model} {width} {height} {_words(values)}")
+    numbers = [*_quaternion(pose[:3, :3]), *pose[:3, 3]]
+    shots += [f"{i + 1} {_words(numbers)} {i + 1} {name}", ""]
+  (folder / "cameras.txt").write_text("\n".join(cameras) + "\n")
+  (folder / "images.txt").write_text("\n".join(shots) + "\n")
+  (folder / "points3D.txt").write_text("")
+
+
+def _words(numbers: Sequence[float]) -> str:
+  return " ".join(repr(float(number)) for number in numbers)
+
+
+def _quaternion(rotation: np.ndarray) -> np.ndarray:
+  """Quaternion w x y z of a rotation (3, 3), or of the nearest to it (Bar-Itzhack 2000)."""
+  (a, b, c), (d, e, f), (g, h, i) = rotation
+  matrix = np.array(
+    [
+      [a - e - i, b + d, c + g, h - f],
+      [b + d, e - a - i, f + h, c - g],
+      [c + g, f + h, i - a - e, d - b],
+      [h - f, c - g, d - b, a + e + i],
+    ]
+  )
+  x, y, z, w = np.linalg.eigh(matrix)[1][:, -1]
+  return np.array([w, x, y, z]) if w >= 0 else -np.array([w, x, y, z])
 
 
 def _find_model(path: pathlib.Path) -> pathlib.Path:
@@ -163,13 +226,16 @@ def _camera(
     problem = f"camera model {checks.one_line(model)}; expected one of {', '.join(_READABLE)}"
     raise InputError(path, field, f"{problem} (undistort the images with COLMAP first)")
   p = checks.numbers(path, field, values, (_READABLE[model],))
-  shared = model not in ("PINHOLE", "OPENCV")  # one focal length for both axes
+  shared = model not in ("PINHOLE", "OPENCV", "FULL_OPENCV")  # one focal length for both axes
   fx, fy, cx, cy, *rest = [p[0], *p] if shared else p
-  k1, k2, p1, p2 = [*rest, 0.0, 0.0, 0.0, 0.0][:4]
+  k1, k2, p1, p2, k3, *rational = [*rest, *[0.0] * 8][:8]
+  if any(rational):
+    problem = f"FULL_OPENCV with k4 k5 k6 of {_words(rational)}; expected 0 0 0"
+    raise InputError(path, field, f"{problem} (undistort the images with COLMAP first)")
   matrix = np.array([[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]])
   return _Camera(
     matrix=checks.intrinsics(path, field, matrix),
-    distortion=np.array([k1, k2, p1, p2, 0.0]),
+    distortion=np.array([k1, k2, p1, p2, k3]),
     size=images.check_image_size(path, field, size),
   )
 

@@ -23,8 +23,9 @@ import numpy as np
 from jaxsplat_mouse.capture.formats import label3d
 from jaxsplat_mouse.capture.raw_capture import Capture
 from jaxsplat_mouse.capture.rig import OPENCV_FIRST_PIXEL, Labels, Rig
+from jaxsplat_mouse.capture.triangulation import triangulate_raw
 from jaxsplat_mouse.errors import InputError
-from jaxsplat_mouse.io import checks, matlab
+from jaxsplat_mouse.io import checks, matlab, matlab_edit
 
 _NAMES = ("params", "sync", "camnames", "labelData")
 
@@ -61,6 +62,66 @@ def read_rig(path: str | os.PathLike[str]) -> Rig:
   """
   file = find_mat_file(pathlib.Path(path))
   return parse_rig(file, matlab.read_matlab(file, ("params", "camnames", "labelData")))
+
+
+def write_rig(capture: Capture, refined: Rig, folder: pathlib.Path) -> None:
+  """Writes a copy of the recording's `.mat` file with other cameras.
+
+  The points of its labels, `data_3d`, are triangulated with them; all else stays.
+
+  Args:
+    capture: the recording as it was read.
+    refined: its cameras as they are to be read from the copy.
+    folder: where the copy is written.
+
+  Raises:
+    InputError: the file can no longer be read, or has changed.
+  """
+  file = find_mat_file(capture.path)
+  data = matlab.read_matlab(file, ("params", "labelData"))
+  cameras = _per_camera(file, data, "params", len(refined))
+  changes: dict[matlab_edit.Place, np.ndarray] = {}
+  for i, params in enumerate(cameras):
+    found = label3d.changed_arrays(file, f"params{{{i + 1}}}", params, (capture.rig, refined), i)
+    changes |= {("params", i, key): values for key, values in found.items()}
+  if changes and len(data.get("labelData", ())):
+    entries = _per_camera(file, data, "labelData", len(refined))
+    for i, points in enumerate(_triangulated(file, entries, refined)):
+      changes["labelData", i, "data_3d"] = points
+  (folder / file.name).write_bytes(matlab_edit.replace_arrays(file, changes))
+
+
+def _triangulated(file: pathlib.Path, entries: Sequence[Any], rig: Rig) -> list[np.ndarray]:
+  """Triangulates the labels of each entry of `labelData`; what cannot be stays as it is.
+
+  Args:
+    file: the file, for messages.
+    entries: of V cameras.
+    rig: the cameras.
+
+  Returns:
+    V arrays `data_3d`.
+  """
+  fields = [f"labelData{{{i + 1}}}" for i in range(len(entries))]
+  samples = [
+    label3d.read_integers(file, field, entry, "data_sampleID")
+    for field, entry in zip(fields, entries, strict=True)
+  ]
+  common = np.unique(np.concatenate(samples))
+  rows = [np.searchsorted(common, own) for own in samples]
+  points = [
+    _landmarks(file, field, entry, "data_3d", 3, len(own))
+    for field, entry, own in zip(fields, entries, samples, strict=True)
+  ]
+  pixels = np.full((len(entries), len(common), points[0].shape[1], 2), np.nan)
+  for i, (field, entry) in enumerate(zip(fields, entries, strict=True)):
+    pixels[i, rows[i]] = _landmarks(file, field, entry, "data_2d", 2, len(samples[i]))
+  flat = pixels.reshape(len(entries), -1, 2) + OPENCV_FIRST_PIXEL
+  found = triangulate_raw(rig, flat).reshape(*pixels.shape[1:3], 3)
+  return [
+    np.where(np.isfinite(found[row]) & np.isfinite(old), found[row], old).reshape(len(old), -1)
+    for row, old in zip(rows, points, strict=True)
+  ]
 
 
 def find_mat_file(path: pathlib.Path) -> pathlib.Path:

@@ -28,6 +28,7 @@ from jaxsplat_mouse.io import checks
 
 _SUFFIXES = (".mp4", ".avi")
 _MAX_INTEGER = 2.0**53
+_FIRST_PIXEL = np.array([[0, 0, 1.0], [0, 0, 1.0], [0, 0, 0]]) * OPENCV_FIRST_PIXEL
 _LABELS_DECIDE = 3.0  # labels must be so many times nearer for r to be read transposed
 
 
@@ -100,7 +101,7 @@ def parse_camera(path: pathlib.Path, field: str, params: Any) -> MatlabCamera:
   raw = checks.numbers(path, f"{field}.K", checks.get_field(path, field, params, "K"), (3, 3))
   rows = checks.is_transposed(raw)
   matrix = checks.intrinsics(path, f"{field}.K", raw.T if rows else raw)
-  key = "R" if "r" not in params and "R" in params else "r"
+  key = _rotation_key(params)
   turn = checks.rotation(path, f"{field}.{key}", checks.get_field(path, field, params, key))
   shift = _flat(path, f"{field}.t", checks.get_field(path, field, params, "t"), (3,))
   radial = _flat(
@@ -112,14 +113,50 @@ def parse_camera(path: pathlib.Path, field: str, params: Any) -> MatlabCamera:
   if "m" in params and np.any(_row(path, f"{field}.m", params["m"]) != 0):
     raise InputError(path, f"{field}.m", "a mirrored camera; expected none, they are unsupported")
   k1, k2, k3 = [*radial, 0.0][:3]
-  offset = np.array(
-    [[0.0, 0.0, OPENCV_FIRST_PIXEL], [0.0, 0.0, OPENCV_FIRST_PIXEL], [0.0, 0.0, 0.0]]
-  )
   return MatlabCamera(
-    matrix=matrix + offset,
+    matrix=matrix + _FIRST_PIXEL,
     pose=checks.pose_matrix(turn.T if rows else turn, shift),
     distortion=np.array([k1, k2, *tangential, k3]),
   )
+
+
+def changed_arrays(
+  path: pathlib.Path, field: str, params: dict[str, Any], rigs: tuple[Rig, Rig], view: int
+) -> dict[str, np.ndarray]:
+  """Returns the fields of one camera's struct that change, as the struct writes them.
+
+  Args:
+    path: the file, for messages.
+    field: the struct in the file, for messages.
+    params: the struct.
+    rigs: the cameras as they were read, and as they are to be read.
+    view: number of the camera.
+
+  Raises:
+    InputError: the struct is not that of the camera as it was read.
+  """
+  (given, new) = (rig.world_to_camera[view] for rig in rigs)
+  changed: dict[str, np.ndarray] = {}
+  if not np.array_equal(rigs[0].matrices[view], rigs[1].matrices[view]):
+    stored = rigs[1].matrices[view] - _FIRST_PIXEL
+    changed["K"] = stored.T if checks.is_transposed(np.asarray(params["K"])) else stored
+  if not np.array_equal(given, new):
+    key = _rotation_key(params)
+    # Labels may have decided that r is transposed, so the values say how it is written.
+    if np.allclose(params[key], given[:3, :3].T, atol=1e-9):
+      changed[key] = new[:3, :3].T
+    elif np.allclose(params[key], given[:3, :3], atol=1e-9):
+      changed[key] = new[:3, :3]
+    else:
+      raise InputError(
+        path, f"{field}.{key}", "has changed; expected the calibration that was read"
+      )
+    changed["t"] = new[:3, 3]
+  return changed
+
+
+def _rotation_key(params: dict[str, Any]) -> str:
+  return "R" if "r" not in params and "R" in params else "r"
 
 
 def join_samples(

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import pickle
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ import numpy as np
 from jaxsplat_mouse.capture import rig_checks, synchronization
 from jaxsplat_mouse.capture.raw_capture import Capture, Stream
 from jaxsplat_mouse.capture.rig import OPENCV_FIRST_PIXEL, Labels, Rig
+from jaxsplat_mouse.capture.triangulation import triangulate
 from jaxsplat_mouse.errors import InputError
 from jaxsplat_mouse.io import checks, images, restricted_pickle
 
@@ -85,6 +87,29 @@ def read_rig(path: str | os.PathLike[str]) -> Rig:
   return rig_checks.check_rig(file, rig)
 
 
+def write_rig(capture: Capture, refined: Rig, folder: pathlib.Path) -> None:
+  """Writes a copy of the recording's pickle with other cameras.
+
+  Args:
+    capture: the recording as it was read.
+    refined: its cameras as they are to be read from the copy.
+    folder: where the copy is written.
+
+  Raises:
+    InputError: the pickle can no longer be read.
+  """
+  entries = restricted_pickle.load_pickle(capture.path / CAMERAS_FILE)
+  cameras = list(entries.values()) if isinstance(entries, dict) else entries
+  for view, camera in enumerate(cameras):
+    pose, matrix = refined.world_to_camera[view], refined.matrices[view].copy()
+    if not np.array_equal(capture.rig.matrices[view], matrix):
+      matrix[:2, 2] -= OPENCV_FIRST_PIXEL
+      camera["K"] = matrix
+    if not np.array_equal(capture.rig.world_to_camera[view], pose):
+      camera |= {"R": pose[:3, :3], "T": pose[:3, 3].reshape(np.shape(camera["T"]))}
+  (folder / CAMERAS_FILE).write_bytes(pickle.dumps(entries, protocol=4))
+
+
 def _camera(
   file: pathlib.Path, field: str, entry: Any
 ) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
@@ -141,24 +166,3 @@ def _read_keypoints(file: pathlib.Path, count: int) -> np.ndarray:
     raise InputError(file, "", "no array; expected x, y, confidence as (T, landmarks, 3)")
   chosen = np.unique(np.linspace(0, len(value) - 1, count).astype(np.int64))
   return checks.numbers(file, "", value[chosen], (None, None, 3))
-
-
-def triangulate(projections: np.ndarray, pixels: np.ndarray) -> np.ndarray:
-  """Triangulates points by the direct linear transform.
-
-  Args:
-    projections: (V, 3, 4) world to homogeneous pixels.
-    pixels: (V, N, 2), NaN where a camera does not see the point.
-
-  Returns:
-    (N, 3) in the world.
-  """
-  seen = np.isfinite(pixels).all(-1)
-  flat = np.where(seen[..., None], pixels, 0.0)
-  rows = flat[..., None] * projections[:, None, 2:] - projections[:, None, :2]
-  rows = np.where(seen[..., None, None], rows, 0.0) / np.abs(projections[:, None, :2]).max(
-    (2, 3), keepdims=True
-  )
-  system = rows.transpose(1, 0, 2, 3).reshape(pixels.shape[1], -1, 4)
-  homogeneous = np.linalg.svd(system, full_matrices=False)[2][:, -1]
-  return homogeneous[:, :3] / homogeneous[:, 3:]

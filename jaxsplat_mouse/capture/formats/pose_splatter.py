@@ -55,8 +55,7 @@ def read_capture(path: str | os.PathLike[str]) -> Capture:
   config = checks.read_json(config_file) if config_file.is_file() else {}
   data = folder / _text(config_file, config, "data_directory", ".")
   project = folder / _text(config_file, config, "project_directory", ".")
-  camera_name = _text(config_file, config, "camera_fn", CAMERAS_FILE)
-  camera_file = checks.path_inside(project, camera_name, config_file, "camera_fn")
+  camera_file = _camera_file(config_file, config)
   up_name = _text(config_file, config, "vertical_lines_fn", UP_FILE)
   up_file = checks.path_inside(project, up_name, config_file, "vertical_lines_fn")
   rig, up = _rotate_up(read_rig(camera_file), up_file)
@@ -111,6 +110,41 @@ def read_rig(file: pathlib.Path) -> Rig:
     sizes=np.zeros((count, 2), np.int64),
   )
   return rig_checks.check_rig(file, rig)
+
+
+def write_rig(capture: Capture, refined: Rig, folder: pathlib.Path) -> None:
+  """Writes a copy of the project's camera file with other cameras, in the world of the file.
+
+  Args:
+    capture: the recording as it was read.
+    refined: its cameras as they are to be read from the copy.
+    folder: where the copy is written.
+
+  Raises:
+    InputError: the file can no longer be read.
+  """
+  config_file = capture.path / CONFIG_FILE if capture.path.is_dir() else capture.path
+  config = checks.read_json(config_file) if config_file.is_file() else {}
+  file = _camera_file(config_file, config)
+  # The reader may have turned the world so that up is +z.
+  turn = np.linalg.inv(capture.rig.world_to_camera[0]) @ read_rig(file).world_to_camera[0]
+  poses, matrices = refined.world_to_camera @ turn, refined.matrices.copy()
+  matrices[:, :2, 2] -= OPENCV_FIRST_PIXEL
+  values = {
+    "rotation": poses[:, :3, :3],
+    "translation": poses[:, :3, 3],
+    "intrinsic": matrices,
+  }
+  hdf5.copy_with_arrays(
+    file, folder / file.name, {f"camera_parameters/{k}": v for k, v in values.items()}
+  )
+
+
+def _camera_file(config_file: pathlib.Path, config: dict[str, Any]) -> pathlib.Path:
+  """Returns the path of the file of cameras."""
+  project = config_file.parent / _text(config_file, config, "project_directory", ".")
+  name = _text(config_file, config, "camera_fn", CAMERAS_FILE)
+  return checks.path_inside(project, name, config_file, "camera_fn")
 
 
 def _rotate_up(rig: Rig, up_file: pathlib.Path) -> tuple[Rig, str]:

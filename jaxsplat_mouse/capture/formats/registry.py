@@ -1,8 +1,9 @@
 """The formats of raw captures: each has one entry in `_FORMATS` and one reader module.
 
 A reader module lies in this folder and has the function `read_capture(path) -> Capture`, which
-raises `InputError` for anything that is missing, broken or contradictory. To add a format, write
-the module and add its entry; the command line, its help and the hints below need no change.
+raises `InputError` for anything that is missing, broken or contradictory; most have `write_rig`,
+which writes the calibration back with other cameras. To add a format, write the module and add its
+entry; the command line, its help and the hints below need no change.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import os
 import pathlib
 
 from jaxsplat_mouse.capture.raw_capture import Capture
+from jaxsplat_mouse.capture.rig import Rig
 from jaxsplat_mouse.errors import InputError
 
 
@@ -24,10 +26,12 @@ class CaptureFormat:
     module: the reader's module in this folder; imported on first use, since each reader needs
       packages that the others do not.
     patterns: glob patterns of files, one of which lies in every folder of this format.
+    writes: whether the module has `write_rig(capture, refined, folder)` too.
   """
 
   module: str
   patterns: tuple[str, ...]
+  writes: bool = True
 
 
 # By the name that `--format` takes.
@@ -42,9 +46,10 @@ _FORMATS = {
     "colmap", ("sparse/**/images.bin", "sparse/**/images.txt", "images.bin", "images.txt")
   ),
   "transforms": CaptureFormat("transforms", ("transforms.json",)),
-  "facelift": CaptureFormat("facelift_scene", ("opencv_cameras.json",)),
+  "facelift": CaptureFormat("facelift_scene", ("opencv_cameras.json",), writes=False),
 }
 FORMATS = tuple(_FORMATS)
+WRITABLE = tuple(name for name, format in _FORMATS.items() if format.writes)
 _MAX_SEARCHED = 100  # folders inside the given one that a hint may come from
 
 
@@ -74,6 +79,23 @@ def read_capture(format: str, path: str | os.PathLike[str]) -> Capture:
     if not hint:
       raise
     raise InputError(error.path, error.field, f"{error.problem}; {hint}") from None
+
+
+def write_rig(format: str, capture: Capture, refined: Rig, folder: pathlib.Path) -> None:
+  """Writes a recording's calibration in its own format, with other cameras.
+
+  Args:
+    format: of the recording, one of `WRITABLE`.
+    capture: the recording as it was read.
+    refined: its cameras as they are to be read from what is written.
+    folder: where the calibration is written.
+
+  Raises:
+    InputError: the calibration can no longer be read, or the format cannot hold the cameras.
+    OSError: the disk is full or not writable.
+  """
+  writer = importlib.import_module(f"{__package__}.{_FORMATS[format].module}")
+  writer.write_rig(capture, refined, folder)
 
 
 def _hint(format: str, path: pathlib.Path) -> str:

@@ -23,7 +23,7 @@ from jaxsplat_mouse.capture.formats import label3d
 from jaxsplat_mouse.capture.raw_capture import Capture
 from jaxsplat_mouse.capture.rig import Rig
 from jaxsplat_mouse.errors import InputError
-from jaxsplat_mouse.io import matlab
+from jaxsplat_mouse.io import matlab, matlab_edit
 
 _FIELDS = ("K", "r", "R", "t", "RDistort", "TDistort", "m")
 _PATTERN = re.compile(r"hires_cam(\d{1,4})_params\.mat")
@@ -60,7 +60,35 @@ def read_rig(path: str | os.PathLike[str]) -> Rig:
   Raises:
     InputError: as `read_capture`; neither `sync` nor videos are needed.
   """
-  path = pathlib.Path(path)
+  folder, files = _find_files(pathlib.Path(path))
+  lenses = [
+    label3d.parse_camera(files[n], "", matlab.read_matlab(files[n], _FIELDS)) for n in sorted(files)
+  ]
+  return label3d.build_rig(folder, [f"Camera{n}" for n in sorted(files)], lenses, None)
+
+
+def write_rig(capture: Capture, refined: Rig, folder: pathlib.Path) -> None:
+  """Writes copies of the recording's calibration files with other cameras.
+
+  Args:
+    capture: the recording as it was read.
+    refined: its cameras as they are to be read from the copies.
+    folder: where the copies are written.
+
+  Raises:
+    InputError: a file can no longer be read, or has changed.
+  """
+  _, files = _find_files(capture.path)
+  for view, number in enumerate(sorted(files)):
+    file = files[number]
+    params = matlab.read_matlab(file, _FIELDS)
+    changes = label3d.changed_arrays(file, "", params, (capture.rig, refined), view)
+    content = matlab_edit.replace_arrays(file, {(key,): v for key, v in changes.items()})
+    (folder / file.name).write_bytes(content)
+
+
+def _find_files(path: pathlib.Path) -> tuple[pathlib.Path, dict[int, pathlib.Path]]:
+  """Returns the folder of the calibration, and its files by number of the camera."""
   folder = path / "calibration" if (path / "calibration").is_dir() else path
   files = {}
   for file in sorted(folder.glob("*.mat")):
@@ -72,10 +100,7 @@ def read_rig(path: str | os.PathLike[str]) -> Rig:
   if missing:
     problem = f"missing, but there is one for camera {max(files)}; expected them without gaps"
     raise InputError(folder, f"hires_cam{missing[0]}_params.mat", problem)
-  lenses = [
-    label3d.parse_camera(files[n], "", matlab.read_matlab(files[n], _FIELDS)) for n in sorted(files)
-  ]
-  return label3d.build_rig(folder, [f"Camera{n}" for n in sorted(files)], lenses, None)
+  return folder, files
 
 
 def _read_sync(folder: pathlib.Path, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:

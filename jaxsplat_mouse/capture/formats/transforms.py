@@ -15,6 +15,7 @@ Unsupported: camera models other than pinholes with k1 k2 p1 p2 k3 (no fisheye, 
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import pathlib
@@ -68,6 +69,36 @@ def read_capture(path: str | os.PathLike[str]) -> Capture:
     moments=np.arange(len(times), dtype=np.int64),
     up="cameras",
   )
+
+
+def write_rig(capture: Capture, refined: Rig, folder: pathlib.Path) -> None:
+  """Writes a copy of the recording's JSON with other cameras.
+
+  Args:
+    capture: the recording as it was read.
+    refined: its cameras as they are to be read from the copy.
+    folder: where the copy is written.
+
+  Raises:
+    InputError: the file can no longer be read.
+  """
+  file = capture.path / CAMERAS_FILE if capture.path.is_dir() else capture.path
+  data = checks.read_json(file)
+  shots = _read_shots(file)
+  cameras, _ = _group_cameras(shots)
+  numbers, given = {id(shot): i for i, shot in enumerate(shots)}, capture.rig
+  for view, camera in enumerate(cameras):
+    changed = {}
+    if not np.array_equal(given.world_to_camera[view], refined.world_to_camera[view]):
+      pose = np.linalg.inv(refined.world_to_camera[view]) @ OPENGL_AXES
+      changed["transform_matrix"] = pose.tolist()
+    if not np.array_equal(given.matrices[view], refined.matrices[view]):
+      matrix = refined.matrices[view]
+      changed |= {"fl_x": matrix[0, 0], "fl_y": matrix[1, 1], "cx": matrix[0, 2]}
+      changed |= {"cy": matrix[1, 2]}
+    for shot in camera.values():
+      data["frames"][numbers[id(shot)]] |= changed
+  (folder / CAMERAS_FILE).write_text(json.dumps(data, indent=2, allow_nan=False) + "\n")
 
 
 def _read_shots(file: pathlib.Path) -> list[_Shot]:

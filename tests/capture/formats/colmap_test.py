@@ -20,8 +20,16 @@ PARAMETERS = {  # what each model keeps of fx fy cx cy k1 k2 p1 p2
   "SIMPLE_RADIAL": lambda f, fy, cx, cy, k1, k2, p1, p2: (f, cx, cy, k1),
   "RADIAL": lambda f, fy, cx, cy, k1, k2, p1, p2: (f, cx, cy, k1, k2),
   "OPENCV": lambda f, fy, cx, cy, k1, k2, p1, p2: (f, fy, cx, cy, k1, k2, p1, p2),
+  "FULL_OPENCV": lambda *values: (*values, 0, 0, 0, 0),
 }
-KEPT = {"SIMPLE_PINHOLE": 0, "PINHOLE": 0, "SIMPLE_RADIAL": 1, "RADIAL": 2, "OPENCV": 4}
+KEPT = {
+  "SIMPLE_PINHOLE": 0,
+  "PINHOLE": 0,
+  "SIMPLE_RADIAL": 1,
+  "RADIAL": 2,
+  "OPENCV": 4,
+  "FULL_OPENCV": 4,
+}
 
 
 def truth(model: str) -> Rig:
@@ -118,6 +126,14 @@ def test_masks_beside_the_images_are_found(model_dir, name: str):
   assert masks[3].images == (mask,)
   write_image(mask, (3, 3), "L")
   assert "3 x 3 pixels" in refused(lambda: colmap.read_capture(model_dir), "masks", "view 3.png")
+
+
+def test_the_rational_part_of_a_lens_is_refused(tmp_path):
+  write_text(tmp_path / "sparse", truth("FULL_OPENCV"), "FULL_OPENCV")
+  cameras = tmp_path / "sparse/cameras.txt"
+  cameras.write_text(cameras.read_text().replace(" 0.0 0.0 0.0\n", " 0.1 0.0 0.0\n", 1))
+  problem = refused(lambda: colmap.read_capture(tmp_path), "cameras.txt", "line 2")
+  assert "FULL_OPENCV with k4 k5 k6 of 0.1 0.0 0.0; expected 0 0 0" in problem
 
 
 @pytest.mark.parametrize("model", [name for name, count in colmap.MODELS if not count])
