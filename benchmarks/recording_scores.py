@@ -27,6 +27,8 @@ _NO_SOLID = "the silhouettes of the scene have no common solid"
 _SCORED_AT_ONCE = 8
 _WAIT = 0.5  # seconds between two looks for a result
 
+_NAMED = "warning: Camera", "warning: sync", "sync: applied"  # lines that name cameras
+_SAID = 300  # characters of such a line
 _NO_LOSS = 0.1  # dB, too little to say which share of it is won back
 
 Row = dict[str, Any]
@@ -211,13 +213,13 @@ def _cell(rows: Sequence[Row], exact: Exact) -> str:
 
 
 def _remarks(rows: Sequence[Row]) -> list[str]:
-  """Returns the reasons of refusals, and the cameras that `prepare` named, by fault."""
+  """Returns the reasons of refusals, and the lines of `prepare` that name cameras, by fault."""
   found: dict[str, int] = {}
   for row in rows:
-    if row["treatment"] != PREPARED:
+    if row["treatment"] != PREPARED or not row["lines"]:  # once for each recording
       continue
-    said = [line for line in row["lines"] if "contradicts the other" in line]
-    for text in [row["refused"]] if row["refused"] and row["lines"] else said:
-      key = f"{row['fault']}: {text}"
+    said = [line for line in row["lines"] if line.startswith(_NAMED)]
+    for text in [row["refused"]] if row["refused"] else said:
+      key = f"{row['fault']}: {text[:_SAID]}"
       found[key] = found.get(key, 0) + 1
   return [f"{count} x {text}" for text, count in sorted(found.items())]

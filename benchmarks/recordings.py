@@ -9,9 +9,9 @@
 Built-in mice walk through the arena of a real rig, with its lenses, before a textured background
 with a soft shadow. Each recording goes the whole way: its raw files are written with a fault
 (`recording_faults.py`, `recording_files.py`), `prepare` reads them, and the scenes that it writes
-are fitted and scored. `given` is the recording with every repair switched off
-(--refine=off and its like), `prepared` with the defaults of `prepare` and --prepare_flags; `none`, as given, is
-what losses are measured against.
+are fitted and scored. `given` is the recording with every repair switched off (--refine=off and its
+like), `prepared` with the defaults of `prepare` and --prepare_flags; `none`, as given, is what
+losses are measured against.
 
 Printed: error of the cameras near the animal and of the outlines (pixels), fg PSNR (dB) and IoU of
 views that no camera took, after the motion and growth that all cameras share is removed, which is
