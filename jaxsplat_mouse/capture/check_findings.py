@@ -114,7 +114,9 @@ class CheckFindings:
     if len(rows) == 1 or pixels > _STANDS_OUT * rows[1][0]:
       return [f"{name} pointed {degrees_text(degrees)} {away}. Its pose was corrected: {agree}."]
     angles = [angle for _, angle, _ in rows]
-    spread = f"{degrees_text(min(angles))} to {degrees_text(max(angles))}"
+    spread = f"up to {degrees_text(max(angles))}"
+    if min(angles) >= 0.095:
+      spread = f"{degrees_text(min(angles))} to {degrees_text(max(angles))}"
     everyone = len(rows) == len(self.given.names)
     who = f"All {len(rows)} cameras" if everyone else f"{len(rows)} of the cameras"
     most = f"{name} the most, by {pixels_text(pixels)} in its pictures"

@@ -112,7 +112,7 @@ def test_the_recording_file_has_trajectory_and_scale(prepared: pathlib.Path) -> 
   assert min(value["calibration"]["silhouette_iou"].values()) > 0.9
   assert (prepared / "check.png").is_file()
   page = (prepared / "check.html").read_text()
-  assert "data:image/png;base64," in page and "http" not in page
+  assert "data:image/jpeg;base64," in page and "http" not in page
 
 
 def test_one_size_at_native_resolution(capture: Capture, prepared: pathlib.Path) -> None:
