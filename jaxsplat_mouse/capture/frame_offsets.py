@@ -129,6 +129,15 @@ class FrameOffsets:
   before: np.ndarray
   after: np.ndarray
 
+  def rescale(self, factor: float) -> FrameOffsets:
+    """Returns the same in pixels of which there are `factor` to one of these."""
+    return dataclasses.replace(
+      self,
+      motion=factor * self.motion,
+      before=factor * self.before,
+      after=factor * self.after,
+    )
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LagFit:

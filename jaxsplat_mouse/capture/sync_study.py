@@ -20,6 +20,7 @@ CANDIDATES = 48  # moments, spread over the recording, whose motion is measured
 _OF_EACH = 2  # successive candidates of which the one with most motion takes part
 FEWEST_MOMENTS = 6
 _SIDE = 128  # pixels of the grid that holds the largest silhouette
+_OTHER_FAULT = 2.0  # pixels of contradiction that a resting animal's masks do not leave
 _ENOUGH = 0.5  # share of a camera's frames that must be there at another offset
 
 _Key = tuple[int, int, int]  # moment, view, and frames after the view's own
@@ -56,6 +57,9 @@ class SyncStudy:
       return [f"sync: not examined; {count}, it takes {FEWEST_MOMENTS}"]
     speed = f"{len(self.moments)} moments, the animal moves by {np.median(found.motion):.1f} px"
     speed += " per frame"
+    if not self.offsets and found.after.mean() > max(np.median(found.motion), _OTHER_FAULT):
+      pixels = f"silhouettes contradict each other by {found.after.mean():.1f} px"
+      return [f"warning: sync: {pixels}, more than a frame explains: another fault hides lags"]
     if not self.offsets:
       return [f"sync: no camera is a whole frame early or late ({speed})", *self._doubts()]
     evidence = f"held-out silhouettes contradict each other by {found.before.mean():.2f} px before"
@@ -162,7 +166,7 @@ def study_sync(
     return SyncStudy(names=names, moments=tuple(chosen))
   poses = np.asarray(rig.world_to_camera, np.float64)[views]
   read = lambda offsets: reader.read(chosen, offsets)
-  found = frame_offsets.find_offsets(poses, read)
+  found = frame_offsets.find_offsets(poses, read).rescale(1 / reader.scale)
   return SyncStudy(
     names=names, moments=tuple(chosen), found=found, applied=applies and found.confirmed
   )
@@ -175,7 +179,7 @@ class _MovingReader:
     self._cropper, self._frames, self._views = cropper, frames, list(views)
     self._seen: dict[_Key, CroppedSilhouette | None] = {}
     self._traced: dict[_Key, Outlines] = {}
-    self._scale = 1.0
+    self.scale = 1.0
 
   def choose_moments(self, started: Callable[[int, int], None]) -> list[int]:
     """Returns the moments with most motion, spread over the recording."""
@@ -195,7 +199,7 @@ class _MovingReader:
     chosen = [max(group, key=lambda index: speeds[index]) for group in groups]
     self._seen = {key: value for key, value in self._seen.items() if key[0] in chosen}
     if self._seen:
-      self._scale = recording_outlines.grid_scale([list(self._seen.values())], _SIDE)
+      self.scale = recording_outlines.grid_scale([list(self._seen.values())], _SIDE)
     return chosen
 
   def read(self, moments: Sequence[int], offsets: np.ndarray) -> MovingOutlines | None:
@@ -243,7 +247,7 @@ class _MovingReader:
   def _trace(self, key: _Key) -> Outlines:
     if key not in self._traced:
       silhouette = self._seen[key]
-      self._traced[key] = recording_outlines.trace_silhouette(silhouette, self._scale, _SIDE)
+      self._traced[key] = recording_outlines.trace_silhouette(silhouette, self.scale, _SIDE)
     return self._traced[key]
 
 

@@ -26,6 +26,10 @@ over the whole recording, and only where moments that took no part agree better 
 poses; SCENES/calibration.json holds both and the evidence. What all cameras share stays as it was
 given. --refine=off keeps the calibration, --refine=on fails where it cannot be improved.
 
+Cameras that ran whole frames late or early are found where the animal moves, and put into step
+where moments that took no part agree better; --sync=report only names them. A camera that moved
+during the recording is named with the moment.
+
 A calibration that is transposed, inverted, mirrored, of other axes, of another image size or of
 exchanged cameras is refused with the evidence.
 
