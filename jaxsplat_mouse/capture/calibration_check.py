@@ -21,6 +21,7 @@ from jaxsplat_mouse.capture.calibration_hypotheses import (
   COMMON_MISTAKES,
   CalibrationHypothesis,
   exchange_cameras,
+  exchange_intrinsics,
 )
 from jaxsplat_mouse.capture.crops import Crop, Cropper
 from jaxsplat_mouse.capture.raw_capture import Capture
@@ -63,6 +64,7 @@ class CalibrationReport:
     other: the name of a hypothesis that fits better, or "".
     other_score: its mean IoU.
     leaves_out: whether that hypothesis leaves a camera out, and so names no mistake of a file.
+    exchanges: whether that hypothesis exchanges two cameras.
     reason: why the first camera without a silhouette has none, or "".
   """
 
@@ -72,6 +74,7 @@ class CalibrationReport:
   other: str = ""
   other_score: float = 0.0
   leaves_out: bool = False
+  exchanges: bool = False
   reason: str = ""
 
   @property
@@ -202,7 +205,7 @@ def _name_mistake(cropper: Cropper, report: CalibrationReport) -> CalibrationRep
   """
   first = report.samples[len(report.samples) // 2]
   best, highest = CalibrationHypothesis(name=""), float(first.agreement.iou.mean())
-  for hypothesis in _hypotheses(sorted(cropper.pinholes), report.names):
+  for hypothesis in _hypotheses(cropper):
     score = _score(cropper, first, hypothesis)
     if score > highest + _MIN_GAIN:
       best, highest = hypothesis, score
@@ -214,16 +217,29 @@ def _name_mistake(cropper: Cropper, report: CalibrationReport) -> CalibrationRep
   if confirmed < max(report.score + _MIN_GAIN, POOR):
     return report
   return dataclasses.replace(
-    report, other=best.name, other_score=confirmed, leaves_out=best.without is not None
+    report,
+    other=best.name,
+    other_score=confirmed,
+    leaves_out=best.without is not None,
+    exchanges=best.exchanges,
   )
 
 
-def _hypotheses(views: Sequence[int], names: Sequence[str]) -> Iterator[CalibrationHypothesis]:
+def _hypotheses(cropper: Cropper) -> Iterator[CalibrationHypothesis]:
   """Yields all hypotheses, likely ones first."""
+  rig, pinholes = cropper.capture.rig, cropper.pinholes
+  views, names = sorted(pinholes), rig.names
   yield from COMMON_MISTAKES
   for a, b in itertools.combinations(views, 2):
-    name = f"{names[a]} and {names[b]} were exchanged"
-    yield CalibrationHypothesis(name=name, poses=exchange_cameras(a, b))
+    yield CalibrationHypothesis(
+      name=f"{names[a]} and {names[b]} were exchanged",
+      poses=exchange_cameras(a, b),
+      crop=exchange_intrinsics(a, b, pinholes, rig.matrices),
+      exchanges=True,
+    )
+  for a, b in itertools.combinations(views, 2):
+    name = f"the poses of {names[a]} and {names[b]} were exchanged"
+    yield CalibrationHypothesis(name=name, poses=exchange_cameras(a, b), exchanges=True)
   for view in views if len(views) > _MIN_VIEWS else ():
     name = f"{names[view]} (its pose, lens, mask or sync) were left out: --without={names[view]}"
     yield CalibrationHypothesis(name=name, without=view)
@@ -251,7 +267,8 @@ def refuse_wrong_calibration(capture: Capture, report: CalibrationReport) -> Non
   if mirrored.any():
     names = ", ".join(n for n, m in zip(report.names, mirrored, strict=True) if m)
     raise InputError(capture.path, "calibration", f"mirrored (determinant -1): {names}")
-  blamed = report.other and report.other_score >= GOOD
+  # Exchanged cameras that are also a little off agree less well, but far better than as given.
+  blamed = report.other and (report.other_score >= GOOD or report.exchanges)
   if report.score >= POOR and not blamed:
     return
   listed = " ".join(f"{x:.2f}" for x in report.iou)

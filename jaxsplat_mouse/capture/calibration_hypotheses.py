@@ -7,11 +7,12 @@ were seen. If the silhouettes agree on a solid under one hypothesis only, it nam
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
 from jaxsplat_mouse.capture.crops import Crop
+from jaxsplat_mouse.capture.lens import Pinhole
 from jaxsplat_mouse.capture.pose_conventions import (
   OPENGL_AXES,
   centers_to_translations,
@@ -30,12 +31,14 @@ class CalibrationHypothesis:
     poses: maps the poses (V, 4, 4) of the file to world-to-camera poses.
     crop: maps a crop, with its photograph's width and height, to the crop as it was meant.
     without: number of a camera that is left out; None for none.
+    exchanges: whether two cameras are exchanged, which no pose of a right pairing imitates.
   """
 
   name: str
   poses: Callable[[np.ndarray], np.ndarray] = lambda poses: poses
   crop: Callable[[Crop, tuple[int, int]], Crop] = lambda crop, size: crop
   without: int | None = None
+  exchanges: bool = False
 
 
 def flip_crop(crop: Crop, size: tuple[int, int], across: bool, down: bool) -> Crop:
@@ -76,6 +79,34 @@ def exchange_cameras(first: int, second: int) -> Callable[[np.ndarray], np.ndarr
     order = np.arange(len(poses))
     order[[first, second]] = second, first
     return poses[order]
+
+  return change
+
+
+def exchange_intrinsics(
+  first: int, second: int, pinholes: Mapping[int, Pinhole], matrices: np.ndarray
+) -> Callable[[Crop, tuple[int, int]], Crop]:
+  """Returns a function that gives the crops of two cameras each the intrinsics of the other.
+
+  The lens is left as it is, which is right to within a few pixels for two of one make.
+
+  Args:
+    first: one camera.
+    second: the other.
+    pinholes: the ideal cameras that crops are parts of, by number of the camera.
+    matrices: (V, 3, 3) of the photographs.
+  """
+
+  def change(crop: Crop, size: tuple[int, int]) -> Crop:
+    del size
+    if crop.view not in (first, second):
+      return crop
+    own, other = matrices[crop.view], matrices[second if crop.view == first else first]
+    focal = pinholes[crop.view].intrinsics[:2] / np.diag(own)[:2]  # pinhole pixels per raw pixel
+    moved = crop.intrinsics.copy()
+    moved[:2] = crop.region.scale * focal * np.diag(other)[:2]
+    moved[2:] += crop.region.scale * focal * (other[:2, 2] - own[:2, 2])
+    return dataclasses.replace(crop, intrinsics=moved)
 
   return change
 

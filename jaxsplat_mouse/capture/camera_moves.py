@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 from jaxsplat_mouse.capture import frame_offsets, pose_refinement
+from jaxsplat_mouse.capture.frame_offsets import MovingOutlines
 from jaxsplat_mouse.capture.pose_refinement import CoherenceStage
 from jaxsplat_mouse.capture.silhouette_coherence import Outlines
 
@@ -120,8 +121,12 @@ def _best_split(poses: np.ndarray, outlines: Outlines) -> tuple[int, int, np.nda
   center, unit = pose_refinement.animal_place(poses, outlines)
   moved = pose_refinement.to_unit(poses, center, unit)
   views, count = len(poses), len(outlines.rays)
-  nothing = np.zeros((count, 3))
-  blocks, gradients = frame_offsets.normal_blocks(moved, np.zeros(views), outlines, nothing)
+  still = MovingOutlines(
+    outlines=outlines,
+    ray_rates=np.zeros_like(outlines.rays),
+    distance_rates=np.zeros_like(outlines.distances),
+  )
+  blocks, gradients, _ = frame_offsets.normal_blocks(moved, np.zeros(views), still)
   prior = 1.0 / np.tile([*pose_refinement.POSE_SCALES, 1.0], views) ** 2
   inverse = np.linalg.inv(blocks.sum(0) + np.diag(prior))
   whole = gradients.sum(0)

@@ -66,19 +66,25 @@ def read_silhouette(
     return None
 
 
-def grid_scale(rows: Sequence[Sequence[CroppedSilhouette | None]]) -> float:
-  """Grid pixels per pixel at native resolution with which every crop fills at most the grid."""
+def grid_scale(rows: Sequence[Sequence[CroppedSilhouette | None]], side: int = _SIDE) -> float:
+  """Grid pixels per pixel at native resolution with which crops fill at most `side` pixels."""
   longest = max(max(one.alpha.shape) / one.scale for row in rows for one in row if one is not None)
-  return min(1.0, _SIDE / longest)
+  return min(1.0, side / longest)
 
 
 def trace_silhouettes(rows: Sequence[Sequence[CroppedSilhouette | None]], scale: float) -> Outlines:
   """Traces the silhouettes of M moments at one scale; None stands for a missing one."""
-  nothing = trace_outline(np.zeros((8, 8), np.uint8), np.ones(4), np.zeros(4), side=_SIDE)
+  return stack_outlines([[trace_silhouette(one, scale) for one in row] for row in rows])
 
-  def trace(one: CroppedSilhouette | None) -> Outlines:
-    if one is None:
-      return nothing
-    return trace_outline(one.alpha, one.intrinsics, one.seen, side=_SIDE, scale=scale / one.scale)
 
-  return stack_outlines([[trace(one) for one in row] for row in rows])
+def trace_silhouette(one: CroppedSilhouette | None, scale: float, side: int = _SIDE) -> Outlines:
+  """Traces one silhouette, without the axes M and V.
+
+  Args:
+    one: the silhouette; None for a missing one.
+    scale: grid pixels per pixel at native resolution.
+    side: pixels of the grid.
+  """
+  if one is None:
+    return trace_outline(np.zeros((8, 8), np.uint8), np.ones(4), np.zeros(4), side=side)
+  return trace_outline(one.alpha, one.intrinsics, one.seen, side=side, scale=scale / one.scale)

@@ -19,7 +19,11 @@ from jaxsplat_mouse.capture.silhouette_coherence import Outlines
 CANDIDATES = 48  # moments, spread over the recording, whose motion is measured
 _OF_EACH = 2  # successive candidates of which the one with most motion takes part
 FEWEST_MOMENTS = 6
+_SIDE = 128  # pixels of the grid that holds the largest silhouette
+_OTHER_FAULT = 2.0  # pixels of contradiction that a resting animal's masks do not leave
 _ENOUGH = 0.5  # share of a camera's frames that must be there at another offset
+
+_Key = tuple[int, int, int]  # moment, view, and frames after the view's own
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,6 +57,9 @@ class SyncStudy:
       return [f"sync: not examined; {count}, it takes {FEWEST_MOMENTS}"]
     speed = f"{len(self.moments)} moments, the animal moves by {np.median(found.motion):.1f} px"
     speed += " per frame"
+    if not self.offsets and found.after.mean() > max(np.median(found.motion), _OTHER_FAULT):
+      pixels = f"silhouettes contradict each other by {found.after.mean():.1f} px"
+      return [f"warning: sync: {pixels}, more than a frame explains: another fault hides lags"]
     if not self.offsets:
       return [f"sync: no camera is a whole frame early or late ({speed})", *self._doubts()]
     evidence = f"held-out silhouettes contradict each other by {found.before.mean():.2f} px before"
@@ -159,120 +166,95 @@ def study_sync(
     return SyncStudy(names=names, moments=tuple(chosen))
   poses = np.asarray(rig.world_to_camera, np.float64)[views]
   read = lambda offsets: reader.read(chosen, offsets)
-  found = frame_offsets.find_offsets(poses, read)
+  found = frame_offsets.find_offsets(poses, read).rescale(1 / reader.scale)
   return SyncStudy(
     names=names, moments=tuple(chosen), found=found, applied=applies and found.confirmed
   )
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _Glimpse:
-  """A camera's silhouette, and its centroids (2,) one frame before and after, x / z and y / z."""
-
-  silhouette: CroppedSilhouette
-  before: np.ndarray
-  after: np.ndarray
-
-  @property
-  def motion(self) -> float:
-    """Of the centroid, pixels at native resolution per frame."""
-    focal = self.silhouette.intrinsics[:2] / self.silhouette.scale
-    return float(np.linalg.norm(focal * (self.after - self.before)) / 2)
 
 
 class _MovingReader:
   """Reads silhouettes with those of the frames around them, each once."""
 
   def __init__(self, cropper: Cropper, frames: np.ndarray, views: Sequence[int]):
-    self._cropper, self._frames, self._views = cropper, frames, views
-    self._seen: dict[tuple[int, int, int], _Glimpse | None] = {}  # by moment, view and offset
-    self._traced: dict[tuple[int, int, int], Outlines] = {}
-    self._scale = 1.0
+    self._cropper, self._frames, self._views = cropper, frames, list(views)
+    self._seen: dict[_Key, CroppedSilhouette | None] = {}
+    self._traced: dict[_Key, Outlines] = {}
+    self.scale = 1.0
 
   def choose_moments(self, started: Callable[[int, int], None]) -> list[int]:
     """Returns the moments with most motion, spread over the recording."""
-    views = list(self._views)
-    enough = (self._frames[:, views] >= 1).sum(1) >= recording_outlines.MIN_VIEWS
-    usable = np.flatnonzero(enough)
+    has_three = (self._frames[:, self._views] >= 1).sum(1) >= recording_outlines.MIN_VIEWS
+    usable = np.flatnonzero(has_three)
     candidates = [int(i) for i in usable[recording_outlines.evenly(len(usable), CANDIDATES)]]
-    zero = np.zeros(len(views), int)
+    zero = np.zeros(len(self._views), int)
     speeds = {}
     for count, index in enumerate(candidates):
       started(count, len(candidates))
       self._look(index, zero)
-      motions = [g.motion for g in (self._seen[index, v, 0] for v in views) if g is not None]
+      motions = [m for view in self._views if (m := self._motion(index, view)) is not None]
       if len(motions) >= recording_outlines.MIN_VIEWS:
         speeds[index] = float(np.median(motions))
     size = _OF_EACH if len(speeds) >= CANDIDATES // 2 else 1
     groups = [list(speeds)[i : i + size] for i in range(0, len(speeds), size)]
     chosen = [max(group, key=lambda index: speeds[index]) for group in groups]
-    rows = [[self._seen[index, view, 0] for view in views] for index in chosen]
-    if rows:
-      crops = [[g.silhouette if g is not None else None for g in row] for row in rows]
-      self._scale = recording_outlines.grid_scale(crops)
     self._seen = {key: value for key, value in self._seen.items() if key[0] in chosen}
+    if self._seen:
+      self.scale = recording_outlines.grid_scale([list(self._seen.values())], _SIDE)
     return chosen
 
   def read(self, moments: Sequence[int], offsets: np.ndarray) -> MovingOutlines | None:
     """Returns the outlines of some moments with offsets (V,) added to the cameras' frames."""
     for index in moments:
       self._look(index, offsets)
-    rows = [
-      [(index, view, int(o)) for view, o in zip(self._views, offsets, strict=True)]
-      for index in moments
-    ]
-    found = np.array([[self._seen[key] is not None for key in row] for row in rows])
-    if (found.mean(0) < _ENOUGH * (self._frames[list(moments)][:, self._views] >= 0).mean(0)).any():
+    rows, there = [], np.zeros((len(moments), len(self._views)))
+    for row, index in enumerate(moments):
+      found = []
+      for place, (view, offset) in enumerate(zip(self._views, offsets, strict=True)):
+        three = [self._trace((index, view, int(offset) + side)) for side in (-1, 0, 1)]
+        found.append(frame_offsets.trace_motion(*three))
+        there[row, place] = found[-1].outlines.weights.any()
+      rows.append(jax.tree.map(lambda *leaves: np.stack(leaves), *found))
+    expected = (self._frames[list(moments)][:, self._views] >= 0).mean(0)
+    if (there.mean(0) < _ENOUGH * expected).any():
       return None
-    outlines = [[self._trace(key) for key in row] for row in rows]
-    stacked = [jax.tree.map(lambda *leaves: np.stack(leaves), *row) for row in outlines]
-    nothing = np.zeros(2)
-    centroids = lambda side: np.array(
-      [
-        [nothing if (g := self._seen[key]) is None else getattr(g, side) for key in row]
-        for row in rows
-      ]
-    )
-    return MovingOutlines(
-      outlines=jax.tree.map(lambda *leaves: np.stack(leaves), *stacked),
-      before=centroids("before"),
-      after=centroids("after"),
-    )
+    stacked: MovingOutlines = jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
+    return stacked
 
   def _look(self, index: int, offsets: np.ndarray) -> None:
-    """Reads the glimpses of one moment that were not read yet."""
+    """Reads the silhouettes of one moment, and of the frames around, that were not read yet."""
     by_view = {view: int(o) for view, o in zip(self._views, offsets, strict=True)}
 
-    def glance(view: int, frame: int) -> _Glimpse | None:
-      key = index, view, by_view[view]
-      if key in self._seen or frame < 0:
-        return self._seen.get(key)
-      three = [
-        recording_outlines.read_silhouette(self._cropper, view, frame, by_view[view] + side)
-        for side in (-1, 0, 1)
-      ]
-      before, own, after = three
-      if before is None or own is None or after is None:
-        return None
-      return _Glimpse(silhouette=own, before=_centroid(before), after=_centroid(after))
+    def read(view: int, frame: int) -> dict[_Key, CroppedSilhouette | None]:
+      keys = [(index, view, by_view[view] + side) for side in (-1, 0, 1)]
+      return {
+        key: recording_outlines.read_silhouette(self._cropper, view, frame, key[2])
+        for key in keys
+        if key not in self._seen
+      }
 
-    found, _ = self._cropper.map_cameras(self._frames[index], glance)
-    self._seen |= {(index, view, by_view[view]): found[view] for view in self._views}
+    found, _ = self._cropper.map_cameras(self._frames[index], read)
+    for more in found.values():
+      self._seen |= more
 
-  def _trace(self, key: tuple[int, int, int]) -> Outlines:
-    """Outlines without the axes M and V."""
+  def _motion(self, index: int, view: int) -> float | None:
+    """Motion of a silhouette's middle, pixels at native resolution per frame; None for none."""
+    before, after = (self._seen[index, view, side] for side in (-1, 1))
+    if before is None or after is None or self._seen[index, view, 0] is None:
+      return None
+    way = _middle(after) - _middle(before)
+    return float(np.linalg.norm(after.intrinsics[:2] / after.scale * way) / 2)
+
+  def _trace(self, key: _Key) -> Outlines:
     if key not in self._traced:
-      glimpse = self._seen[key]
-      silhouette = None if glimpse is None else glimpse.silhouette
-      traced = recording_outlines.trace_silhouettes([[silhouette]], self._scale)
-      self._traced[key] = jax.tree.map(lambda leaf: leaf[0, 0], traced)
+      silhouette = self._seen[key]
+      self._traced[key] = recording_outlines.trace_silhouette(silhouette, self.scale, _SIDE)
     return self._traced[key]
 
 
-def _centroid(silhouette: CroppedSilhouette) -> np.ndarray:
+def _middle(silhouette: CroppedSilhouette) -> np.ndarray:
   """Centroid (2,) of a silhouette, x / z and y / z."""
   weight = silhouette.alpha.astype(np.float64)
   height, width = weight.shape
   middle = [weight.sum(0) @ (np.arange(width) + 0.5), weight.sum(1) @ (np.arange(height) + 0.5)]
   pixels = np.array(middle) / max(weight.sum(), 1.0)
-  return (pixels - silhouette.intrinsics[2:]) / silhouette.intrinsics[:2]
+  return np.asarray((pixels - silhouette.intrinsics[2:]) / silhouette.intrinsics[:2])

@@ -31,6 +31,10 @@ other programs profit; the recording itself is never changed.
 Cameras that differ in exposure or white balance are measured on surface points that two of them
 see, all over the recording, and brought to their common mean; --exposure=off leaves the colours.
 
+Cameras that ran whole frames late or early are found where the animal moves, and put into step
+where moments that took no part agree better; --sync=report only names them. A camera that moved
+during the recording is named with the moment.
+
 A calibration that is transposed, inverted, mirrored, of other axes, of another image size or of
 exchanged cameras is refused with the evidence.
 

@@ -15,6 +15,7 @@ from jaxsplat_mouse.capture.frame_reader import FrameReader
 from jaxsplat_mouse.capture.raw_capture import Capture
 from jaxsplat_mouse.capture.rig import Rig
 from jaxsplat_mouse.errors import InputError
+from jaxsplat_mouse.procedural_mouse.disturb import rotation_about
 from tests.capture.recording_fixtures import VIEWS, make_rig, write_images
 
 pytest.importorskip("cv2")
@@ -50,6 +51,16 @@ def exchanged(rig: Rig) -> dict[str, np.ndarray]:
   return {"world_to_camera": rig.world_to_camera[[0, 3, 2, 1, 4]]}
 
 
+def exchanged_and_off(rig: Rig) -> dict[str, np.ndarray]:
+  """Files of two cameras exchanged, intrinsics included; every camera turned by half a degree."""
+  order = [0, 3, 2, 1, 4]
+  rng = np.random.default_rng(0)
+  poses = rig.world_to_camera[order].copy()
+  for pose in poses:
+    pose[:3] = rotation_about(np.radians(0.5) * rng.normal(size=3)) @ pose[:3]
+  return {"world_to_camera": poses, "matrices": rig.matrices[order]}
+
+
 def one_off(rig: Rig) -> dict[str, np.ndarray]:
   poses = rig.world_to_camera.copy()
   poses[2, :3, 3] += [14.0, -6.0, 0.0]
@@ -68,6 +79,7 @@ def one_off(rig: Rig) -> dict[str, np.ndarray]:
     (opengl, "OpenGL"),
     (lambda rig: {"matrices": rig.matrices * [[2.0], [2.0], [1.0]]}, "2 times as large"),
     (exchanged, "Camera2 and Camera4 were exchanged"),
+    (exchanged_and_off, "Camera2 and Camera4 were exchanged"),
     (one_off, "Camera3"),
   ],
 )

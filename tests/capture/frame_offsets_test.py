@@ -5,12 +5,13 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 
+import jax
 import numpy as np
 import pytest
 
 from jaxsplat_mouse.capture import frame_offsets
 from jaxsplat_mouse.capture.frame_offsets import MovingOutlines
-from jaxsplat_mouse.capture.silhouette_coherence import Outlines, stack_outlines, trace_outline
+from jaxsplat_mouse.capture.silhouette_coherence import Outlines, trace_outline
 from tests.capture import pose_refinement_test as film
 
 pytest.importorskip("cv2")
@@ -39,17 +40,16 @@ def recording(late: dict[int, float], speed: float = 0.03) -> Reader:
   """Reads the moments of a recording with cameras that are some frames late."""
 
   def read(offsets: np.ndarray) -> MovingOutlines:
-    rows = {}
-    for side in (-1, 0, 1):
-      rows[side] = [
-        [
-          traced(view, SPACING * moment + offsets[view] - late.get(view, 0) + side, speed)
-          for view in range(film.VIEWS)
-        ]
-        for moment in range(MOMENTS)
-      ]
-    before, own, after = (stack_outlines(rows[side]) for side in (-1, 0, 1))
-    return MovingOutlines(outlines=own, before=before.centroids, after=after.centroids)
+    rows = []
+    for moment in range(MOMENTS):
+      row = []
+      for view in range(film.VIEWS):
+        frame = SPACING * moment + offsets[view] - late.get(view, 0)
+        row.append(
+          frame_offsets.trace_motion(*(traced(view, frame + side, speed) for side in (-1, 0, 1)))
+        )
+      rows.append(jax.tree.map(lambda *leaves: np.stack(leaves), *row))
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
 
   return read
 
