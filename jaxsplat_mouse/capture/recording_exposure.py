@@ -62,8 +62,10 @@ class RecordingExposure:
       count = f"{self.moments} moments with points that two cameras see"
       return [f"exposure: not measured; {count}, it takes {_FEWEST_MOMENTS}"]
     percent = 100 * (np.exp(np.log(found.gains).mean(1)) - 1)
+    largest = f"{np.abs(percent).max():.1f} %"
     if not self.applied:
-      return [f"exposure: alike; cameras differ from their mean by {np.abs(percent).max():.1f} %"]
+      doubt = ", which other moments do not confirm" if found.significant else ""
+      return [f"exposure: left as it is; cameras are within {largest} of their mean{doubt}"]
     listed = " ".join(f"{n} {p:+.1f} %" for n, p in zip(self.names, percent, strict=True))
     before, after = (
       100 * float(np.mean(d)) for d in (found.disagreement_before, found.disagreement_after)
