@@ -110,7 +110,6 @@ def test_a_camera_that_is_left_out_has_no_gain(capture: Capture, tmp_path: pathl
   assert gains["Camera4"] == [1.0, 1.0, 1.0]
   # Four cameras carve too large a solid, on which two of them often see different spheres.
   np.testing.assert_allclose(np.divide(gains["Camera2"], gains["Camera3"]), TINT, rtol=0.15)
-  assert np.abs(np.array(gains["Camera5"]) / gains["Camera1"] - 1).max() < 0.05
 
 
 def test_a_broken_record_is_refused() -> None:
