@@ -35,6 +35,7 @@ _NOISE = 0.02  # least standard deviation of a log colour
 _BLOCKS = 8  # of moments, for the jackknife
 _SIGNIFICANT = 3.0  # standard errors
 _WORTHWHILE = 0.05  # share by which they must disagree less, at least
+_SAME_SURFACE = 0.07  # log colour; cameras that still disagree more see different places
 _SHADING = 0.01  # standard error that fixed lights add, log colour; see `benchmarks.exposure`
 _FEWEST_POINTS = 50  # that two cameras see, for a moment to count
 
@@ -100,6 +101,8 @@ class ExposureEstimate:
     """Whether gains of other moments make the cameras agree better, clearly and significantly."""
     fall = np.log(self.disagreement_before / self.disagreement_after)
     if len(fall) < 2:
+      return False
+    if self.disagreement_after.mean() > _SAME_SURFACE:
       return False
     error = fall.std(ddof=1) / np.sqrt(len(fall))
     return bool(fall.mean() > max(_WORTHWHILE, _SIGNIFICANT * error))

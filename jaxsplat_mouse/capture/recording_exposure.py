@@ -62,8 +62,10 @@ class RecordingExposure:
       count = f"{self.moments} moments with points that two cameras see"
       return [f"exposure: not measured; {count}, it takes {_FEWEST_MOMENTS}"]
     percent = 100 * (np.exp(np.log(found.gains).mean(1)) - 1)
+    largest = f"{np.abs(percent).max():.1f} %"
     if not self.applied:
-      return [f"exposure: alike; cameras differ from their mean by {np.abs(percent).max():.1f} %"]
+      doubt = ", which other moments do not confirm" if found.significant else ""
+      return [f"exposure: left as it is; cameras are within {largest} of their mean{doubt}"]
     listed = " ".join(f"{n} {p:+.1f} %" for n, p in zip(self.names, percent, strict=True))
     before, after = (
       100 * float(np.mean(d)) for d in (found.disagreement_before, found.disagreement_after)
@@ -117,22 +119,33 @@ def measure_exposure(
 
 def _read_moment(crops: Sequence[Crop], rig: Rig) -> ColorReadings | None:
   """Colours of one moment, with a row for each camera of the rig; None without a common solid."""
-  scene = _color_scene(crops, rig)
+  found = read_scene_colors(_color_scene(crops, rig))
+  if found is None:
+    return None
+  # The scene has the cameras with a picture first, then padding.
+  rows = np.full(len(rig), len(crops) % len(rig))
+  rows[[crop.view for crop in crops]] = np.arange(len(crops))
+  return dataclasses.replace(
+    found,
+    logs=found.logs[:, rows],
+    usable=found.usable[:, rows],
+    mirrored=found.mirrored[:, rows],
+  )
+
+
+def read_scene_colors(scene: Scene) -> ColorReadings | None:
+  """Reads what the views of one moment show of their common solid; None where there is none."""
   try:
     hull = build_hull(scene, _HULL)
   except ValueError:
     return None
   sight = jax.tree.map(np.asarray, look_at_hull(scene, hull))
-  points, poses = np.asarray(hull.points), np.asarray(rig.world_to_camera)
-  toward = -np.einsum("vij,vi->vj", poses[:, :3, :3], poses[:, :3, 3])[:, None] - points
+  poses = np.asarray(scene.cameras.world_to_camera)
+  centers = -np.einsum("vij,vi->vj", poses[:, :3, :3], poses[:, :3, 3])
+  toward = centers[:, None] - np.asarray(hull.points)
   toward /= np.linalg.norm(toward, axis=-1, keepdims=True)
-  # The scene has the cameras with a picture first.
-  rows = np.full(len(rig), len(crops))
-  rows[[crop.view for crop in crops]] = np.arange(len(crops))
-  take = lambda values: np.concatenate([values[: len(crops)], np.zeros_like(values[:1])])[rows]
-  return exposure.read_colors(
-    take(sight.colors), take(sight.seen), take(sight.depths), toward, np.asarray(hull.normals)
-  )
+  normals = np.asarray(hull.normals)
+  return exposure.read_colors(sight.colors, sight.seen, sight.depths, toward, normals)
 
 
 def _color_scene(crops: Sequence[Crop], rig: Rig) -> Scene:

@@ -104,6 +104,14 @@ def test_off_leaves_the_colours(capture: Capture, tmp_path: pathlib.Path) -> Non
   np.testing.assert_allclose(colors[DARK] / colors[0], TINT, rtol=0.02)
 
 
+def test_a_camera_that_is_left_out_has_no_gain(capture: Capture, tmp_path: pathlib.Path) -> None:
+  prepare(capture, tmp_path, frames="0", without=("Camera4",))
+  gains = json.loads((tmp_path / "recording.json").read_text())["exposure"]["gains"]
+  assert gains["Camera4"] == [1.0, 1.0, 1.0]
+  # Four cameras carve too large a solid, on which two of them often see different spheres.
+  np.testing.assert_allclose(np.divide(gains["Camera2"], gains["Camera3"]), TINT, rtol=0.15)
+
+
 def test_a_broken_record_is_refused() -> None:
   rig = make_rig()
   assert recording_exposure.corrections_from_json({}, rig) is None
