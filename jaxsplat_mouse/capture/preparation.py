@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import functools
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -33,6 +34,7 @@ from jaxsplat_mouse.capture import (
   calibration_refinement,
   common_solid,
   mask_study,
+  occlusion,
   recording_file,
 )
 from jaxsplat_mouse.capture.check_sheet import write_check_sheet
@@ -47,7 +49,7 @@ from jaxsplat_mouse.capture.readable_cameras import (
   min_cameras,
   require_enough_cameras,
 )
-from jaxsplat_mouse.capture.recording_file import DONE, FAILED, MomentRecord
+from jaxsplat_mouse.capture.recording_file import DONE, FAILED, MomentKey, MomentRecord
 from jaxsplat_mouse.errors import InputError
 from jaxsplat_mouse.io import atomic
 from jaxsplat_mouse.runtime.progress import Progress
@@ -77,10 +79,10 @@ def prepare_recording(
   indices, frames = _select(options, capture)
   _make_output_folder(options)
   earlier = None if options.redo else recording_file.read_recording(options)
-  scenes = recording_file.scene_names(options, capture, indices)
-  names = dict(zip(indices, scenes, strict=True))
+  names = recording_file.scene_names(options, capture, indices)
   finished = _find_finished(options, names, earlier)
-  pending = [index for index in names if index not in finished]
+  pending = [key for key in names if key not in finished]
+  unfinished = list(dict.fromkeys(index for index, _ in pending))
   with (
     Progress("scenes", len(names), len(names) - len(pending), console) as progress,
     FrameReader(capture, options.specks, options.grow) as frame_reader,
@@ -94,8 +96,8 @@ def prepare_recording(
       if pending:
         # An earlier version wrote scenes without mattes: the others get none either.
         if earlier is None or earlier.get("masks"):
-          work.masks = _study_masks(options, cropper, frames, pending, progress)
-        work.check_calibration(pending, earlier is None)
+          work.masks = _study_masks(options, cropper, frames, unfinished, progress)
+        work.check_calibration(unfinished, earlier is None)
         if earlier is None:
           work.choose_window(pending)
         work.save()
@@ -155,18 +157,18 @@ def _make_output_folder(options: PrepareOptions) -> None:
 
 
 def _find_finished(
-  options: PrepareOptions, names: dict[int, str], earlier: dict[str, Any] | None
-) -> dict[int, MomentRecord]:
-  """Returns records by index: those of whole scene folders, and of moments that are not chosen."""
+  options: PrepareOptions, names: dict[MomentKey, str], earlier: dict[str, Any] | None
+) -> dict[MomentKey, MomentRecord]:
+  """Returns the records of whole scene folders, and of moments that are not chosen."""
   if earlier is None:
     return {}
-  listed = {m["index"]: MomentRecord.from_json(m) for m in earlier["moments"]}
-  found = {i: m for i, m in listed.items() if i not in names}
+  listed = {m.key: m for m in map(MomentRecord.from_json, earlier["moments"])}
+  found = {key: m for key, m in listed.items() if key not in names}
   prepared = recording_file.preparation_hash(earlier)
-  for index, name in names.items():
+  for key, name in names.items():
     moment = recording_file.read_finished_moment(options.output / name, prepared)
     if moment is not None:
-      found[index] = moment
+      found[key] = moment
   return found
 
 
@@ -299,10 +301,10 @@ class _Preparation:
     options: what to prepare, and how.
     cropper: the readable cameras.
     frames: (F, V) frame of each camera in each moment of the recording.
-    names: scene names of the chosen moments, by index.
+    names: scene names of the chosen moments and their animals.
     progress: where progress is shown.
     stop: ends the run at the next moment.
-    moments: records of finished moments, by index.
+    moments: records of finished moments.
     window: size of all crops.
     calibration: the evidence for the calibration, as JSON.
     masks: what was found about the masks, as JSON.
@@ -313,10 +315,10 @@ class _Preparation:
   options: PrepareOptions
   cropper: Cropper
   frames: np.ndarray
-  names: dict[int, str]
+  names: dict[MomentKey, str]
   progress: Progress
   stop: StopRequest
-  moments: dict[int, MomentRecord]
+  moments: dict[MomentKey, MomentRecord]
   window: CropWindow = dataclasses.field(
     default_factory=lambda: CropWindow(side=0, scale=1.0, limit=0.0)
   )
@@ -347,47 +349,59 @@ class _Preparation:
     )
     self.calibration = report.to_json()
 
-  def choose_window(self, pending: list[int]) -> None:
+  def choose_window(self, pending: list[MomentKey]) -> None:
     """Measures all silhouettes and chooses the size of the crops.
 
     Raises:
       InputError: there is no silhouette at all.
     """
     boxes, first = [], ""
-    for count, index in enumerate(pending):
+    seen: collections.Counter[str] = collections.Counter()
+    for count, (index, animal) in enumerate(pending):
       self.stop.check()
       self.progress.stage(f"measuring silhouettes, {count} of {len(pending)}")
-      found, problems = self.cropper.map_cameras(self.frames[index], self.cropper.measure_box)
+      measure = functools.partial(self.cropper.measure_box, animal=self.number_of(animal))
+      found, problems = self.cropper.map_cameras(self.frames[index], measure)
       boxes += list(found.values())
+      seen[animal] += len(found)
       first = first or next(iter(problems.values()), "")
     if not boxes:
       path = self.cropper.capture.path
       raise InputError(path, "masks", f"no silhouette in any moment ({first})")
+    for animal, count in seen.items():
+      if not count:
+        raise InputError("--animals", animal, "no camera shows this animal in any moment")
     window = choose_window(np.array(boxes), self.options.margin, self.options.size)
     reduced = f", reduced to {window.scale:.0%}" if window.scale < 1 else " at native resolution"
     self.progress.line(f"crops of {window.side} x {window.side} px{reduced}")
     self.window = window
 
-  def crop_moments(self, pending: list[int]) -> None:
+  def number_of(self, animal: str) -> int | None:
+    """Returns the number of an animal in the capture; None for a single animal."""
+    names = [one.name for one in self.cropper.capture.animals]
+    return names.index(animal) if names else None
+
+  def crop_moments(self, pending: list[MomentKey]) -> None:
     """Crops each moment while the one before it is encoded and written."""
     with ThreadPoolExecutor(1) as writer:
-      last: tuple[int, Future[MomentRecord]] | None = None
+      last: tuple[MomentKey, Future[MomentRecord]] | None = None
       try:
-        for index in pending:
+        for key in pending:
           self.stop.check()
-          self.progress.stage(self.names[index])
-          crops, problems = self.cropper.map_cameras(
-            self.frames[index], lambda view, frame: self.cropper.crop(view, frame, self.window)
+          self.progress.stage(self.names[key])
+          cut = functools.partial(
+            self.cropper.crop, window=self.window, animal=self.number_of(key[1])
           )
+          crops, problems = self.cropper.map_cameras(self.frames[key[0]], cut)
           for view, problem in problems.items():
             self.missing[view].append(problem)
           self.await_scene(last)
-          last = index, writer.submit(self.write_scene, index, crops, problems)
+          last = key, writer.submit(self.write_scene, key, crops, problems)
       finally:
         self.await_scene(last)
         self.save()
 
-  def await_scene(self, last: tuple[int, Future[MomentRecord]] | None) -> None:
+  def await_scene(self, last: tuple[MomentKey, Future[MomentRecord]] | None) -> None:
     """Waits for the writer and keeps the record of its moment."""
     if last is None:
       return
@@ -399,28 +413,29 @@ class _Preparation:
       self.save()
 
   def write_scene(
-    self, index: int, crops: dict[int, Crop], problems: dict[int, str]
+    self, key: MomentKey, crops: dict[int, Crop], problems: dict[int, str]
   ) -> MomentRecord:
     """Writes one scene folder; a moment that makes no scene gets a record that says why.
 
     Args:
-      index: the moment.
+      key: the moment and the animal.
       crops: by camera.
       problems: why cameras have no crop, by camera.
     """
     capture = self.cropper.capture
     moment = MomentRecord(
-      index=index,
-      number=int(capture.moments[index]),
-      scene=self.names[index],
+      index=key[0],
+      number=int(capture.moments[key[0]]),
+      scene=self.names[key],
       status=DONE,
       views=len(crops),
       problems=tuple(problems.values()),
+      animal=key[1],
     )
     try:
       if len(crops) < min_cameras(capture):
         raise ValueError(f"{len(crops)} usable cameras ({next(iter(problems.values()))})")
-      ordered = [crops[view] for view in sorted(crops)]
+      ordered = occlusion.keep_near(capture.rig, [crops[view] for view in sorted(crops)])
       centroid, radius = self.measure_extent(ordered)
       moment = dataclasses.replace(moment, centroid=tuple(centroid.tolist()), radius=radius)
       pngs = self.cropper.encode_pngs(ordered)
@@ -469,12 +484,12 @@ class _Preparation:
       path = self.options.output / recording_file.RECORDING_FILE
       raise InputError(path, "", problem) from None
 
-  def summarize(self, pending: list[int]) -> int:
+  def summarize(self, pending: list[MomentKey]) -> int:
     """Prints the missing cameras and the number of scenes; returns the exit status."""
     for view, problems in sorted(self.missing.items()):
       name = self.cropper.capture.rig.names[view]
       self.progress.line(f"{name}: not in {len(problems)} moments, first: {problems[0]}")
-    chosen = [self.moments[i] for i in self.names if i in self.moments]
+    chosen = [self.moments[key] for key in self.names if key in self.moments]
     done = sum(m.status == DONE for m in chosen)
     kept = len(self.names) - len(pending)
     note = f" ({kept} were there)" if kept else ""

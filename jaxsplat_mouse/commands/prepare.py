@@ -109,6 +109,13 @@ def _define_silhouette_flags(flags: FlagValues) -> None:
     "to make them from the pictures where the animal stands out from the empty scene.",
     flag_values=flags,
   )
+  absl_flags.DEFINE_list(
+    "animals",
+    [],
+    "Several animals, a scene for each: label ids in the masks, as in 1,2, or names of folders in "
+    "--masks that hold the masks of one animal each (all of them by default).",
+    flag_values=flags,
+  )
   absl_flags.DEFINE_enum(
     "matte",
     "auto",
@@ -144,9 +151,7 @@ def main(flags: FlagValues) -> int:
   devices.set_up_cache()
   if options.plate_masks:
     capture = dataclasses.replace(capture, masks=None)
-  if options.masks is not None:
-    found = mask_files.find_masks(options.masks, capture.rig.names)
-    capture = dataclasses.replace(capture, masks=found)
+  capture = mask_files.with_masks(capture, options.masks, options.animals)
   if flags.check:
     return preparation.check_recording(options, capture)
   return preparation.prepare_recording(options, capture)
@@ -165,6 +170,7 @@ def _options(flags: FlagValues) -> PrepareOptions:
     margin=flags.margin,
     masks=pathlib.Path(flags.masks) if flags.masks and flags.masks != _PLATE else None,
     plate_masks=flags.masks == _PLATE,
+    animals=tuple(flags.animals),
     matte=flags.matte,
     specks=flags.specks,
     grow=flags.grow,
