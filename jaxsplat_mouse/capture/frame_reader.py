@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+from collections.abc import Iterable
 from types import TracebackType
 
 import numpy as np
@@ -127,7 +128,8 @@ class FrameReader:
       animal: number of one of several animals; None for all of them together.
 
     Raises:
-      InputError: the picture cannot be read, or its size is not the calibration's.
+      InputError: the picture cannot be read, its size is not the calibration's, or it shall show
+        all animals together and the mask of one is empty.
     """
     if self._capture.animals:
       return self._read_animal_coverage(view, number, animal)
@@ -176,20 +178,29 @@ class FrameReader:
     self._check_size("pictures", view, number, photo)
     return photo[..., :3]
 
+  def animals_in(self, view: int, number: int) -> frozenset[int]:
+    """Returns the numbers of the animals that have a silhouette in a picture.
+
+    Raises:
+      InputError: the masks cannot be read.
+    """
+    return self._partition(view, number).present
+
   def _read_animal_coverage(self, view: int, number: int, animal: int | None) -> np.ndarray:
     """Reads the silhouette (H, W) uint8 of one animal or, for None, of all."""
     found = self._partition(view, number)
+    # Without one of the animals, their common silhouette would seem to contradict other cameras.
+    needed = range(len(self._capture.animals)) if animal is None else [animal]
+    self._require_animals(view, number, needed, found)
     coverage = self._move_outline("masks", view, number, found.coverage)
-    if animal is None:
-      self._check_mask(view, number, found.coverage, found.coverage)
-      return coverage
-    self._require_animal(view, number, animal, found)
-    return np.where(found.owner == animal, coverage, np.uint8(0))
+    return coverage if animal is None else np.where(found.owner == animal, coverage, np.uint8(0))
 
   def _pick_animal(self, view: int, number: int, animal: int) -> RawFrame:
     """Returns the frame of one animal: the share of all silhouettes that belongs to it."""
-    raw, found = self.read_frame(view, number), self._partition(view, number)
-    self._require_animal(view, number, animal, found)
+    found = self._partition(view, number)
+    self._require_animals(view, number, [animal], found)
+    together = self._move_outline("masks", view, number, found.coverage)
+    raw = self._solve_matte(view, self.read_photo(view, number), together)
     own = found.owner == animal
     hidden = ~own & (raw.coverage > 0)
     coverage = np.where(own, raw.coverage, np.uint8(0))
@@ -216,12 +227,15 @@ class FrameReader:
     animal_masks.check_labels(self._picture_file("masks", view, number), field, pictures[0])
     return animal_masks.label_levels(pictures[0], [animal.label for animal in animals])
 
-  def _require_animal(self, view: int, number: int, animal: int, found: AnimalPartition) -> None:
+  def _require_animals(
+    self, view: int, number: int, needed: Iterable[int], found: AnimalPartition
+  ) -> None:
     """Refuses a picture in which an animal has no silhouette."""
-    if animal not in found.present:
-      field = f"{self._capture.rig.names[view]} mask frame {number}"
-      name = self._capture.animals[animal].name
-      raise InputError(self._capture.path, field, f"animal {name}: empty silhouette")
+    for animal in needed:
+      if animal not in found.present:
+        field = f"{self._capture.rig.names[view]} mask frame {number}"
+        name = self._capture.animals[animal].name
+        raise InputError(self._capture.path, field, f"animal {name}: empty silhouette")
 
   @property
   def _from_plate(self) -> bool:

@@ -22,7 +22,9 @@ from __future__ import annotations
 import collections
 import dataclasses
 import functools
+import itertools
 import time
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -33,6 +35,7 @@ from jaxsplat_mouse.capture import (
   calibration_check,
   calibration_refinement,
   common_solid,
+  identities,
   mask_study,
   occlusion,
   recording_file,
@@ -47,6 +50,7 @@ from jaxsplat_mouse.capture.raw_capture import Capture
 from jaxsplat_mouse.capture.readable_cameras import (
   find_readable_cameras,
   min_cameras,
+  require_animals,
   require_enough_cameras,
 )
 from jaxsplat_mouse.capture.recording_file import DONE, FAILED, MomentKey, MomentRecord
@@ -81,8 +85,9 @@ def prepare_recording(
   earlier = None if options.redo else recording_file.read_recording(options)
   names = recording_file.scene_names(options, capture, indices)
   finished = _find_finished(options, names, earlier)
-  pending = [key for key in names if key not in finished]
-  unfinished = list(dict.fromkeys(index for index, _ in pending))
+  unfinished = list(dict.fromkeys(key[0] for key in names if key not in finished))
+  # All animals of a moment are prepared together, which shows exchanged ids.
+  pending = [key for key in names if key[0] in unfinished]
   with (
     Progress("scenes", len(names), len(names) - len(pending), console) as progress,
     FrameReader(capture, options.specks, options.grow) as frame_reader,
@@ -184,6 +189,7 @@ def _open_cropper(
   for problem in problems:
     progress.line(f"left out: {problem}")
   require_enough_cameras(capture, len(pinholes), problems)
+  require_animals(capture, frame_reader, pinholes, frames)
   return Cropper(capture, frame_reader, pinholes)
 
 
@@ -356,21 +362,16 @@ class _Preparation:
       InputError: there is no silhouette at all.
     """
     boxes, first = [], ""
-    seen: collections.Counter[str] = collections.Counter()
     for count, (index, animal) in enumerate(pending):
       self.stop.check()
       self.progress.stage(f"measuring silhouettes, {count} of {len(pending)}")
       measure = functools.partial(self.cropper.measure_box, animal=self.number_of(animal))
       found, problems = self.cropper.map_cameras(self.frames[index], measure)
       boxes += list(found.values())
-      seen[animal] += len(found)
       first = first or next(iter(problems.values()), "")
     if not boxes:
       path = self.cropper.capture.path
       raise InputError(path, "masks", f"no silhouette in any moment ({first})")
-    for animal, count in seen.items():
-      if not count:
-        raise InputError("--animals", animal, "no camera shows this animal in any moment")
     window = choose_window(np.array(boxes), self.options.margin, self.options.size)
     reduced = f", reduced to {window.scale:.0%}" if window.scale < 1 else " at native resolution"
     self.progress.line(f"crops of {window.side} x {window.side} px{reduced}")
@@ -386,20 +387,31 @@ class _Preparation:
     with ThreadPoolExecutor(1) as writer:
       last: tuple[MomentKey, Future[MomentRecord]] | None = None
       try:
-        for key in pending:
-          self.stop.check()
-          self.progress.stage(self.names[key])
-          cut = functools.partial(
-            self.cropper.crop, window=self.window, animal=self.number_of(key[1])
-          )
-          crops, problems = self.cropper.map_cameras(self.frames[key[0]], cut)
-          for view, problem in problems.items():
-            self.missing[view].append(problem)
-          self.await_scene(last)
-          last = key, writer.submit(self.write_scene, key, crops, problems)
+        for _, group in itertools.groupby(pending, lambda key: key[0]):
+          keys = list(group)
+          cropped = [self.crop_animal(key) for key in keys]
+          exchanges = identities.find_exchanges(self.cropper.capture.rig, [c for c, _ in cropped])
+          mended = identities.exchange_animals([c for c, _ in cropped], exchanges)
+          for number, key in enumerate(keys):
+            self.await_scene(last)
+            work = (key, mended[number], cropped[number][1])
+            exchanged = identities.describe_exchanges(
+              self.cropper.capture.rig, exchanges, [name for _, name in keys], number
+            )
+            last = key, writer.submit(self.write_scene, *work, exchanged)
       finally:
         self.await_scene(last)
         self.save()
+
+  def crop_animal(self, key: MomentKey) -> tuple[dict[int, Crop], dict[int, str]]:
+    """Returns the crops of a moment and an animal, and why cameras have none, by camera."""
+    self.stop.check()
+    self.progress.stage(self.names[key])
+    cut = functools.partial(self.cropper.crop, window=self.window, animal=self.number_of(key[1]))
+    crops, problems = self.cropper.map_cameras(self.frames[key[0]], cut)
+    for view, problem in problems.items():
+      self.missing[view].append(problem)
+    return crops, problems
 
   def await_scene(self, last: tuple[MomentKey, Future[MomentRecord]] | None) -> None:
     """Waits for the writer and keeps the record of its moment."""
@@ -413,7 +425,11 @@ class _Preparation:
       self.save()
 
   def write_scene(
-    self, key: MomentKey, crops: dict[int, Crop], problems: dict[int, str]
+    self,
+    key: MomentKey,
+    crops: Mapping[int, Crop],
+    problems: dict[int, str],
+    exchanged: tuple[str, ...],
   ) -> MomentRecord:
     """Writes one scene folder; a moment that makes no scene gets a record that says why.
 
@@ -421,6 +437,7 @@ class _Preparation:
       key: the moment and the animal.
       crops: by camera.
       problems: why cameras have no crop, by camera.
+      exchanged: cameras whose crops are those of another animal's id.
     """
     capture = self.cropper.capture
     moment = MomentRecord(
@@ -431,6 +448,7 @@ class _Preparation:
       views=len(crops),
       problems=tuple(problems.values()),
       animal=key[1],
+      exchanged=exchanged,
     )
     try:
       if len(crops) < min_cameras(capture):
@@ -490,6 +508,8 @@ class _Preparation:
       name = self.cropper.capture.rig.names[view]
       self.progress.line(f"{name}: not in {len(problems)} moments, first: {problems[0]}")
     chosen = [self.moments[key] for key in self.names if key in self.moments]
+    for line in identities.warn_of_exchanges([(m.number, m.exchanged) for m in chosen]):
+      self.progress.line(line)
     done = sum(m.status == DONE for m in chosen)
     kept = len(self.names) - len(pending)
     note = f" ({kept} were there)" if kept else ""

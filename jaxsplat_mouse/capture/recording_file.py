@@ -53,6 +53,7 @@ class MomentRecord:
     views: number of cameras in the scene.
     problems: why cameras, or the whole moment, are missing.
     animal: name of the animal; "" where there is a single one.
+    exchanged: cameras in which its id was that of another animal, and whose.
   """
 
   index: int
@@ -64,6 +65,7 @@ class MomentRecord:
   views: int = 0
   problems: tuple[str, ...] = ()
   animal: str = ""
+  exchanged: tuple[str, ...] = ()
 
   @property
   def key(self) -> MomentKey:
@@ -71,8 +73,9 @@ class MomentRecord:
     return self.index, self.animal
 
   def to_json(self) -> dict[str, Any]:
-    """Returns a JSON object that `from_json` reads; a single animal has no name in it."""
-    return {k: v for k, v in dataclasses.asdict(self).items() if k != "animal" or v}
+    """Returns a JSON object that `from_json` reads."""
+    optional = ("animal", "exchanged")
+    return {k: v for k, v in dataclasses.asdict(self).items() if k not in optional or v}
 
   @classmethod
   def from_json(cls, value: dict[str, Any]) -> MomentRecord:
@@ -81,10 +84,11 @@ class MomentRecord:
     Raises:
       KeyError, TypeError, ValueError: it is no such object.
     """
-    fields = {f.name: value[f.name] for f in dataclasses.fields(cls) if f.name != "animal"}
-    fields["animal"] = str(value.get("animal", ""))
+    fields = {"animal": "", "exchanged": (), **value}
+    fields = {f.name: fields[f.name] for f in dataclasses.fields(cls)}
     fields["centroid"] = tuple(float(x) for x in fields["centroid"])
-    return cls(**{**fields, "problems": tuple(fields["problems"])})
+    lists = {name: tuple(fields[name]) for name in ("problems", "exchanged")}
+    return cls(**{**fields, **lists})
 
 
 def recording_name(path: pathlib.Path) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import pathlib
+import shutil
 
 import numpy as np
 import pytest
@@ -12,15 +13,17 @@ from PIL import Image
 from rich.console import Console
 
 from jaxsplat_mouse import metrics
-from jaxsplat_mouse.capture import mask_files, preparation
+from jaxsplat_mouse.capture import animal_masks, mask_files, preparation
 from jaxsplat_mouse.capture.prepare_options import PrepareOptions
 from jaxsplat_mouse.capture.raw_capture import Capture, Stream
 from jaxsplat_mouse.dataset import facelift
+from jaxsplat_mouse.errors import InputError
 from jaxsplat_mouse.io import images
 from jaxsplat_mouse.visual_hull.build import build_hull
 from jaxsplat_mouse.visual_hull.hull import HullConfig
 from tests.capture.recording_fixtures import (
   SPHERES,
+  VIEWS,
   develop,
   make_capture,
   make_rig,
@@ -66,6 +69,17 @@ def capture(tmp_path_factory: pytest.TempPathFactory) -> Capture:
     pictures.append(Stream(images=tuple(photos)))
     masks.append(Stream(images=tuple(labels)))
   return make_capture(folder, rig, pictures, masks, MOMENTS)
+
+
+def relabelled(
+  capture: Capture, folder: pathlib.Path, camera: int, ids: dict[int, int]
+) -> pathlib.Path:
+  """A folder of the capture's label masks, with other ids in one camera."""
+  shutil.copytree(capture.path / "labels", folder)
+  for path in sorted((folder / capture.rig.names[camera]).glob("*.png")):
+    labels = np.asarray(Image.open(path))
+    write_labels(path, np.vectorize(lambda x: ids.get(x, x))(labels))
+  return folder
 
 
 def prepare(capture: Capture, output: pathlib.Path, **more: object) -> tuple[int, str]:
@@ -122,3 +136,83 @@ def test_masks_of_each_animal_give_the_same_scenes(
     other = facelift.read_scene(prepared / f"pair_0001_a{animal}").scene
     assert metrics.iou(one.alphas, other.alphas) > 0.999
     assert one.hidden is not None and (one.hidden == other.hidden).all()
+
+
+def test_exchanged_ids_are_named_and_exchanged_back(
+  capture: Capture, prepared: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+  labels = relabelled(capture, tmp_path / "labels", 3, {1: 2, 2: 1})
+  status, text = prepare(capture, tmp_path / "out", masks=labels, animals=("1", "2"), frames="0")
+  assert status == 0
+  assert "warning: masks exchange animals in 1 moments, which were exchanged back" in text
+  moments = recording(tmp_path / "out")["moments"]
+  assert all(len(m["exchanged"]) == 1 for m in moments)
+  assert moments[0]["exchanged"][0].startswith("Camera4: 1 and 2 (common solids ")
+  for name in ("pair_0001_a1", "pair_0001_a2"):
+    mended = facelift.read_scene(tmp_path / "out" / name).scene
+    np.testing.assert_array_equal(mended.alphas, facelift.read_scene(prepared / name).scene.alphas)
+  assert not any("exchanged" in m for m in recording(prepared)["moments"])
+
+
+def test_an_animal_in_too_few_cameras_is_no_scene(capture: Capture, tmp_path: pathlib.Path) -> None:
+  labels = relabelled(capture, tmp_path / "labels", 0, {2: 0})
+  second = relabelled(
+    dataclasses.replace(capture, path=tmp_path), tmp_path / "fewer" / "labels", 1, {2: 0}
+  )
+  status, _ = prepare(capture, tmp_path / "out", masks=second, animals=("1", "2"), frames="0")
+  assert status == 3 and labels.is_dir()
+  first, other = recording(tmp_path / "out")["moments"]
+  assert (first["status"], first["views"]) == ("done", VIEWS)
+  assert (other["status"], other["views"]) == ("failed", VIEWS - 2)
+  assert other["problems"][0].endswith("Camera1 mask frame 0: animal 2: empty silhouette")
+  assert "3 usable cameras" in other["problems"][-1]
+
+
+def test_refusals(capture: Capture, tmp_path: pathlib.Path) -> None:
+  output = tmp_path / "out"
+  with pytest.raises(InputError, match="--animals: 3: no camera shows this animal in any moment"):
+    prepare(capture, output, animals=("1", "3"), frames="0")
+  with pytest.raises(InputError, match="--animals: red: neither a label id"):
+    prepare(capture, output, animals=("red",))
+  with pytest.raises(InputError, match="mouse7: no such masks; expected some of mouse1, mouse2"):
+    prepare(capture, output, animals=("mouse7",), masks=capture.path / "single")
+  with pytest.raises(InputError, match="has no masks; give --masks=DIR"):
+    mask_files.with_masks(dataclasses.replace(capture, masks=None), None, ["1"])
+  video = dataclasses.replace(capture, masks=(Stream(video=tmp_path / "a.mp4"),) * VIEWS)
+  with pytest.raises(InputError, match=r"0 cameras can be used.* codec may change label ids"):
+    prepare(video, output, animals=("1", "2"))
+  with pytest.raises(InputError, match="RGB; expected label ids as an indexed or grey PNG"):
+    images.read_label_image(capture.pictures[0].images[0])
+  with pytest.raises(InputError, match="96 different values from 0 to 95; expected the integer"):
+    animal_masks.check_labels(tmp_path, "", np.arange(96).reshape(8, 12))
+
+
+def test_one_animal_of_two_is_prepared_alone(capture: Capture, tmp_path: pathlib.Path) -> None:
+  assert prepare(capture, tmp_path, animals=("2",), frames="0")[0] == 0
+  assert written(tmp_path) == ["pair_0001_a2"]
+  assert facelift.read_scene(tmp_path / "pair_0001_a2").scene.hidden is not None
+  with pytest.raises(InputError, match=r"settings.animals.*'2'.* in an earlier run"):
+    prepare(capture, tmp_path, animals=("1",), frames="0")
+
+
+def test_pixels_go_to_the_animal_that_shows() -> None:
+  first, second = np.zeros((2, 60, 80), np.uint8)
+  first[10:50, 5:45], second[10:50, 45:70] = 255, 255
+  first[28:31, 20:45], second[28:31, 20:45] = 0, 255  # the tail of the second lies on the first
+  second[12:14, 12:14] = 255  # and two of its pixels on the first are noise
+  found = animal_masks.divide_picture(np.stack([first, second]), 1 / 500)
+  assert found.present == {0, 1} and (found.coverage[10:50, 5:70] == 255).all()
+  assert (found.owner[29, 20:70] == 1).all() and (found.owner[12:14, 12:14] != 1).all()
+  assert found.owner[29, 0] == 0 and found.owner[55, 75] == 1  # outside, the nearest
+
+
+def test_masks_by_camera_first(tmp_path: pathlib.Path) -> None:
+  for camera in "ab":
+    for animal in ("1", "10", "2"):
+      (tmp_path / camera / animal).mkdir(parents=True)
+      (tmp_path / camera / animal / "0.png").touch()
+  rig = make_rig()
+  capture = make_capture(tmp_path, dataclasses.replace(rig, names=("a", "b")), [], [], 1)
+  found = mask_files.with_masks(capture, tmp_path).animals
+  assert [animal.name for animal in found] == ["1", "2", "10"]
+  assert found[1].masks is not None and found[1].masks[0].images[0] == tmp_path / "a/2/0.png"
