@@ -19,6 +19,7 @@ from jaxsplat_mouse.capture.raw_capture import Capture, Stream
 from jaxsplat_mouse.dataset import facelift
 from jaxsplat_mouse.errors import InputError
 from jaxsplat_mouse.io import images
+from jaxsplat_mouse.validation import rules, scene_checks
 from jaxsplat_mouse.visual_hull.build import build_hull
 from jaxsplat_mouse.visual_hull.hull import HullConfig
 from tests.capture.recording_fixtures import (
@@ -124,6 +125,20 @@ def test_each_animal_gets_scenes(prepared: pathlib.Path) -> None:
       else 0
     )
     assert volume(shown) < 0.9 * volume(scene)
+
+
+def test_the_validator_knows_hidden_pixels(prepared: pathlib.Path, tmp_path: pathlib.Path) -> None:
+  own = rules.Rules(views=VIEWS, orbit=False, hull_resolution=64, hull_iou=0.95)
+  assert scene_checks.check_scene(prepared / "pair_0001_a1", own) == (VIEWS, [])
+  # Without them the silhouettes seem to be of different solids.
+  shutil.copytree(prepared / "pair_0001_a1", tmp_path / "scene")
+  path = tmp_path / "scene" / "opencv_cameras.json"
+  path.write_text(path.read_text().replace("observed_path", "elsewhere"))
+  assert "not come from one solid" in scene_checks.check_scene(tmp_path / "scene", own)[1][0]
+  path.write_text(path.read_text().replace('"elsewhere": "', '"observed_path": "../'))
+  assert "leads out of the scene" in scene_checks.check_scene(tmp_path / "scene", own)[1][0]
+  with pytest.raises(InputError, match="observed_path"):
+    facelift.read_scene(tmp_path / "scene")
 
 
 def test_masks_of_each_animal_give_the_same_scenes(
