@@ -21,8 +21,8 @@ too narrow or to wobble, mattes replace them (--matte); without masks, --masks=p
 camera without a picture of a moment is left out of its scene as long as four remain (three in
 smaller rigs), one without any is reported and left out of all; --without leaves out others.
 
-Several animals get a scene each, SCENES/RECORDING_MOMENT_a1 and so on. Their masks are PNG images of
-label ids (--animals=1,2), or one mask per animal in --masks=DIR: DIR/ANIMAL/CAMERA.mp4,
+Several animals get a scene each, SCENES/RECORDING_MOMENT_a1 and so on. Their masks are PNG images
+of label ids (--animals=1,2), or one mask per animal in --masks=DIR: DIR/ANIMAL/CAMERA.mp4,
 DIR/ANIMAL/CAMERA/*.png or, as video segmentation writes them, DIR/CAMERA/ANIMAL/*.png. Where one
 may hide another, pixels are left unobserved, not taken for background. Where a camera exchanges two
 ids for a moment, they are exchanged back and recording.json names it.
