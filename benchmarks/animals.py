@@ -45,9 +45,9 @@ from jaxsplat_mouse.runtime import devices
 
 # Where the two mice stand, x y and heading, so that they touch.
 ARRANGEMENTS = {
-  "side": ((0.0, 0.19, 0.2), (0.1, -0.19, -0.1)),
-  "cross": ((0.0, 0.2, 0.2), (0.3, -0.44, 1.9)),
-  "nose": ((-0.485, 0.05, 0.1), (0.485, -0.05, 3.0)),
+  "side": ((0.0, 0.196, 0.2), (0.1, -0.196, -0.1)),
+  "cross": ((0.0, 0.2, 0.2), (0.3, -0.49, 1.9)),
+  "nose": ((-0.468, 0.05, 0.1), (0.468, -0.05, 3.0)),
 }
 RIGS = ("ring", "dannce")
 TREATMENTS = ("alone", "unobserved", "background")
