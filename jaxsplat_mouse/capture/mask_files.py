@@ -81,12 +81,15 @@ def _has_masks(folder: pathlib.Path, camera: str) -> bool:
 
 
 def _animals_of(camera: pathlib.Path) -> set[str]:
-  """Names of the animals in the folder of a camera: its subfolders, or several videos."""
-  if not camera.is_dir():
+  """Names of the animals in the folder of a camera: its subfolders, or several videos.
+
+  Images or a single video in the folder itself are the masks of a single animal.
+  """
+  inner = list(camera.iterdir()) if camera.is_dir() else []
+  videos = {p.stem for p in inner if p.suffix.lower() in VIDEO_SUFFIXES}
+  if len(videos) == 1 or any(p.suffix.lower() in _IMAGE_SUFFIXES for p in inner):
     return set()
-  folders = {p.name for p in camera.iterdir() if p.is_dir()}
-  videos = {p.stem for p in camera.iterdir() if p.suffix.lower() in VIDEO_SUFFIXES}
-  return folders | (videos if len(videos) > 1 or folders else set())
+  return videos or {p.name for p in inner if p.is_dir()}
 
 
 def find_masks(folder: pathlib.Path, names: Sequence[str]) -> tuple[Stream, ...]:

@@ -233,3 +233,6 @@ def test_masks_by_camera_first(tmp_path: pathlib.Path) -> None:
   found = mask_files.with_masks(capture, tmp_path).animals
   assert [animal.name for animal in found] == ["1", "2", "10"]
   assert found[1].masks is not None and found[1].masks[0].images[0] == tmp_path / "a/2/0.png"
+  (tmp_path / "a" / "0.png").touch()  # masks of one animal, with folders beside them
+  (tmp_path / "b" / "0.png").touch()
+  assert mask_files.with_masks(capture, tmp_path).animals == ()
