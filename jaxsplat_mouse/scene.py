@@ -30,6 +30,8 @@ class Scene:
     view_mask: (V,) bool; False marks a padding view.
     doubted: (V, H, W) bool, pixels whose silhouette the other views contradict, which the fit
       leaves out; None where there are none.
+    hidden: (V, H, W) bool, pixels where another animal may hide this one; unknown like those
+      outside `frames`. None where there are none.
   """
 
   cameras: Cameras
@@ -38,6 +40,7 @@ class Scene:
   frames: np.ndarray
   view_mask: np.ndarray
   doubted: np.ndarray | None = None
+  hidden: np.ndarray | None = None
 
   @property
   def num_views(self) -> int:
@@ -77,11 +80,13 @@ def to_uint8(scene: Scene) -> Scene:
 
 
 def observed_pixels(scene: Scene) -> Any:
-  """Returns (V, H, W) bool, the pixels that the cameras saw: inside `frames`, not of padding views.
+  """Returns (V, H, W) bool, the pixels that the cameras saw.
 
-  A NumPy array for a scene of NumPy arrays, otherwise a JAX array.
+  They lie inside `frames`, are not of padding views and not `hidden`. A NumPy array for a scene of
+  NumPy arrays, otherwise a JAX array.
   """
-  return _inside(scene, scene.frames) & scene.view_mask[:, None, None]
+  seen = _inside(scene, scene.frames) & scene.view_mask[:, None, None]
+  return seen if scene.hidden is None else seen & ~scene.hidden
 
 
 def _inside(scene: Scene, frames: Any) -> Any:
@@ -109,6 +114,8 @@ def widen_frames(scene: Scene) -> Scene:
   """
   outward = np.array([-1.0, -1.0, 1.0, 1.0], np.float32)
   silhouette = scene.alphas >= (128 if scene.alphas.dtype == np.uint8 else 0.5)
+  if scene.hidden is not None:
+    silhouette = silhouette | scene.hidden
   border = _inside(scene, scene.frames) & ~_inside(scene, scene.frames - outward)
   whole = ~(silhouette & border).any((1, 2))
   reach = np.float32(max(scene.alphas.shape[1:]))
@@ -250,7 +257,8 @@ def crop_views(scene: Scene, shape: tuple[int, int] | None = None) -> Scene:
   alphas = np.zeros((views, height, width), scene.alphas.dtype)
   intrinsics = np.array(scene.cameras.intrinsics, np.float32)
   frames = np.array(scene.frames, np.float32)
-  doubted = None if scene.doubted is None else np.zeros(alphas.shape, bool)
+  flags = {"doubted": scene.doubted, "hidden": scene.hidden}
+  cut = {name: np.zeros(alphas.shape, bool) for name, f in flags.items() if f is not None}
   full_h, full_w = scene.alphas.shape[1:]
   for i, (x0, y0, x1, y1) in enumerate(boxes):
     left, top = (x0 + x1 - width) // 2, (y0 + y1 - height) // 2
@@ -258,17 +266,16 @@ def crop_views(scene: Scene, shape: tuple[int, int] | None = None) -> Scene:
     c, d = min(left + width, full_w), min(top + height, full_h)
     images[i, b - top : d - top, a - left : c - left] = scene.images[i, b:d, a:c]
     alphas[i, b - top : d - top, a - left : c - left] = scene.alphas[i, b:d, a:c]
-    if doubted is not None and scene.doubted is not None:
-      doubted[i, b - top : d - top, a - left : c - left] = scene.doubted[i, b:d, a:c]
+    for name, part in cut.items():
+      part[i, b - top : d - top, a - left : c - left] = np.asarray(flags[name])[i, b:d, a:c]
     shift = np.array([left, top, left, top], np.float32)
     intrinsics[i, 2:] -= shift[:2]
     frames[i] = np.clip(frames[i] - shift, 0, [width, height, width, height])
   cameras = Cameras(
     world_to_camera=scene.cameras.world_to_camera, intrinsics=intrinsics, width=width, height=height
   )
-  return dataclasses.replace(
-    scene, cameras=cameras, images=images, alphas=alphas, frames=frames, doubted=doubted
-  )
+  moved = dataclasses.replace(scene, cameras=cameras, images=images, alphas=alphas, frames=frames)
+  return dataclasses.replace(moved, doubted=cut.get("doubted"), hidden=cut.get("hidden"))
 
 
 def pad_views(scene: Scene, num_views: int) -> Scene:
@@ -297,6 +304,22 @@ def without_padding(scene: Scene) -> Scene:
 
 
 def stack_scenes(scenes: Sequence[Scene]) -> Scene:
-  """Stacks scenes of one image shape into a batch (B, V, ...), padded to the largest V."""
+  """Stacks scenes of one image shape into a batch (B, V, ...), padded to the largest V.
+
+  A batch has no `hidden`: its pixels count as `doubted`, so that every batch runs the same program.
+  """
+  scenes = _without_hidden(scenes)
   views = max(len(scene.view_mask) for scene in scenes)
   return jax.tree.map(lambda *x: np.stack(x), *[pad_views(scene, views) for scene in scenes])
+
+
+def _without_hidden(scenes: Sequence[Scene]) -> list[Scene]:
+  """Returns scenes whose `doubted` holds their `hidden` pixels; all have it as soon as one does."""
+  if all(scene.hidden is None for scene in scenes):
+    return list(scenes)
+  merged = []
+  for scene in scenes:
+    flags = [np.asarray(f) for f in (scene.doubted, scene.hidden) if f is not None]
+    doubted = np.logical_or.reduce([np.zeros(scene.alphas.shape, bool), *flags])
+    merged.append(dataclasses.replace(scene, doubted=doubted, hidden=None))
+  return merged

@@ -20,6 +20,7 @@ from jaxsplat_mouse.visual_hull.hull import HullConfig
 from jaxsplat_mouse.visual_hull.hull_alpha import hull_alpha
 
 SIDE = 128  # pixels of a reduced silhouette
+_HIDDEN = 0.1  # share of a reduced pixel that other animals may cover before it counts as hidden
 # Without repair: a single dissenting silhouette must show, not be overruled.
 _CONFIG = HullConfig(resolution=64, num_points=64, repair=False)
 
@@ -56,6 +57,7 @@ def silhouette_scene(crops: Sequence[Crop], world_to_camera: np.ndarray, views: 
   intrinsics = np.ones((views, 4), np.float32)
   poses = np.tile(np.eye(4, dtype=np.float32), (views, 1, 1))
   frames = np.tile(np.array([0, 0, SIDE, SIDE], np.float32), (views, 1))
+  hidden = np.zeros((views, SIDE, SIDE), bool)
   for i, crop in enumerate(crops):
     height, width = crop.rgba.shape[:2]
     w, h = reduced_size(width, height)
@@ -63,12 +65,16 @@ def silhouette_scene(crops: Sequence[Crop], world_to_camera: np.ndarray, views: 
     intrinsics[i] = crop.intrinsics * np.array([w / width, h / height] * 2)
     frames[i, 2:] = w, h
     poses[i] = world_to_camera[i]
+    if crop.hidden is not None:
+      hidden[i, :h, :w] = _reduce(crop.hidden, w, h) > _HIDDEN
+      alphas[i][hidden[i]] = 0
   return Scene(
     cameras=Cameras(world_to_camera=poses, intrinsics=intrinsics, width=SIDE, height=SIDE),
     images=np.zeros((views, SIDE, SIDE, 3), np.float32),
     alphas=alphas,
     frames=frames,
     view_mask=np.arange(views) < len(crops),
+    hidden=hidden if hidden.any() else None,
   )
 
 
@@ -88,8 +94,19 @@ def measure_agreement(scene: Scene) -> SolidAgreement:
   alphas = np.array(hull_alpha(hull, scene.cameras)[:count])
   for alpha, (_, _, w, h) in zip(alphas, scene.frames[:count].astype(int), strict=True):
     alpha[h:], alpha[:, w:] = 0, 0
+  if scene.hidden is not None:
+    alphas[scene.hidden[:count]] = 0
   scores = [metrics.iou(a, b) for a, b in zip(alphas, scene.alphas[:count], strict=True)]
   return SolidAgreement(iou=np.nan_to_num(np.array(scores)), alphas=alphas)
+
+
+def solid_silhouettes(scene: Scene) -> np.ndarray:
+  """Returns the alphas (V, SIDE, SIDE) of the common solid in the views of a silhouette scene.
+
+  Raises:
+    ValueError: there is no common solid.
+  """
+  return np.asarray(hull_alpha(build_hull(scene, _CONFIG), scene.cameras))
 
 
 def solid_extent(scene: Scene) -> tuple[np.ndarray, float]:

@@ -26,6 +26,7 @@ from jaxsplat_mouse.io import atomic, images
 T = TypeVar("T")
 # Size of a tight crop in silhouettes: a hull may extend into what is out of frame, so leave room.
 _ROOM = 1.4
+_HIDDEN = 0.05  # share of a pixel that other animals may cover before it counts as hidden
 _SPREAD = 3  # pixels beside a silhouette that a cubic lookup may still colour
 
 
@@ -39,6 +40,7 @@ class Crop:
     rgba: (h, w, 4) uint8, straight alpha.
     region: the part of the pinhole's image that the crop shows.
     intrinsics: (4,) fx fy cx cy in the crop's pixels.
+    hidden: (h, w) bool, pixels of other animals, behind which this one may be; None for none.
   """
 
   view: int
@@ -46,6 +48,7 @@ class Crop:
   rgba: np.ndarray
   region: CropRegion
   intrinsics: np.ndarray
+  hidden: np.ndarray | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -124,13 +127,18 @@ class Cropper:
     problems = {v: str(r) for v, r in found.items() if isinstance(r, InputError)}
     return {v: r for v, r in found.items() if not isinstance(r, InputError)}, problems
 
-  def measure_box(self, view: int, frame: int) -> np.ndarray:
+  def measure_box(self, view: int, frame: int, animal: int | None = None) -> np.ndarray:
     """Measures a silhouette's box x0 y0 x1 y1 (4,) in pinhole pixels; reads the mask alone.
+
+    Args:
+      view: number of the camera.
+      frame: number of the picture in its stream.
+      animal: number of one of several animals; None for all of them together.
 
     Raises:
       InputError: there is no mask, or it is empty.
     """
-    return self._pinhole_box(view, frame, self.frame_reader.read_coverage(view, frame))
+    return self._pinhole_box(view, frame, self.frame_reader.read_coverage(view, frame, animal))
 
   def _pinhole_box(self, view: int, frame: int, coverage: np.ndarray) -> np.ndarray:
     box = silhouette_box(coverage)
@@ -171,18 +179,21 @@ class Cropper:
       scale=region.scale,
     )
 
-  def crop(self, view: int, frame: int, window: CropWindow | None) -> Crop:
+  def crop(
+    self, view: int, frame: int, window: CropWindow | None, animal: int | None = None
+  ) -> Crop:
     """Crops the picture of one camera.
 
     Args:
       view: number of the camera.
       frame: number of the picture in its stream.
       window: the size of the crop; None for one that just holds the silhouette.
+      animal: number of one of several animals; None for all of them together.
 
     Raises:
       InputError: the picture cannot be read, or the silhouette is empty or too large.
     """
-    raw = self.frame_reader.read_frame(view, frame)
+    raw = self.frame_reader.read_frame(view, frame, animal)
     box = self._pinhole_box(view, frame, raw.coverage)
     longest = max(box[2] - box[0], box[3] - box[1])
     if window is None:
@@ -200,7 +211,17 @@ class Cropper:
       rgba=self._resample(view, raw, region, box),
       region=region,
       intrinsics=region.intrinsics(self.pinholes[view]),
+      hidden=self._resample_hidden(view, raw, region),
     )
+
+  def _resample_hidden(self, view: int, raw: RawFrame, region: CropRegion) -> np.ndarray | None:
+    """Returns the hidden pixels (h, w) bool of a crop, mixed ones included; None for none."""
+    if raw.hidden is None:
+      return None
+    points = lens.lookup_points(self.capture.rig, view, self.pinholes[view], region)
+    share = lens.resample(raw.hidden.astype(np.float32), points, (region.height, region.width))
+    hidden = share > _HIDDEN
+    return hidden if hidden.any() else None
 
   def _resample(self, view: int, raw: RawFrame, region: CropRegion, box: np.ndarray) -> np.ndarray:
     """Returns the RGBA of a crop; looks up only the pixels around the silhouette's box (4,)."""
@@ -269,6 +290,11 @@ def write_scene_folder(
     OSError: the disk is full or not writable.
   """
   names = [f"images/cam_{crop.view:03d}.png" for crop in crops]
+  observed = {
+    f"observed/cam_{crop.view:03d}.png": np.where(crop.hidden, np.uint8(0), np.uint8(255))
+    for crop in crops
+    if crop.hidden is not None
+  }
   cameras = [_crop_camera(capture, crop) for crop in crops]
   origins = [
     {
@@ -278,7 +304,14 @@ def write_scene_folder(
     }
     for crop in crops
   ]
+  for name, origin in zip(names, origins, strict=True):
+    marked = name.replace("images", "observed")
+    if marked in observed:
+      origin[camera_file.OBSERVED_KEY] = marked
   with atomic.new_folder(folder, overwrite=True) as temporary:
+    for marked, levels in observed.items():
+      (temporary / "observed").mkdir(exist_ok=True)
+      (temporary / marked).write_bytes(images.encode_png(levels))
     (temporary / "images").mkdir()
     for name, png in zip(names, pngs, strict=True):
       (temporary / name).write_bytes(png)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+from collections.abc import Iterable
 from types import TracebackType
 
 import numpy as np
 
-from jaxsplat_mouse.capture import video
+from jaxsplat_mouse.capture import animal_masks, video
+from jaxsplat_mouse.capture.animal_masks import AnimalPartition
 from jaxsplat_mouse.capture.mattes import SOLID, SPECK_SHARE, border_share, clean_mask, grow_mask
 from jaxsplat_mouse.capture.raw_capture import Capture, Stream
 from jaxsplat_mouse.capture.recording_mattes import RecordingMattes
@@ -28,12 +30,14 @@ class RawFrame:
     has_background: whether `photo` shows the background, as it does with a separate mask; its
       outline pixels then mix animal and background.
     color: (H, W, 3) float32 in [0, 1], the animal's own colour, of a solved matte; else None.
+    hidden: (H, W) bool, pixels of other animals, behind which this one may be; None for none.
   """
 
   photo: np.ndarray
   coverage: np.ndarray
   has_background: bool
   color: np.ndarray | None = None
+  hidden: np.ndarray | None = None
 
 
 class FrameReader:
@@ -60,6 +64,7 @@ class FrameReader:
     self._capture, self._specks, self._grow = capture, specks, grow
     self._readers: dict[tuple[str, int], video.StreamReader] = {}
     self._sizes: dict[int, tuple[int, int]] = {}
+    self._partitions: dict[int, tuple[int, AnimalPartition]] = {}  # the last one of each camera
     self.mattes: RecordingMattes | None = None  # replace masks once they are set
 
   def __enter__(self) -> FrameReader:
@@ -114,12 +119,20 @@ class FrameReader:
     for kind in ("pictures", "masks") if self._capture.masks else ("pictures",):
       self._reader(kind, view)
 
-  def read_coverage(self, view: int, number: int) -> np.ndarray:
+  def read_coverage(self, view: int, number: int, animal: int | None = None) -> np.ndarray:
     """Reads a silhouette (H, W) uint8, without the photograph where there is a separate mask.
 
+    Args:
+      view: number of the camera.
+      number: of the frame.
+      animal: number of one of several animals; None for all of them together.
+
     Raises:
-      InputError: the picture cannot be read, or its size is not the calibration's.
+      InputError: the picture cannot be read, its size is not the calibration's, or it shall show
+        all animals together and the mask of one is empty.
     """
+    if self._capture.animals:
+      return self._read_animal_coverage(view, number, animal)
     if self._from_plate:
       return self._segment(view, number, self.read_photo(view, number))
     if self._capture.masks is None:
@@ -140,12 +153,19 @@ class FrameReader:
       return self.read_frame(view, number).coverage
     return self.read_coverage(view, number)
 
-  def read_frame(self, view: int, number: int) -> RawFrame:
+  def read_frame(self, view: int, number: int, animal: int | None = None) -> RawFrame:
     """Reads a photograph and its silhouette.
+
+    Args:
+      view: number of the camera.
+      number: of the frame.
+      animal: number of one of several animals; None for all of them together.
 
     Raises:
       InputError: as `read_coverage`.
     """
+    if animal is not None:
+      return self._pick_animal(view, number, animal)
     photo = self._read("pictures", view, number)
     self._check_size("pictures", view, number, photo)
     if self._from_plate:
@@ -167,6 +187,65 @@ class FrameReader:
     photo = self._read("pictures", view, number)
     self._check_size("pictures", view, number, photo)
     return photo[..., :3]
+
+  def animals_in(self, view: int, number: int) -> frozenset[int]:
+    """Returns the numbers of the animals that have a silhouette in a picture.
+
+    Raises:
+      InputError: the masks cannot be read.
+    """
+    return self._partition(view, number).present
+
+  def _read_animal_coverage(self, view: int, number: int, animal: int | None) -> np.ndarray:
+    """Reads the silhouette (H, W) uint8 of one animal or, for None, of all."""
+    found = self._partition(view, number)
+    # Without one of the animals, their common silhouette would seem to contradict other cameras.
+    needed = range(len(self._capture.animals)) if animal is None else [animal]
+    self._require_animals(view, number, needed, found)
+    coverage = self._move_outline("masks", view, number, found.coverage)
+    return coverage if animal is None else np.where(found.owner == animal, coverage, np.uint8(0))
+
+  def _pick_animal(self, view: int, number: int, animal: int) -> RawFrame:
+    """Returns the frame of one animal: the share of all silhouettes that belongs to it."""
+    found = self._partition(view, number)
+    self._require_animals(view, number, [animal], found)
+    together = self._move_outline("masks", view, number, found.coverage)
+    raw = self._solve_matte(view, self.read_photo(view, number), together)
+    own = found.owner == animal
+    hidden = ~own & (raw.coverage > 0)
+    coverage = np.where(own, raw.coverage, np.uint8(0))
+    return dataclasses.replace(raw, coverage=coverage, hidden=hidden if hidden.any() else None)
+
+  def _partition(self, view: int, number: int) -> AnimalPartition:
+    """Divides a picture among the animals."""
+    last = self._partitions.get(view)
+    if last is None or last[0] != number:
+      last = number, animal_masks.divide_picture(self._read_animals(view, number), self._specks)
+      self._partitions[view] = last
+    return last[1]
+
+  def _read_animals(self, view: int, number: int) -> np.ndarray:
+    """Reads the masks (A, H, W) uint8 of all animals."""
+    animals = self._capture.animals
+    kinds = ["masks"] if animals[0].label else [f"masks {animal.name}" for animal in animals]
+    pictures = [self._read(kind, view, number) for kind in kinds]
+    for kind, picture in zip(kinds, pictures, strict=True):
+      self._check_size(kind, view, number, picture)
+    if not animals[0].label:
+      return np.stack(pictures)
+    field = f"{self._capture.rig.names[view]} mask frame {number}"
+    animal_masks.check_labels(self._picture_file("masks", view, number), field, pictures[0])
+    return animal_masks.label_levels(pictures[0], [animal.label for animal in animals])
+
+  def _require_animals(
+    self, view: int, number: int, needed: Iterable[int], found: AnimalPartition
+  ) -> None:
+    """Refuses a picture in which an animal has no silhouette."""
+    for animal in needed:
+      if animal not in found.present:
+        field = f"{self._capture.rig.names[view]} mask frame {number}"
+        name = self._capture.animals[animal].name
+        raise InputError(self._capture.path, field, f"animal {name}: empty silhouette")
 
   @property
   def _from_plate(self) -> bool:
@@ -206,12 +285,18 @@ class FrameReader:
   def _reader(self, kind: str, view: int) -> video.StreamReader:
     key = kind, view
     if key not in self._readers:
-      camera = self._capture.rig.names[view] + (" mask" if kind == "masks" else "")
-      self._readers[key] = video.open_stream(self._stream(kind, view), camera, grey=kind == "masks")
+      masks = kind != "pictures"
+      camera = self._capture.rig.names[view] + (kind.replace("masks", " mask") if masks else "")
+      labels = masks and bool(self._capture.animals) and self._capture.animals[0].label > 0
+      stream = self._stream(kind, view)
+      self._readers[key] = video.open_stream(stream, camera, grey=masks, labels=labels)
     return self._readers[key]
 
   def _stream(self, kind: str, view: int) -> Stream:
     streams = self._capture.masks if kind == "masks" else self._capture.pictures
+    for animal in self._capture.animals:
+      if kind == f"masks {animal.name}":
+        streams = animal.masks
     assert streams is not None
     return streams[view]
 

@@ -22,7 +22,10 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import functools
+import itertools
 import time
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -34,7 +37,9 @@ from jaxsplat_mouse.capture import (
   calibration_refinement,
   calibration_step,
   common_solid,
+  identities,
   mask_study,
+  occlusion,
   recording_exposure,
   recording_file,
   sync_study,
@@ -48,9 +53,10 @@ from jaxsplat_mouse.capture.raw_capture import Capture
 from jaxsplat_mouse.capture.readable_cameras import (
   find_readable_cameras,
   min_cameras,
+  require_animals,
   require_enough_cameras,
 )
-from jaxsplat_mouse.capture.recording_file import DONE, FAILED, MomentRecord
+from jaxsplat_mouse.capture.recording_file import DONE, FAILED, MomentKey, MomentRecord
 from jaxsplat_mouse.errors import InputError
 from jaxsplat_mouse.io import atomic
 from jaxsplat_mouse.runtime.progress import Progress
@@ -80,10 +86,11 @@ def prepare_recording(
   indices, frames = _select(options, capture)
   _make_output_folder(options)
   earlier = None if options.redo else recording_file.read_recording(options)
-  scenes = recording_file.scene_names(options, capture, indices)
-  names = dict(zip(indices, scenes, strict=True))
+  names = recording_file.scene_names(options, capture, indices)
   finished = _find_finished(options, names, earlier)
-  pending = [index for index in names if index not in finished]
+  unfinished = list(dict.fromkeys(key[0] for key in names if key not in finished))
+  # All animals of a moment are prepared together, which shows exchanged ids.
+  pending = [key for key in names if key[0] in unfinished]
   with (
     Progress("scenes", len(names), len(names) - len(pending), console) as progress,
     FrameReader(capture, options.specks, options.grow) as frame_reader,
@@ -97,10 +104,10 @@ def prepare_recording(
       if pending:
         # An earlier version wrote scenes without mattes: the others get none either.
         if earlier is None or earlier.get("masks"):
-          work.masks = _study_masks(options, cropper, frames, pending, progress)
+          work.masks = _study_masks(options, cropper, frames, unfinished, progress)
         if earlier is None:
           work.synchronize()
-        work.check_calibration(pending, earlier is None)
+        work.check_calibration(unfinished, earlier is None)
         if earlier is None:
           work.measure_exposure()
           work.choose_window(pending)
@@ -173,18 +180,18 @@ def _make_output_folder(options: PrepareOptions) -> None:
 
 
 def _find_finished(
-  options: PrepareOptions, names: dict[int, str], earlier: dict[str, Any] | None
-) -> dict[int, MomentRecord]:
-  """Returns records by index: those of whole scene folders, and of moments that are not chosen."""
+  options: PrepareOptions, names: dict[MomentKey, str], earlier: dict[str, Any] | None
+) -> dict[MomentKey, MomentRecord]:
+  """Returns the records of whole scene folders, and of moments that are not chosen."""
   if earlier is None:
     return {}
-  listed = {m["index"]: MomentRecord.from_json(m) for m in earlier["moments"]}
-  found = {i: m for i, m in listed.items() if i not in names}
+  listed = {m.key: m for m in map(MomentRecord.from_json, earlier["moments"])}
+  found = {key: m for key, m in listed.items() if key not in names}
   prepared = recording_file.preparation_hash(earlier)
-  for index, name in names.items():
+  for key, name in names.items():
     moment = recording_file.read_finished_moment(options.output / name, prepared)
     if moment is not None:
-      found[index] = moment
+      found[key] = moment
   return found
 
 
@@ -200,6 +207,7 @@ def _open_cropper(
   for problem in problems:
     progress.line(f"left out: {problem}")
   require_enough_cameras(capture, len(pinholes), problems)
+  require_animals(capture, frame_reader, pinholes, frames)
   return Cropper(capture, frame_reader, pinholes)
 
 
@@ -284,10 +292,10 @@ class _Preparation:
     options: what to prepare, and how.
     cropper: the readable cameras.
     frames: (F, V) frame of each camera in each moment of the recording.
-    names: scene names of the chosen moments, by index.
+    names: scene names of the chosen moments and their animals.
     progress: where progress is shown.
     stop: ends the run at the next moment.
-    moments: records of finished moments, by index.
+    moments: records of finished moments.
     window: size of all crops.
     calibration: the evidence for the calibration, as JSON.
     masks: what was found about the masks, as JSON.
@@ -300,10 +308,10 @@ class _Preparation:
   options: PrepareOptions
   cropper: Cropper
   frames: np.ndarray
-  names: dict[int, str]
+  names: dict[MomentKey, str]
   progress: Progress
   stop: StopRequest
-  moments: dict[int, MomentRecord]
+  moments: dict[MomentKey, MomentRecord]
   window: CropWindow = dataclasses.field(
     default_factory=lambda: CropWindow(side=0, scale=1.0, limit=0.0)
   )
@@ -364,17 +372,18 @@ class _Preparation:
       self.options, self.cropper, self.frames, self.progress, self.stop
     )
 
-  def choose_window(self, pending: list[int]) -> None:
+  def choose_window(self, pending: list[MomentKey]) -> None:
     """Measures all silhouettes and chooses the size of the crops.
 
     Raises:
       InputError: there is no silhouette at all.
     """
     boxes, first = [], ""
-    for count, index in enumerate(pending):
+    for count, (index, animal) in enumerate(pending):
       self.stop.check()
       self.progress.stage(f"measuring silhouettes, {count} of {len(pending)}")
-      found, problems = self.cropper.map_cameras(self.frames[index], self.cropper.measure_box)
+      measure = functools.partial(self.cropper.measure_box, animal=self.number_of(animal))
+      found, problems = self.cropper.map_cameras(self.frames[index], measure)
       boxes += list(found.values())
       first = first or next(iter(problems.values()), "")
     if not boxes:
@@ -385,26 +394,43 @@ class _Preparation:
     self.progress.line(f"crops of {window.side} x {window.side} px{reduced}")
     self.window = window
 
-  def crop_moments(self, pending: list[int]) -> None:
+  def number_of(self, animal: str) -> int | None:
+    """Returns the number of an animal in the capture; None for a single animal."""
+    names = [one.name for one in self.cropper.capture.animals]
+    return names.index(animal) if names else None
+
+  def crop_moments(self, pending: list[MomentKey]) -> None:
     """Crops each moment while the one before it is encoded and written."""
     with ThreadPoolExecutor(1) as writer:
-      last: tuple[int, Future[MomentRecord]] | None = None
+      last: tuple[MomentKey, Future[MomentRecord]] | None = None
       try:
-        for index in pending:
-          self.stop.check()
-          self.progress.stage(self.names[index])
-          crops, problems = self.cropper.map_cameras(
-            self.frames[index], lambda view, frame: self.cropper.crop(view, frame, self.window)
-          )
-          for view, problem in problems.items():
-            self.missing[view].append(problem)
-          self.await_scene(last)
-          last = index, writer.submit(self.write_scene, index, crops, problems)
+        for _, group in itertools.groupby(pending, lambda key: key[0]):
+          keys = list(group)
+          cropped = [self.crop_animal(key) for key in keys]
+          exchanges = identities.find_exchanges(self.cropper.capture.rig, [c for c, _ in cropped])
+          mended = identities.exchange_animals([c for c, _ in cropped], exchanges)
+          for number, key in enumerate(keys):
+            self.await_scene(last)
+            work = (key, mended[number], cropped[number][1])
+            exchanged = identities.describe_exchanges(
+              self.cropper.capture.rig, exchanges, [name for _, name in keys], number
+            )
+            last = key, writer.submit(self.write_scene, *work, exchanged)
       finally:
         self.await_scene(last)
         self.save()
 
-  def await_scene(self, last: tuple[int, Future[MomentRecord]] | None) -> None:
+  def crop_animal(self, key: MomentKey) -> tuple[dict[int, Crop], dict[int, str]]:
+    """Returns the crops of a moment and an animal, and why cameras have none, by camera."""
+    self.stop.check()
+    self.progress.stage(self.names[key])
+    cut = functools.partial(self.cropper.crop, window=self.window, animal=self.number_of(key[1]))
+    crops, problems = self.cropper.map_cameras(self.frames[key[0]], cut)
+    for view, problem in problems.items():
+      self.missing[view].append(problem)
+    return crops, problems
+
+  def await_scene(self, last: tuple[MomentKey, Future[MomentRecord]] | None) -> None:
     """Waits for the writer and keeps the record of its moment."""
     if last is None:
       return
@@ -416,28 +442,35 @@ class _Preparation:
       self.save()
 
   def write_scene(
-    self, index: int, crops: dict[int, Crop], problems: dict[int, str]
+    self,
+    key: MomentKey,
+    crops: Mapping[int, Crop],
+    problems: dict[int, str],
+    exchanged: tuple[str, ...],
   ) -> MomentRecord:
     """Writes one scene folder; a moment that makes no scene gets a record that says why.
 
     Args:
-      index: the moment.
+      key: the moment and the animal.
       crops: by camera.
       problems: why cameras have no crop, by camera.
+      exchanged: cameras whose crops are those of another animal's id.
     """
     capture = self.cropper.capture
     moment = MomentRecord(
-      index=index,
-      number=int(capture.moments[index]),
-      scene=self.names[index],
+      index=key[0],
+      number=int(capture.moments[key[0]]),
+      scene=self.names[key],
       status=DONE,
       views=len(crops),
       problems=tuple(problems.values()),
+      animal=key[1],
+      exchanged=exchanged,
     )
     try:
       if len(crops) < min_cameras(capture):
         raise ValueError(f"{len(crops)} usable cameras ({next(iter(problems.values()))})")
-      ordered = [crops[view] for view in sorted(crops)]
+      ordered = occlusion.keep_near(capture.rig, [crops[view] for view in sorted(crops)])
       centroid, radius = self.measure_extent(ordered)
       moment = dataclasses.replace(moment, centroid=tuple(centroid.tolist()), radius=radius)
       pngs = self.cropper.encode_pngs(ordered)
@@ -494,12 +527,14 @@ class _Preparation:
       path = self.options.output / recording_file.RECORDING_FILE
       raise InputError(path, "", problem) from None
 
-  def summarize(self, pending: list[int]) -> int:
+  def summarize(self, pending: list[MomentKey]) -> int:
     """Prints the missing cameras and the number of scenes; returns the exit status."""
     for view, problems in sorted(self.missing.items()):
       name = self.cropper.capture.rig.names[view]
       self.progress.line(f"{name}: not in {len(problems)} moments, first: {problems[0]}")
-    chosen = [self.moments[i] for i in self.names if i in self.moments]
+    chosen = [self.moments[key] for key in self.names if key in self.moments]
+    for line in identities.warn_of_exchanges([(m.number, m.exchanged) for m in chosen]):
+      self.progress.line(line)
     done = sum(m.status == DONE for m in chosen)
     kept = len(self.names) - len(pending)
     note = f" ({kept} were there)" if kept else ""

@@ -34,6 +34,8 @@ class PrepareOptions:
     masks: a folder of masks that replace the capture's own; None for the capture's own.
     plate_masks: make masks from the pictures and the cameras' background plates.
     matte: `auto`, `on` or `off`: whether mattes against the plates replace the masks.
+    animals: label ids, or names of mask folders, of several animals; empty for one animal, or for
+      all that have masks of their own.
     specks: parts and holes of a mask below this share of the animal's area are repaired.
     grow: pixels by which silhouettes are widened, or narrowed if negative.
     without: names of cameras that are left out.
@@ -58,6 +60,7 @@ class PrepareOptions:
   masks: pathlib.Path | None = None
   plate_masks: bool = False
   matte: str = "auto"
+  animals: tuple[str, ...] = ()
   specks: float = SPECK_SHARE
   grow: int = 0
   without: tuple[str, ...] = ()
@@ -69,7 +72,9 @@ class PrepareOptions:
 
   def fixed(self) -> dict[str, Any]:
     """Returns the options, as JSON, that all runs into one output folder must share."""
+    several = {"animals": list(self.animals)} if self.animals else {}
     return {
+      **several,
       "format": self.format,
       "input": str(self.input.resolve()),
       "offsets": {k: v for k, v in sorted(self.offsets.items()) if v},

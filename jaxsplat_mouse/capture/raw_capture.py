@@ -26,6 +26,21 @@ class Stream:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Animal:
+  """One of several animals of a recording.
+
+  Attributes:
+    name: its label id or the name of its folder; the end of its scenes' names.
+    label: its id in the masks of `Capture`; 0 where it has masks of its own.
+    masks: V streams of its own silhouettes; None where it has a label id.
+  """
+
+  name: str
+  label: int = 0
+  masks: tuple[Stream, ...] | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Capture:
   """A raw capture of V cameras and F moments.
 
@@ -39,6 +54,8 @@ class Capture:
     moments: (F,) int64, the recording's own number of each moment (a sample or frame number), which
       the scene is named after.
     up: the world's up axis as `canonical.canonicalize` takes it: "+z" and the like, or "cameras".
+    animals: several animals, each of which gets scenes of its own; empty for a single one. With
+      label ids, `masks` are images of them.
   """
 
   path: pathlib.Path
@@ -48,3 +65,4 @@ class Capture:
   frames: np.ndarray
   moments: np.ndarray
   up: str = "cameras"
+  animals: tuple[Animal, ...] = ()

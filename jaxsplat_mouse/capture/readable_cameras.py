@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import itertools
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -66,6 +68,31 @@ def require_enough_cameras(capture: Capture, count: int, problems: Sequence[str]
     reason = problems[0] if problems else "a calibration with more cameras"
     problem = f"{count} cameras can be used; expected {min_cameras(capture)} ({reason})"
     raise InputError(capture.path, "cameras", problem)
+
+
+def require_animals(
+  capture: Capture, frame_reader: FrameReader, views: Iterable[int], frames: np.ndarray
+) -> None:
+  """Checks that each of several animals has a silhouette somewhere.
+
+  Args:
+    capture: the recording.
+    frame_reader: reads its masks.
+    views: numbers of the readable cameras.
+    frames: (F, V) frame of each camera in the chosen moments; -1 for none.
+
+  Raises:
+    InputError: there is an animal without any.
+  """
+  missing = set(range(len(capture.animals)))
+  for moment, view in itertools.product(frames, list(views)):
+    if not missing:
+      return
+    with contextlib.suppress(InputError):  # reported where the picture is needed
+      missing -= frame_reader.animals_in(view, int(moment[view]))
+  if missing:
+    name = capture.animals[min(missing)].name
+    raise InputError("--animals", name, "no camera shows this animal in any moment")
 
 
 def _open_camera(

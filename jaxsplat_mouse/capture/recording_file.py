@@ -35,8 +35,10 @@ _BEFORE_THEY_EXISTED = {
   "refine": "off",
   "sync": "off",
   "matte": "auto",
+  "animals": [],
   "exposure": "auto",
 }
+MomentKey = tuple[int, str]  # the index of a moment, and the animal's name; "" for a single one
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,6 +54,8 @@ class MomentRecord:
     radius: largest distance of the hull from the centroid, input units; None without a hull.
     views: number of cameras in the scene.
     problems: why cameras, or the whole moment, are missing.
+    animal: name of the animal; "" where there is a single one.
+    exchanged: cameras in which its id was that of another animal, and whose.
   """
 
   index: int
@@ -62,10 +66,18 @@ class MomentRecord:
   radius: float | None = None
   views: int = 0
   problems: tuple[str, ...] = ()
+  animal: str = ""
+  exchanged: tuple[str, ...] = ()
+
+  @property
+  def key(self) -> MomentKey:
+    """Its moment and its animal."""
+    return self.index, self.animal
 
   def to_json(self) -> dict[str, Any]:
     """Returns a JSON object that `from_json` reads."""
-    return dataclasses.asdict(self)
+    optional = ("animal", "exchanged")
+    return {k: v for k, v in dataclasses.asdict(self).items() if k not in optional or v}
 
   @classmethod
   def from_json(cls, value: dict[str, Any]) -> MomentRecord:
@@ -74,9 +86,11 @@ class MomentRecord:
     Raises:
       KeyError, TypeError, ValueError: it is no such object.
     """
-    fields = {f.name: value[f.name] for f in dataclasses.fields(cls)}
+    fields = {"animal": "", "exchanged": (), **value}
+    fields = {f.name: fields[f.name] for f in dataclasses.fields(cls)}
     fields["centroid"] = tuple(float(x) for x in fields["centroid"])
-    return cls(**{**fields, "problems": tuple(fields["problems"])})
+    lists = {name: tuple(fields[name]) for name in ("problems", "exchanged")}
+    return cls(**{**fields, **lists})
 
 
 def recording_name(path: pathlib.Path) -> str:
@@ -86,17 +100,34 @@ def recording_name(path: pathlib.Path) -> str:
   return name[:80].strip("._-") or "recording"
 
 
-def scene_names(options: PrepareOptions, capture: Capture, indices: Sequence[int]) -> list[str]:
+def scene_names(
+  options: PrepareOptions, capture: Capture, indices: Sequence[int]
+) -> dict[MomentKey, str]:
   """Names the scenes `<recording>_<moment>`, zero-padded so that names sort in time.
+
+  With several animals, `_a<id>` or the name of the animal's folder follows.
 
   Args:
     options: the preparation.
     capture: the recording.
     indices: the chosen moments.
+
+  Returns:
+    the names of all scenes, in the order of time.
   """
   digits = max(4, len(str(int(np.max(capture.moments)))))
   name = recording_name(options.input)
-  return [f"{name}_{int(capture.moments[i]):0{digits}d}" for i in indices]
+  names = {i: f"{name}_{int(capture.moments[i]):0{digits}d}" for i in indices}
+  if not capture.animals:
+    return {(i, ""): names[i] for i in indices}
+  wanted = [
+    a for a in capture.animals if a.label or not options.animals or a.name in options.animals
+  ]
+  return {(i, a.name): f"{names[i]}_{_animal_suffix(a.name)}" for i in indices for a in wanted}
+
+
+def _animal_suffix(name: str) -> str:
+  return f"a{name}" if name.isdecimal() else re.sub(r"[^A-Za-z0-9.+=-]", "_", name)[:40]
 
 
 def read_recording(options: PrepareOptions) -> dict[str, Any] | None:
@@ -116,7 +147,7 @@ def read_recording(options: PrepareOptions) -> dict[str, Any] | None:
   except (OSError, ValueError, KeyError, TypeError) as error:
     problem = f"cannot be read ({reason(error)}); give another --output"
     raise InputError(path, "", problem) from None
-  for key, now in options.fixed().items():
+  for key, now in {"animals": [], **options.fixed()}.items():
     earlier = before.get(key, _BEFORE_THEY_EXISTED.get(key))
     if earlier != now:
       problem = f"{earlier!r} in an earlier run, {now!r} now"
@@ -143,7 +174,8 @@ def read_finished_moment(folder: pathlib.Path, prepared: str) -> MomentRecord | 
     moment = MomentRecord.from_json(parsed.extra["moment"])
   except (InputError, KeyError, TypeError, ValueError):
     return None
-  whole = all((folder / name).is_file() for name in parsed.names)
+  files = (*parsed.names, *filter(None, parsed.observed_names))
+  whole = all((folder / name).is_file() for name in files)
   return moment if whole and parsed.extra.get("prepared") == prepared else None
 
 
@@ -151,7 +183,7 @@ def write_recording(
   options: PrepareOptions,
   capture: Capture,
   window: CropWindow,
-  moments: Mapping[int, MomentRecord],
+  moments: Mapping[MomentKey, MomentRecord],
   calibration: Mapping[str, Any],
   masks: Mapping[str, Any],
   exposure: Mapping[str, Any],
@@ -162,7 +194,7 @@ def write_recording(
     options: the preparation.
     capture: the recording.
     window: the size of its crops.
-    moments: the records so far, by index.
+    moments: the records so far.
     calibration: the evidence for the calibration, see `CalibrationReport.to_json`.
     masks: what was found about the masks, see `RecordingMattes.to_json`.
     exposure: of the cameras, see `RecordingExposure.to_json`.

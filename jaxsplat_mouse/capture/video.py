@@ -33,7 +33,9 @@ class StreamReader(Protocol):
     """Closes the file."""
 
 
-def open_stream(stream: Stream, camera: str, *, grey: bool = False) -> StreamReader:
+def open_stream(
+  stream: Stream, camera: str, *, grey: bool = False, labels: bool = False
+) -> StreamReader:
   """Opens a camera's pictures.
 
   Args:
@@ -41,10 +43,13 @@ def open_stream(stream: Stream, camera: str, *, grey: bool = False) -> StreamRea
     camera: the camera's name, for messages.
     grey: read (H, W) uint8 levels 0 to 255; otherwise (H, W, 3) RGB, or (H, W, 4) RGBA of images
       that have an alpha channel.
+    labels: read (H, W) int32 label ids, which takes images.
 
   Raises:
     InputError: there is no such file or no video in it, or PyAV is not installed.
   """
+  if labels:
+    return LabelReader(stream, camera)
   if stream.video is None:
     return ImageReader(stream.images, camera, grey=grey)
   if stream.parts:
@@ -104,6 +109,40 @@ class ImageReader:
     if not self._grey:
       return image if image.ndim == 3 else np.repeat(image[..., None], 3, -1)
     return image if image.ndim == 2 else image[..., 3] if image.shape[2] == 4 else image[..., 1]
+
+  def close(self) -> None:
+    """Does nothing: no file is held open."""
+
+
+class LabelReader:
+  """Reads images of label ids in the order of their frames."""
+
+  def __init__(self, stream: Stream, camera: str):
+    """Takes the images.
+
+    Args:
+      stream: the images.
+      camera: the camera's name, for messages.
+
+    Raises:
+      InputError: the stream is a video.
+    """
+    if stream.video is not None:
+      problem = "a video, whose codec may change label ids; expected PNG images of them, or a video"
+      raise InputError(stream.video, camera, f"{problem} for each animal")
+    self._files, self._camera = stream.images, camera
+
+  def read(self, number: int) -> np.ndarray:
+    """Reads one image.
+
+    Raises:
+      InputError: there is no such frame, or its file has no label ids.
+    """
+    field = f"{self._camera} frame {number}"
+    if not 0 <= number < len(self._files):
+      where = self._files[0].parent if self._files else ""
+      raise InputError(where, field, f"missing; the camera has {len(self._files)} images")
+    return images.read_label_image(self._files[number], field)
 
   def close(self) -> None:
     """Does nothing: no file is held open."""

@@ -21,6 +21,12 @@ too narrow or to wobble, mattes replace them (--matte); without masks, --masks=p
 camera without a picture of a moment is left out of its scene as long as four remain (three in
 smaller rigs), one without any is reported and left out of all; --without leaves out others.
 
+Several animals get a scene each, SCENES/RECORDING_MOMENT_a1 and so on. Their masks are PNG images
+of label ids (--animals=1,2), or one mask per animal in --masks=DIR: DIR/ANIMAL/CAMERA.mp4,
+DIR/ANIMAL/CAMERA/*.png or, as video segmentation writes them, DIR/CAMERA/ANIMAL/*.png. Where one
+may hide another, pixels are left unobserved, not taken for background. Where a camera exchanges two
+ids for a moment, they are exchanged back and recording.json names it.
+
 Poses that are off by up to about two degrees are corrected with the silhouettes of moments spread
 over the whole recording, and only where moments that took no part agree better with the corrected
 poses; SCENES/calibration.json holds both and the evidence. What all cameras share stays as it was
@@ -146,6 +152,13 @@ def _define_silhouette_flags(flags: FlagValues) -> None:
     "to make them from the pictures where the animal stands out from the empty scene.",
     flag_values=flags,
   )
+  absl_flags.DEFINE_list(
+    "animals",
+    [],
+    "Several animals, a scene for each: label ids in the masks, as in 1,2, or names of folders in "
+    "--masks that hold the masks of one animal each (all of them by default).",
+    flag_values=flags,
+  )
   absl_flags.DEFINE_enum(
     "matte",
     "auto",
@@ -181,9 +194,7 @@ def main(flags: FlagValues) -> int:
   devices.set_up_cache()
   if options.plate_masks:
     capture = dataclasses.replace(capture, masks=None)
-  if options.masks is not None:
-    found = mask_files.find_masks(options.masks, capture.rig.names)
-    capture = dataclasses.replace(capture, masks=found)
+  capture = mask_files.with_masks(capture, options.masks, options.animals)
   if flags.check:
     return preparation.check_recording(options, capture)
   return preparation.prepare_recording(options, capture)
@@ -202,6 +213,7 @@ def _options(flags: FlagValues) -> PrepareOptions:
     margin=flags.margin,
     masks=pathlib.Path(flags.masks) if flags.masks and flags.masks != _PLATE else None,
     plate_masks=flags.masks == _PLATE,
+    animals=tuple(flags.animals),
     matte=flags.matte,
     specks=flags.specks,
     grow=flags.grow,

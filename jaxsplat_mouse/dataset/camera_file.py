@@ -2,8 +2,9 @@
 
 The file is `{"id": ..., "frames": [{w, h, fx, fy, cx, cy, w2c, file_path}, ...]}`: OpenCV axes,
 intrinsics in pixels of the image, `w2c` a rigid 4x4 matrix, `file_path` relative to the scene's
-folder. An impossible camera raises `InputError` with the file, the field and what was expected;
-nothing is repaired silently.
+folder. A frame may have `observed_path` too, a grey image that is 0 where another animal hides this
+one and 255 elsewhere. An impossible camera raises `InputError` with the file, the field and what
+was expected; nothing is repaired silently.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from jaxsplat_mouse.errors import InputError, short
 from jaxsplat_mouse.io import atomic, checks, images
 
 CAMERAS_FILE = "opencv_cameras.json"
+OBSERVED_KEY = "observed_path"
 _FRAME_KEYS = ("w", "h", "fx", "fy", "cx", "cy", "w2c", "file_path")
 
 
@@ -46,6 +48,11 @@ class CameraFile:
   id: str
   extra: dict[str, Any]
   frame_extra: tuple[dict[str, Any], ...]
+
+  @property
+  def observed_names(self) -> tuple[str, ...]:
+    """V paths of the images that mark hidden pixels, relative to the scene folder; "" for none."""
+    return tuple(extra.get(OBSERVED_KEY, "") for extra in self.frame_extra)
 
   def groups(self) -> list[tuple[np.ndarray, Cameras]]:
     """Returns view indices and cameras of each image size, in the order of first appearance."""
@@ -198,8 +205,10 @@ def _parse_frame(
       raise InputError(path, f"{field}.{key}", f"{value:g}; expected a focal length > 0 in pixels")
   sizes = [_pixels(path, f"{field}.{key}", frame[key]) if key in frame else 0 for key in "wh"]
   name = frame["file_path"]
-  if not isinstance(name, str) or not name.strip() or not name.isprintable():
-    raise InputError(path, f"{field}.file_path", f"{short(name)}; expected a relative path")
+  for key in ("file_path", *([OBSERVED_KEY] if OBSERVED_KEY in frame else [])):
+    given = frame[key]
+    if not isinstance(given, str) or not given.strip() or not given.isprintable():
+      raise InputError(path, f"{field}.{key}", f"{short(given)}; expected a relative path")
   return _pose(path, f"{field}.w2c", frame["w2c"]), [fx, fy, cx, cy], sizes, name
 
 

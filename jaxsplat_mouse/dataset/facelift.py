@@ -53,7 +53,8 @@ class FaceLiftScene:
 def read_scene(folder: str | os.PathLike[str]) -> FaceLiftScene:
   """Reads a scene folder: PNG or JPEG, RGBA with straight alpha or RGB on a white background.
 
-  `w` and `h` may be missing: the images have them. Colour under alpha 0 is dropped.
+  `w` and `h` may be missing: the images have them. Colour under alpha 0 is dropped. Pixels that
+  `observed_path` marks as not observed become `Scene.hidden`.
 
   Raises:
     InputError: anything missing, broken or contradictory in the camera file or an image.
@@ -75,9 +76,8 @@ def read_scene(folder: str | os.PathLike[str]) -> FaceLiftScene:
   for warning in warnings:
     logging.warning("%s", warning)
   cameras = dataclasses.replace(cameras, sizes=sizes)
-  return FaceLiftScene(
-    scene=_padded(cameras, views), cameras=cameras, folder=folder, warnings=tuple(warnings)
-  )
+  scene = _hide(_padded(cameras, views), _read_hidden(folder, cameras))
+  return FaceLiftScene(scene=scene, cameras=cameras, folder=folder, warnings=tuple(warnings))
 
 
 def _check_rig(path: pathlib.Path, cameras: CameraFile) -> None:
@@ -152,6 +152,34 @@ def _read_view(
   if solid[0].any() or solid[-1].any() or solid[:, 0].any() or solid[:, -1].any():
     noticed.setdefault("silhouette touches the image edge", []).append(name)
   return np.where(image[..., 3:] == 0, np.uint8(0), image)
+
+
+def _read_hidden(folder: pathlib.Path, cameras: CameraFile) -> np.ndarray | None:
+  """Returns the hidden pixels (V, H, W) bool of a scene, padded like its images; None for none."""
+  if not any(cameras.observed_names):
+    return None
+  width, height = (int(side) for side in cameras.sizes.max(0))
+  hidden = np.zeros((len(cameras.names), height, width), bool)
+  for i, (name, (w, h)) in enumerate(zip(cameras.observed_names, cameras.sizes, strict=True)):
+    if not name:
+      continue
+    field = f"frames[{i}].{camera_file.OBSERVED_KEY}"
+    path = checks.path_inside(folder, name, folder / CAMERAS_FILE, field)
+    observed = images.read_image(path, field, grey_too=True)
+    if observed.shape != (h, w):
+      problem = f"shape {observed.shape}; expected grey, {w} x {h} pixels as {cameras.names[i]}"
+      raise InputError(path, field, problem)
+    hidden[i, :h, :w] = observed < 128
+  return hidden
+
+
+def _hide(scene: Scene, hidden: np.ndarray | None) -> Scene:
+  """Returns the scene with hidden pixels (V, H, W), which are empty."""
+  if hidden is None:
+    return scene
+  images = np.where(hidden[..., None], np.float32(0), scene.images)
+  alphas = np.where(hidden, np.float32(0), scene.alphas)
+  return dataclasses.replace(scene, images=images, alphas=alphas, hidden=hidden)
 
 
 def _padded(cameras: CameraFile, views: list[np.ndarray]) -> Scene:

@@ -167,7 +167,8 @@ def digest(source: Source) -> str:
   if source.folder is None:
     return hashlib.sha256(f"mouse {source.mouse} {source.image_size}".encode()).hexdigest()
   path = source.folder / camera_file.CAMERAS_FILE
-  names = camera_file.parse(path).names
+  cameras = camera_file.parse(path)
+  names = (*cameras.names, *filter(None, cameras.observed_names))
   total = hashlib.sha256()
   try:
     for name in (camera_file.CAMERAS_FILE, *names):

@@ -41,6 +41,24 @@ def read_image(
     return np.asarray(image)
 
 
+def read_label_image(path: str | os.PathLike[str], field: str = "") -> np.ndarray:
+  """Reads label ids (H, W), int32, from an indexed, grey or 16-bit PNG.
+
+  Args:
+    path: the image.
+    field: the field that names the image, for error messages.
+
+  Raises:
+    InputError: the image is missing, broken, oversized, no PNG, or has colours instead of ids.
+  """
+  with _open_image(pathlib.Path(path), field) as image:
+    if image.format != "PNG" or image.mode not in ("1", "L", "P", "I", "I;16", "I;16B"):
+      problem = f"{image.format} of mode {image.mode}; expected label ids as an indexed or grey PNG"
+      raise InputError(path, field, problem)
+    image.load()
+    return np.asarray(image).astype(np.int32)
+
+
 def read_image_size(path: pathlib.Path, field: str) -> tuple[int, int]:
   """Reads width and height of a PNG or JPEG from its header, without decoding it.
 

@@ -16,11 +16,24 @@ PIXEL_TOLERANCE = 1e-3
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Frame:
-  """One frame that could be read: w2c (4, 4), fx fy cx cy, and alpha > 127 (h, w)."""
+  """One frame that could be read.
+
+  Attributes:
+    w2c: (4, 4).
+    intrinsics: (4,) fx fy cx cy.
+    mask: (h, w) bool, alpha > 127.
+    hidden: (h, w) bool, pixels that `observed_path` marks as not observed; None for none.
+  """
 
   w2c: np.ndarray
   intrinsics: np.ndarray
   mask: np.ndarray
+  hidden: np.ndarray | None = None
+
+  @property
+  def possible(self) -> np.ndarray:
+    """(h, w) bool, the pixels that the object covers or may cover."""
+    return self.mask if self.hidden is None else self.mask | self.hidden
 
 
 def check_rigid(w2c: np.ndarray) -> Iterator[str]:
@@ -134,7 +147,7 @@ def hull_shares(views: Sequence[Frame], resolution: int) -> np.ndarray:
   far apart first, so that nearly all voxels are gone after a few of them.
   """
   points = _grid(views, resolution)
-  masks = [_grown(view.mask, 2) for view in views]
+  masks = [_grown(view.possible, 2) for view in views]
   for i in _far_apart(len(views)):
     pixel, inside = _project(points, views[i])
     keep = ~inside
@@ -146,6 +159,8 @@ def hull_shares(views: Sequence[Frame], resolution: int) -> np.ndarray:
     image = np.zeros(mask.size, bool)
     image[pixel[inside]] = True
     covered = _grown(image.reshape(mask.shape), max(1, max(mask.shape) // resolution))
+    if view.hidden is not None:
+      mask = view.mask & ~view.hidden
     shares[i] = (covered & mask).sum() / max(1, mask.sum())
   return shares
 

@@ -75,7 +75,10 @@ def _check_frame(
     ]
   elif min(intrinsics[:2]) <= 0:
     faults.append(f"{field}.fx, fy: {intrinsics[:2].tolist()}; expected > 0")
-  return faults, Frame(w2c=w2c, intrinsics=intrinsics, mask=rgba[..., 3] > 127)
+  hidden = None
+  if "observed_path" in frame:
+    hidden = _read_hidden(folder, f"{field}.observed_path", frame["observed_path"], (height, width))
+  return faults, Frame(w2c=w2c, intrinsics=intrinsics, mask=rgba[..., 3] > 127, hidden=hidden)
 
 
 def _parse_frame(field: str, frame: Any) -> tuple[np.ndarray, np.ndarray, tuple[float, float], str]:
@@ -103,6 +106,23 @@ def _parse_frame(field: str, frame: Any) -> tuple[np.ndarray, np.ndarray, tuple[
 
 
 def _read_rgba(folder: pathlib.Path, field: str, name: str) -> np.ndarray:
+  return _read_png(folder, field, name, "RGBA")
+
+
+def _read_hidden(
+  folder: pathlib.Path, field: str, name: object, shape: tuple[int, int]
+) -> np.ndarray:
+  """Returns the pixels (h, w) bool that a grey image of this shape marks as not observed."""
+  if not isinstance(name, str):
+    raise _UnreadableError(f"{field}: {name!r:.40}; expected a relative path")
+  observed = _read_png(folder, field, name, "L")
+  if observed.shape != shape:
+    size = f"{observed.shape[1]} x {observed.shape[0]}"
+    raise _UnreadableError(f"{field}: {size}; expected the image's {shape[1]} x {shape[0]}")
+  return observed < 128
+
+
+def _read_png(folder: pathlib.Path, field: str, name: str, mode: str) -> np.ndarray:
   try:
     real = (folder / name).resolve()
     inside = folder.resolve() in real.parents and not pathlib.PurePath(name).is_absolute()
@@ -114,9 +134,9 @@ def _read_rgba(folder: pathlib.Path, field: str, name: str) -> np.ndarray:
       warnings.simplefilter("ignore", Image.DecompressionBombWarning)
       image = Image.open(real, formats=("PNG",))
     with image:
-      if image.mode != "RGBA" or max(image.size) > MAX_SIDE:
+      if image.mode != mode or max(image.size) > MAX_SIDE:
         size = f"{image.width} x {image.height}"
-        raise _UnreadableError(f"{folder / name}: {image.mode} of {size}; expected RGBA")
+        raise _UnreadableError(f"{folder / name}: {image.mode} of {size}; expected {mode}")
       return np.asarray(image)
   except _UnreadableError:
     raise

@@ -78,15 +78,19 @@ def carve_hull(scene: Scene, config: HullConfig = DEFAULT_CONFIG) -> Hull:
 def _carve_scene(scene: Scene, config: HullConfig) -> _Carved:
   """Widens and repairs the silhouettes, finds the box and carves the grid."""
   cameras = scene.cameras
+  coverage = quantize(jnp.asarray(scene.alphas))
   views = make_views(
-    quantize(jnp.asarray(scene.alphas)),
+    coverage,
     cameras.world_to_camera,
     cameras.intrinsics,
     scene.frames,
     scene.view_mask,
     config.min_views,
+    scene.hidden,
   )
   photographed = views
+  if scene.hidden is not None:
+    views = _with_coverage(views, jnp.where(views.hidden, jnp.uint8(255), coverage))
   if config.slack:
     slack = jnp.full(len(views.valid), config.slack)
     views = _with_coverage(views, dilate(views.coverage, slack, slack))

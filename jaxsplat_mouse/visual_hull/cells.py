@@ -132,20 +132,27 @@ def judge(views: SilhouetteViews, box: Box, centers: jax.Array, half: jax.Array)
   grow_x, grow_y = radius_x + _PIXEL_SLACK, radius_y + _PIXEL_SLACK
   largest = dilate(views.coverage, grow_x, grow_y)
   smallest = 255 - dilate(255 - views.coverage, grow_x, grow_y)
+  # Hidden pixels reject nothing, but they support nothing either.
+  shown = None
+  if views.hidden is not None:
+    shown = dilate(views.shown, grow_x, grow_y), 255 - dilate(255 - views.shown, grow_x, grow_y)
 
   # A cell across the edge of a frame is neither rejected nor supported by the background in it:
   # what is in frame is empty and the rest is unknown.
   def visit(carry: tuple, inputs: tuple) -> tuple:
     support, rejected, rejecter, full, agreed = carry
-    number, *seen = inputs
-    partly, wholly, upper, filled = _test_in_view(centers, half, *seen)
+    number, view, high, low, shown, *radii = inputs
+    partly, wholly, upper, filled = _test_in_view(centers, half, view, high, low, *radii)
+    certain, agrees = upper, filled
+    if shown is not None:
+      _, _, certain, agrees = _test_in_view(centers, half, view, *shown, *radii)
     out = wholly & (upper < 128)
     return (
-      support + (partly & (upper >= 128)),
+      support + (partly & (certain >= 128)),
       rejected + out,
       jnp.where(out, number, rejecter),
       full & (filled | ~partly),
-      agreed + (filled & wholly),
+      agreed + (agrees & wholly),
     ), None
 
   count = jnp.zeros(centers.shape[:-1], jnp.int32)
@@ -153,7 +160,7 @@ def judge(views: SilhouetteViews, box: Box, centers: jax.Array, half: jax.Array)
   (support, rejected, rejecter, full, agreed), _ = jax.lax.scan(
     visit,
     (count, count, count, count == 0, count),
-    (order, scan_views(views), largest, smallest, radius_x, radius_y),
+    (order, scan_views(views), largest, smallest, shown, radius_x, radius_y),
   )
   return Verdict(
     support=support, rejected=rejected, rejecter=rejecter, solid=full & (agreed >= views.min_views)

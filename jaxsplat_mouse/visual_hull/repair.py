@@ -105,7 +105,7 @@ class _Rasters:
 
   def sample_filled(self, views: SilhouetteViews) -> jax.Array:
     """Returns the cells (V, R, R) whose centre lies in the silhouette."""
-    return self._sample(views.coverage) >= 128
+    return self._sample(views.shown) >= 128
 
   def sample_background(self, views: SilhouetteViews) -> jax.Array:
     """Returns the cells (V, R, R) that contain any background."""

@@ -24,13 +24,14 @@ class SilhouetteViews:
   """Silhouettes of V views and their cameras, ready to be sampled at points.
 
   Attributes:
-    coverage: (V, H, W) uint8, 255 where the animal fills the pixel.
+    coverage: (V, H, W) uint8, 255 where the animal fills the pixel or may: where it is hidden.
     quads: (V, H + 1, W + 1) uint32, the 2 x 2 pixels around every pixel corner.
     world_to_camera: (V, 4, 4).
     intrinsics: (V, 4) fx fy cx cy, pixels.
     frames: (V, 4) x0 y0 x1 y1, pixels; outside it the view is unknown.
     valid: (V,) bool, False for padding views.
     min_views: () int32, number of views that must have a point in frame before it can be solid.
+    hidden: (V, H, W) bool, pixels that are as unknown as those out of frame; None for none.
   """
 
   coverage: jax.Array
@@ -40,6 +41,12 @@ class SilhouetteViews:
   frames: jax.Array
   valid: jax.Array
   min_views: jax.Array
+  hidden: jax.Array | None = None
+
+  @property
+  def shown(self) -> jax.Array:
+    """(V, H, W) uint8, the coverage of pixels that are not hidden; 0 where they are."""
+    return self.coverage if self.hidden is None else jnp.where(self.hidden, 0, self.coverage)
 
 
 def make_views(
@@ -49,16 +56,18 @@ def make_views(
   frames: jax.Array,
   view_mask: jax.Array,
   min_views: int,
+  hidden: jax.Array | None = None,
 ) -> SilhouetteViews:
   """Packs silhouettes for sampling.
 
   Args:
-    coverage: (V, H, W) uint8, 255 where the animal fills the pixel.
+    coverage: (V, H, W) uint8, 255 where the animal fills the pixel or may.
     world_to_camera: (V, 4, 4).
     intrinsics: (V, 4) fx fy cx cy, pixels.
     frames: (V, 4) x0 y0 x1 y1, pixels.
     view_mask: (V,) bool, False for padding views.
     min_views: as in `HullConfig`.
+    hidden: (V, H, W) bool, pixels that are unknown; None for none.
   """
   valid = jnp.asarray(view_mask, bool)
   count = valid.sum(dtype=jnp.int32)
@@ -72,6 +81,7 @@ def make_views(
     frames=jnp.asarray(frames, jnp.float32),
     valid=valid,
     min_views=enough,
+    hidden=None if hidden is None else jnp.asarray(hidden, bool),
   )
 
 
@@ -136,7 +146,17 @@ def sample_view(view: SilhouetteViews, points: jax.Array) -> tuple[jax.Array, ja
   known = view.valid & (z > 0) & (u >= x0) & (u <= x1) & (v >= y0) & (v <= y1)
   # Half a pixel inside the frame, so that the sample blends in no unknown pixel.
   u, v = jnp.clip(u, x0 + 0.5, x1 - 0.5), jnp.clip(v, y0 + 0.5, y1 - 0.5)
+  if view.hidden is not None:
+    known &= ~_sample_nearest(view.hidden, u, v)
   return _sample_quads(view.quads, u, v), known
+
+
+def _sample_nearest(image: jax.Array, u: jax.Array, v: jax.Array) -> jax.Array:
+  """Samples an image (H, W) at the pixels that hold the coordinates u, v (...)."""
+  height, width = image.shape
+  column = jnp.clip(jnp.floor(u).astype(jnp.int32), 0, width - 1)
+  row = jnp.clip(jnp.floor(v).astype(jnp.int32), 0, height - 1)
+  return image.reshape(-1).at[row * width + column].get(mode="promise_in_bounds")
 
 
 def scan_views(views: SilhouetteViews) -> SilhouetteViews:
@@ -148,8 +168,8 @@ def scan_views(views: SilhouetteViews) -> SilhouetteViews:
 def hull_field(views: SilhouetteViews, points: jax.Array) -> jax.Array:
   """Returns the hull field (...) in [0, 1] at points (..., 3): the smallest coverage of all views.
 
-  Only views with the point in frame count; a point in fewer than `min_views` frames is empty. The
-  surface of the hull is the 0.5 level.
+  Only views with the point in frame and not hidden count; a point that counts in fewer than
+  `min_views` is empty. The surface of the hull is the 0.5 level.
   """
 
   def visit(carry: tuple[jax.Array, jax.Array], view: SilhouetteViews) -> tuple:

@@ -14,7 +14,8 @@ from jaxsplat_mouse.io import images
 VIEWS, WIDTH, HEIGHT = 5, 144, 120
 BACKGROUND = np.array([0.2, 0.55, 0.3])
 # Centre and radius in mm, colour: without symmetry.
-SPHERES = (
+Spheres = tuple[tuple[tuple[float, float, float], float, tuple[float, float, float]], ...]
+SPHERES: Spheres = (
   ((0.0, 0.0, 20.0), 21.0, (0.8, 0.5, 0.3)),
   ((24.0, 5.0, 28.0), 11.0, (0.3, 0.4, 0.8)),
   ((-14.0, -24.0, 36.0), 8.0, (0.9, 0.8, 0.2)),
@@ -60,16 +61,20 @@ def straight_rays(rig: Rig, view: int, samples: int) -> np.ndarray:
   return np.stack([a, b], -1)
 
 
-def render(
-  rig: Rig, view: int, shift: tuple[float, float, float] = (0, 0, 0), samples: int = 4
+def trace(
+  rig: Rig,
+  view: int,
+  spheres: Spheres,
+  shift: tuple[float, float, float] = (0, 0, 0),
+  samples: int = 4,
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Raw photograph (H, W, 3) and coverage (H, W), uint8, of the spheres moved by `shift`."""
+  """RGBA (n H, n W, 4) of spheres moved by `shift`, and the number of the visible one, or -1."""
   rays = straight_rays(rig, view, samples)
   rays = np.concatenate([rays, np.ones_like(rays[..., :1])], -1)
   pose = rig.world_to_camera[view]
   image = np.zeros((*rays.shape[:2], 4))
-  nearest = np.full(rays.shape[:2], np.inf)
-  for centre, radius, colour in SPHERES:
+  nearest, number = np.full(rays.shape[:2], np.inf), np.full(rays.shape[:2], -1)
+  for i, (centre, radius, colour) in enumerate(spheres):
     c = pose[:3, :3] @ (np.array(centre) + shift) + pose[:3, 3]
     a, b = (rays * rays).sum(-1), rays @ c
     inner = b * b - a * (c @ c - radius**2)
@@ -77,10 +82,23 @@ def render(
     hit = (inner > 0) & (depth < nearest)
     nearest[hit] = depth[hit]
     image[hit] = [*colour, 1.0]
+    number[hit] = i
+  return image, number
+
+
+def develop(image: np.ndarray, samples: int = 4) -> tuple[np.ndarray, np.ndarray]:
+  """Photograph (H, W, 3) and coverage (H, W), uint8, of sub-pixels before the background."""
   blocks = image.reshape(HEIGHT, samples, WIDTH, samples, 4).mean((1, 3))
   photo = blocks[..., :3] + (1 - blocks[..., 3:]) * BACKGROUND
   to_bytes = lambda x: (x * 255 + 0.5).astype(np.uint8)
   return to_bytes(photo), to_bytes(blocks[..., 3])
+
+
+def render(
+  rig: Rig, view: int, shift: tuple[float, float, float] = (0, 0, 0), samples: int = 4
+) -> tuple[np.ndarray, np.ndarray]:
+  """Raw photograph (H, W, 3) and coverage (H, W), uint8, of the spheres moved by `shift`."""
+  return develop(trace(rig, view, SPHERES, shift, samples)[0], samples)
 
 
 def walk(frame: int) -> tuple[float, float, float]:
