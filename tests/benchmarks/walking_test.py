@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks import surface, walking, warm_start
+from benchmarks import surface, walking, warm_start, warm_steps
 
 
 def test_an_animal_walks_from_frame_to_frame(tmp_path):
@@ -23,11 +23,24 @@ def test_an_animal_walks_from_frame_to_frame(tmp_path):
 @pytest.mark.slow
 def test_warm_start_runs_small(monkeypatch, tmp_path):
   monkeypatch.setenv("OUT", str(tmp_path))
-  monkeypatch.setattr("sys.argv", ["warm_start", "--size=tiny", "--mice=1"])
+  flags = ["--size=tiny", "--mice=1", "--moments=32", "--rates=30", "--config.batch.scenes=8"]
+  monkeypatch.setattr("sys.argv", ["warm_start", *flags])
   warm_start.main()
   rows = json.loads((tmp_path / "warm_start.json").read_text())["rows"]
-  assert [row["start"] for row in rows] == ["cold", "short", "warm"]
-  assert rows[1]["steps"] == rows[2]["steps"] < rows[0]["steps"]
+  assert [(row["way"], row["scenes"]) for row in rows] == [("off", 32), ("auto", 32)]
+  assert rows[0]["warm"] == 0 and rows[1]["warm"] == 28 / 32
+  assert max(one["depth"] for one in rows[1]["by_depth"]) == 4
+
+
+@pytest.mark.slow
+def test_warm_steps_runs_small(monkeypatch, tmp_path):
+  monkeypatch.setenv("OUT", str(tmp_path))
+  flags = ["--size=tiny", "--mice=1", "--rates=30", "--steps=5"]
+  monkeypatch.setattr("sys.argv", ["warm_steps", *flags])
+  warm_steps.main()
+  rows = json.loads((tmp_path / "warm_steps.json").read_text())["rows"]
+  assert [(row["start"], row["steps"]) for row in rows] == [("cold", 10), ("warm", 5)]
+  assert 0.8 < rows[0]["overlap"] < 1
 
 
 @pytest.mark.slow
