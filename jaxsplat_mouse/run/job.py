@@ -142,6 +142,11 @@ class _Job:
     todo = [name for name in todo if name not in fitted]
     size = settings.batch.scenes or self._engine.auto_batch()
     starts = frame_order.find_starts(settings, own, self._looking) if todo else {}
+    if starts:
+      self.progress.line(
+        f"{len(starts)} of {len(own)} scenes start from the fit of a near moment "
+        "and take fewer steps (fit.warm_start)."
+      )
     device = self._engine.describe()
     new = frame_order.ordered_plans(
       workdir,
@@ -157,7 +162,7 @@ class _Job:
       scales=scales,
       fitted=tuple(fitted),
       plans=(*begun, *new),
-      one_batch=len(own) <= size,
+      one_batch=len(own) <= size and not starts,
     )
 
   def _looking(self, name: str) -> None:
