@@ -6,13 +6,15 @@
 Built-in mice walk as in `warm_start.py`. The second of two moments is fitted from its hull with all
 steps (`cold`), and from the fit of the first moment with the numbers of steps that `--steps` names,
 which are whole relocation periods. Prints fg PSNR and IoU of views that no camera took, for each
-frame rate, with the overlap of the moments' silhouettes by which a run decides, and the loss from
-`cold`, mean and worst animal. Where $OUT is set, warm_steps.json goes there.
+frame rate, with the overlap of the moments' silhouettes by which a run decides, and what is gained
+over `cold`, mean and worst animal; then the gain of all animals and rates by their overlap, which
+tells `frame_order.NEAR`. Where $OUT is set, warm_steps.json goes there.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -26,6 +28,8 @@ from jaxsplat_mouse.gaussians import Gaussians
 from jaxsplat_mouse.run import nearness
 from jaxsplat_mouse.runtime import devices
 from jaxsplat_mouse.scene import Scene
+
+_BINS = (0.0, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 1.01)
 
 
 def _overlap(one: Scene, other: Scene) -> float:
@@ -97,14 +101,32 @@ def run(
         "iou": float(np.mean([one["iou"] for one in scores])),
         "gain": float((psnr - cold).mean()),
         "worst": float((psnr - cold).min()),
+        "overlaps": overlaps,
+        "gains": (psnr - cold).tolist(),
       }
     )
   return rows
 
 
+def print_by_overlap(rows: Sequence[dict[str, Any]]) -> None:
+  """Prints the mean and the worst gain of warm starts by overlap and number of steps."""
+  warm = [row for row in rows if row["start"] == "warm"]
+  overlaps = np.array([value for row in warm for value in row["overlaps"]])
+  gains = np.array([value for row in warm for value in row["gains"]])
+  steps = np.array([row["steps"] for row in warm for _ in row["gains"]])
+  for count in sorted(set(steps)):
+    for low, high in itertools.pairwise(_BINS):
+      found = gains[(steps == count) & (overlaps >= low) & (overlaps < high)]
+      if len(found):
+        print(
+          f"{count:4} steps  overlap {low:.2f} to {high:.2f}  {len(found):2} moments  "
+          f"{found.mean():+.2f} dB (worst {found.min():+.2f})"
+        )
+
+
 def main() -> None:
   parser = walking.make_parser(__doc__.splitlines()[0], "2dgs")
-  parser.add_argument("--rates", default="60,30,15,10,5", help="frames a second")
+  parser.add_argument("--rates", default="60,30,15,10,5,2", help="frames a second")
   parser.add_argument("--steps", default="250,350,500,750", help="of the warm starts")
   parser.set_defaults(mice=8)
   args = parser.parse_args()
@@ -112,7 +134,7 @@ def main() -> None:
   size, views, shrink = quality.SIZES[args.size]
   recipe = quality.make_recipe(args.config, args.config, shrink)
   steps = [int(count) for count in args.steps.split(",")]
-  rows = []
+  rows: list[dict[str, Any]] = []
   for rate in map(float, args.rates.split(",")):
     found = run(recipe, list(range(args.mice)), rate, steps, size, min(views, 8), args.cache)
     rows += found
@@ -124,6 +146,7 @@ def main() -> None:
         flush=True,
       )
     report("warm_steps", rows)
+  print_by_overlap(rows)
 
 
 if __name__ == "__main__":

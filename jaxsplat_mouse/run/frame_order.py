@@ -30,7 +30,7 @@ from jaxsplat_mouse.run.workdir import Workdir
 from jaxsplat_mouse.runtime.host import host_cores
 from jaxsplat_mouse.runtime.threads import ordered_map
 
-NEAR = 0.75  # overlap of two moments from which on one starts from the other's fit
+NEAR = 0.85  # overlap of two moments from which on one starts from the other's fit
 LONGEST = 17  # moments of a segment: its middle, and eight to either side
 FEWEST = 32  # moments with a near neighbour below which a run starts every scene from its hull
 _SEGMENTS = 4  # at least, however short a recording is
