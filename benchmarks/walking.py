@@ -1,10 +1,11 @@
-"""Built-in mice that walk, as trials of `quality.py`: for `warm_start.py` and `surface.py`."""
+"""Built-in mice that walk, as trials of `quality.py` and in time."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
 import functools
+import math
 import os
 import pathlib
 from collections.abc import Sequence
@@ -17,6 +18,9 @@ from benchmarks import mice, quality
 from jaxsplat_mouse.procedural_mouse.mouse import Mouse, make_mouse, walking
 from jaxsplat_mouse.procedural_mouse.mouse_scenes import input_cameras
 
+_STRIDES = 3.0  # a second
+_TURN, _TURNS = math.radians(40), 0.25  # the body turns so far to either side, so often a second
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Frame:
@@ -25,15 +29,24 @@ class Frame:
   Attributes:
     seed: of the animal.
     phase: in strides, see `procedural_mouse.walking`.
+    turn: of the body about the vertical axis, radians.
   """
 
   seed: int
   phase: float
+  turn: float = 0.0
 
   @property
   def mouse(self) -> Mouse:
     """The animal in its pose."""
-    return walking(make_mouse(self.seed, "walk"), self.phase)
+    mouse = walking(make_mouse(self.seed, "walk"), self.phase)
+    return dataclasses.replace(mouse, yaw=mouse.yaw + self.turn)
+
+
+def frame_at(seed: int, seconds: float) -> Frame:
+  """Returns a moment of a walk in time: three strides a second, and the body turns to and fro."""
+  turn = _TURN * math.sin(2 * math.pi * (_TURNS * seconds + seed / 7))
+  return Frame(seed=seed, phase=_STRIDES * seconds, turn=turn)
 
 
 def trials(
@@ -55,7 +68,7 @@ def trials(
     images = list(pool.map(make, frames))
   found = []
   for frame, (own, truth) in zip(frames, images, strict=True):
-    name = f"{frame.seed}@{frame.phase:g}"
+    name = f"{frame.seed}@{frame.phase:g}" + (f"+{frame.turn:g}" if frame.turn else "")
     scene, exact = mice.to_scene(own, rig), list(mice.to_unit_floats(truth))
     found.append(quality.canonical_trial(name, scene, groups, exact))
   return found
@@ -65,7 +78,8 @@ def _render(
   frame: Frame, size: int, views: int, cache: pathlib.Path | None
 ) -> tuple[np.ndarray, np.ndarray]:
   """Returns photographs and truth, uint8."""
-  path = cache / f"walk_{frame.seed}_{frame.phase:g}_{size}_{views}.npz" if cache else None
+  pose = f"{frame.seed}_{frame.phase:g}" + (f"_{frame.turn:g}" if frame.turn else "")
+  path = cache / f"walk_{pose}_{size}_{views}.npz" if cache else None
   rigs = input_cameras(image_size=size), mice.novel_cameras(size, views)
   return mice.render_cached(frame.mouse, rigs, 0.0, path)
 

@@ -38,8 +38,9 @@ def set_input(config: ConfigDict) -> None:
   config.data = ConfigDict()
   # A scene folder, a folder of scene folders, or a list file; empty for the built-in mouse.
   config.data.input = ""
-  # I/N, from 0/N to N-1/N: this run does every N-th scene. N runs share one workdir, as the tasks
-  # of a Slurm array: --config.data.shard=$SLURM_ARRAY_TASK_ID/8 with --array=0-7.
+  # I/N, from 0/N to N-1/N: this run does every N-th scene, or every N-th stretch of a recording
+  # where fit.warm_start is on. N runs share one workdir, as the tasks of a Slurm array:
+  # --config.data.shard=$SLURM_ARRAY_TASK_ID/8 with --array=0-7.
   config.data.shard = ""
   # Canonical frame: one scale per "scene", one per "recording", or "none" to keep the input frame.
   config.data.normalize = "scene"

@@ -81,7 +81,8 @@ class FitConfig:
       borders for background (`scene.widen_frames`), and not for unknown.
     pose_rate: learning rate of every camera's rotation (radians) and position; 0 trusts them.
     views_per_step: views drawn at random for each step; 0 takes all.
-    warm_start: frames of a recording start from the fit of the frame before.
+    warm_start: `auto`: in a run, moments of a recording that are near one another start from each
+      other's fits, with fewer steps; `off`: every scene starts from its hull.
     tile_entries: splat-tile intersections per Gaussian and view that a step has room for.
   """
 
@@ -118,7 +119,7 @@ class FitConfig:
   whole_silhouettes: bool = False
   pose_rate: float = 0.0
   views_per_step: int = 2
-  warm_start: bool = False
+  warm_start: str = "auto"
   tile_entries: float = 8.0
 
   def __post_init__(self) -> None:
@@ -137,6 +138,8 @@ class FitConfig:
     for name in ("num_gaussians", "iterations"):
       if getattr(self, name) < 1:
         raise ValueError(f"fit.{name}: {getattr(self, name)}, expected at least 1")
+    if self.warm_start not in ("auto", "off"):
+      raise ValueError(f"fit.warm_start: {self.warm_start!r}, expected 'auto' or 'off'")
     if self.low_pass <= 0:
       raise ValueError(f"fit.low_pass: {self.low_pass}, expected above 0")
     if self.sh_degree not in range(4):

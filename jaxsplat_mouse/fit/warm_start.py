@@ -30,6 +30,7 @@ def continuation_config(config: FitConfig) -> FitConfig:
     resolutions=config.resolutions[-1:],
     stages=(),
     geometry_from=0.0,
+    warm_start="off",  # has no effect on a fit, but on the name of its programs
   )
 
 

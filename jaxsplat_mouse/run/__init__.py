@@ -18,7 +18,7 @@ The way of one scene, with the carrier that each step returns:
     order     job, engine (interface), execution (choice of engine), run_events, closing
     settings  settings, config_files, config_keys, config_schema
     disk      workdir, ledger, batches, fit_store, recording_scales
-    devices   worker (one process), fit_progress, frame_order (warm starts), renders, outputs,
-              quality_scores; ray_cluster, ray_pool, ray_tasks, ray_worker (many processes)
+    devices   worker (one process), fit_progress, renders, outputs, quality_scores; frame_order and
+              nearness (warm starts); ray_cluster, ray_pool, ray_tasks, ray_worker (many processes)
     after     evaluation, fit_mesh, mesh_files, render_folder, splat_viewer
 """

@@ -50,12 +50,17 @@ class BatchPlan:
     folder: folder of its plan and its checkpoints.
     digests: hashes of the scenes' files when the batch was begun, by name; empty for a new batch.
     shape: height and width of its crops, pixels; None for a new batch.
+    starts: scene -> the scene whose fit it starts from, see `frame_order`; empty where all scenes
+      start from their hulls.
+    fill: number of scenes that a smaller batch is filled up to, so that batches share programs.
   """
 
   names: tuple[str, ...]
   folder: pathlib.Path
   digests: dict[str, str] = dataclasses.field(default_factory=dict)
   shape: ImageShape | None = None
+  starts: dict[str, str] = dataclasses.field(default_factory=dict)
+  fill: int = 0
 
   def checkpoints(self) -> Checkpoints:
     """Returns the saved states of its fit."""
@@ -74,11 +79,20 @@ def unfinished_plans(workdir: Workdir, names: Collection[str]) -> list[BatchPlan
     try:
       value = json.loads((folder / _BATCH_FILE).read_text())
       digests, (height, width) = dict(value["digests"]), value["shape"]
+      starts, fill = dict(value.get("starts", {})), int(value.get("fill", 0))
     except (OSError, ValueError, KeyError, TypeError):
-      digests, height, width = {}, 0, 0
+      digests, height, width, starts, fill = {}, 0, 0, {}, 0
     if digests and set(digests) <= set(names):
-      shape = (int(height), int(width))
-      plans.append(BatchPlan(names=tuple(digests), folder=folder, digests=digests, shape=shape))
+      plans.append(
+        BatchPlan(
+          names=tuple(digests),
+          folder=folder,
+          digests=digests,
+          shape=(int(height), int(width)),
+          starts=starts,
+          fill=fill,
+        )
+      )
     else:
       shutil.rmtree(folder, ignore_errors=True)
   return plans
@@ -153,7 +167,12 @@ def record_plan(plan: BatchPlan, prepared: Sequence[SceneInput], shape: ImageSha
     prepared: its scenes that could be prepared.
     shape: height and width of its crops, pixels.
   """
-  value = {"digests": {p.source.name: p.digest for p in prepared}, "shape": shape}
+  value = {
+    "digests": {p.source.name: p.digest for p in prepared},
+    "shape": shape,
+    "starts": plan.starts,
+    "fill": plan.fill,
+  }
   try:
     plan.folder.mkdir(parents=True, exist_ok=True)
     atomic.write_bytes(plan.folder / _BATCH_FILE, json.dumps(value).encode())
@@ -167,7 +186,10 @@ def remove_plan(plan: BatchPlan) -> None:
 
 
 def stack_batch(
-  prepared: Sequence[SceneInput], config: FitConfig, shape: ImageShape | None = None
+  prepared: Sequence[SceneInput],
+  config: FitConfig,
+  shape: ImageShape | None = None,
+  fill: int = 0,
 ) -> tuple[Scene, FitState]:
   """Crops prepared scenes around their silhouettes and stacks them.
 
@@ -175,6 +197,7 @@ def stack_batch(
     prepared: B scenes in their canonical frames, with first Gaussians.
     config: the recipe.
     shape: height and width of the crops, pixels; as tight as possible by default.
+    fill: the least B; the last scene is repeated until there are as many.
 
   Returns:
     the scenes (B, V, ...) and the state (B, ...) of their fits before the first step, as NumPy.
@@ -183,6 +206,9 @@ def stack_batch(
   crop = lambda one: crop_views(one.scene, size)
   crops = [scene for _, scene in ordered_map(crop, prepared, _CROPPED_AT_ONCE)]
   gaussians, seeds = [p.first_gaussians for p in prepared], [p.seed for p in prepared]
+  crops, gaussians, seeds = (
+    [*values, *values[-1:] * (fill - len(values))] for values in (crops, gaussians, seeds)
+  )
   with devices.on_host():  # The driver sends parts of the batch to the devices.
     return initial_batch(crops, gaussians, seeds, config)
 

@@ -13,7 +13,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-SCHEMA = 3  # 1 or absent: until 0.1.0; 2 lacks `fit.whole_silhouettes`
+# 1 or absent: until 0.1.0; 2 lacks `fit.whole_silhouettes`; in 3 `fit.warm_start` is a truth value
+SCHEMA = 4
 
 # Keys that schema 1 had: the value that has no effect, or that is a constant now.
 REMOVED: dict[str, Any] = {
@@ -38,6 +39,8 @@ REMOVED: dict[str, Any] = {
 }
 # Keys that were added: the value that corresponds to the behaviour before the key existed.
 ADDED: dict[str, Any] = {"fit.whole_silhouettes": False}
+# Keys whose values were others: the value of today for each of them.
+CHANGED: dict[str, dict[Any, Any]] = {"fit.warm_start": {False: "off", True: "auto"}}
 # Keys that have an effect only if one of these other keys differs from its value in `REMOVED`.
 _INERT = {
   "fit.hull_views": ("fit.hull_outside", "fit.hull_inside"),
@@ -52,7 +55,11 @@ def upgrade(flat: Mapping[str, Any]) -> dict[str, Any]:
 
   Removed keys that had an effect stay, so that a comparison or a reader names them.
   """
-  kept = {key: value for key, value in flat.items() if not _has_no_effect(key, value, flat)}
+  kept = {
+    key: CHANGED[key].get(value, value) if key in CHANGED else value
+    for key, value in flat.items()
+    if not _has_no_effect(key, value, flat)
+  }
   return {**ADDED, **kept}
 
 

@@ -135,7 +135,8 @@ def fit_key(settings: Settings, scale: float | None) -> str:
     settings: of the run.
     scale: canonical units per input unit of the recording; None if every scene has its own.
   """
-  fit = key_view("fit", dataclasses.asdict(settings.fit))
+  # A fit is as good from another fit as from its hull, so the start does not count.
+  fit = key_view("fit", {**dataclasses.asdict(settings.fit), "warm_start": False})
   hull = key_view("hull", dataclasses.asdict(settings.hull))
   names = ("normalize", "radius", "up")
   data = key_view("data", {k: getattr(settings.data, k) for k in names})

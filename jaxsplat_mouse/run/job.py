@@ -97,7 +97,7 @@ class _Job:
   ):
     self._settings, self._workdir, self._stop, self._engine = settings, workdir, stop, engine
     self._everything, shard = found, settings.data.shard
-    own = found[shard.index :: shard.count] if shard else found
+    own = frame_order.shard_sources(settings, found) if shard else found
     self._ledger = Ledger(settings, workdir, own)
     self._finished = self._ledger.find_finished()
     curves = workdir.state / "tensorboard" if settings.report.tensorboard else None
@@ -141,14 +141,33 @@ class _Job:
     fitted = self._ledger.find_fitted(todo, scales)
     todo = [name for name in todo if name not in fitted]
     size = settings.batch.scenes or self._engine.auto_batch()
-    new = frame_order.ordered_plans(workdir, settings, own, todo, size)
+    starts = frame_order.find_starts(settings, own, self._looking) if todo else {}
+    if starts:
+      self.progress.line(
+        f"{len(starts)} of {len(own)} scenes start from the fit of a near moment "
+        "and take fewer steps (fit.warm_start)."
+      )
+    device = self._engine.describe()
+    new = frame_order.ordered_plans(
+      workdir,
+      starts,
+      list(own),
+      todo,
+      size,
+      workers=device.get("workers", 1),
+      devices=device.get("count", 1),
+    )
     return RunPlan(
       sources=own,
       scales=scales,
       fitted=tuple(fitted),
       plans=(*begun, *new),
-      one_batch=len(own) <= size,
+      one_batch=len(own) <= size and not starts,
     )
+
+  def _looking(self, name: str) -> None:
+    self._stop.check()
+    self.progress.stage(f"looking at {name}")
 
   def _scales(self, todo: Sequence[str]) -> dict[str, float]:
     """Returns the scale of each recording, measured where it is not known yet."""

@@ -1,7 +1,8 @@
 """Batches spread over a Ray cluster: one worker for each GPU, one driver that keeps the books.
 
 The driver cuts the batches and chooses their crops in the order of the batches, as a local run
-does: where the devices are the same, so are the bytes. Workers write scenes into the shared
+does: where the devices are the same, so are the bytes. A batch of warm starts is fitted after the
+batches whose fits it starts from. Workers write scenes into the shared
 workdir; only the driver writes the manifest, the lists and the report.
 
 When a worker dies, other workers take over its tasks, batches from their checkpoints, until its
@@ -349,8 +350,16 @@ class _Run:
       return [Task(task.names[:half]), Task(task.names[half:])]
     # A later run would take up the checkpoint, which is of all scenes, beside those of the halves.
     batches.remove_plan(task.plan)
-    plans = batches.new_plans(self._workdir, task.names, half)
-    return [Task(p.names, dataclasses.replace(p, shape=task.plan.shape)) for p in plans]
+    shape, starts = task.plan.shape, task.plan.starts
+    return [
+      Task(
+        plan.names,
+        dataclasses.replace(
+          plan, shape=shape, starts={n: s for n, s in starts.items() if n in plan.names}
+        ),
+      )
+      for plan in batches.new_plans(self._workdir, task.names, half)
+    ]
 
   def _fail(self, task: Task, reason: str) -> None:
     self._table.finish(task)

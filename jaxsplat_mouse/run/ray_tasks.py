@@ -67,6 +67,11 @@ class Task:
     return self.state in (TaskState.READING, TaskState.COMPUTING)
 
   @property
+  def waits_for(self) -> set[str]:
+    """The scenes whose fits it starts from."""
+    return set(self.plan.starts.values()) if self.plan is not None else set()
+
+  @property
   def has_crops(self) -> bool:
     """Whether its crops are chosen, or not needed because there is nothing to fit."""
     if self.plan is None or self.plan.shape is not None:
@@ -105,7 +110,9 @@ class TaskTable:
     for task in self.tasks:
       if not self._can_begin(task, worker, now):
         continue
-      if task.state is TaskState.WAITING and len(held) >= self._slots:
+      # A task that waits for fits takes no slot from those that these fits come from.
+      counted = held if self._waits(task) else [one for one in held if not self._waits(one)]
+      if task.state is TaskState.WAITING and len(counted) >= self._slots:
         continue
       if computing and (task.state is TaskState.READ or task.plan is None):
         continue
@@ -114,8 +121,13 @@ class TaskTable:
 
   def _can_begin(self, task: Task, worker: Any, now: float) -> bool:
     if task.state is TaskState.READ:
-      return task.worker is worker and task.has_crops
+      return task.worker is worker and task.has_crops and not self._waits(task)
     return task.state is TaskState.WAITING and task.rests_until <= now
+
+  def _waits(self, task: Task) -> bool:
+    """Whether scenes that a task starts from are not fitted yet."""
+    wanted = task.waits_for
+    return bool(wanted) and any(not wanted.isdisjoint(other.names) for other in self.tasks)
 
   def choose_crops(self, choose: Callable[[BatchPlan, CropShapes], BatchPlan]) -> None:
     """Chooses crops in the order of the batches, up to the first batch that was never read.

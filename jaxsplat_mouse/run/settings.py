@@ -19,8 +19,16 @@ from jaxsplat_mouse.fit.config import FitConfig
 from jaxsplat_mouse.run.config_keys import closest, to_plain
 from jaxsplat_mouse.visual_hull.hull import HullConfig
 
-# Keys that may change from run to run of one workdir: they do not change its fits.
-FREE_KEYS = ("data.shard", "execution.", "batch.", "checkpoint.", "report.", "dataset.")
+# Keys that may change from run to run of one workdir: its fits stay valid.
+FREE_KEYS = (
+  "data.shard",
+  "fit.warm_start",
+  "execution.",
+  "batch.",
+  "checkpoint.",
+  "report.",
+  "dataset.",
+)
 # Keys that change the images but not the fits: scenes are rendered again from their fits.
 RENDER_KEYS = ("render.", "dataset.png_level")
 
@@ -237,8 +245,3 @@ def _check_values(settings: Settings) -> None:
     )
   if settings.execution.engine not in ("local", "ray"):
     raise ConfigError(f"execution.engine: {settings.execution.engine!r}, expected 'local' or 'ray'")
-  if settings.execution.engine == "ray" and settings.fit.warm_start:
-    raise ConfigError(
-      "fit.warm_start: frames must be fitted in their order, which execution.engine='ray' does not "
-      "keep; expected 'local'"
-    )

@@ -19,7 +19,7 @@ from absl import logging
 
 from jaxsplat_mouse.dataset.scene_records import SceneRecord
 from jaxsplat_mouse.dataset.sources import Source
-from jaxsplat_mouse.fit.driver import BatchFit, FitDriver, FitError
+from jaxsplat_mouse.fit.driver import BatchFit, FitError
 from jaxsplat_mouse.fit.objective import filter_width
 from jaxsplat_mouse.fit.warm_start import continuation_config
 from jaxsplat_mouse.run import batches, fit_store, frame_order, outputs
@@ -112,7 +112,8 @@ class Worker:
     self._fetchers = enter(FetchPool(_FETCHED_AT_ONCE, _ON_DEVICE)) if beside else None
     self._savers = enter(ThreadPoolExecutor(_SAVED_AT_ONCE, "saver"))
     self._writers: WriteQueue[SceneRecord] = enter(WriteQueue(events.written))
-    self._driver = make_driver(settings.fit, settings.checkpoint)
+    cold = dataclasses.replace(settings.fit, warm_start="off")  # the same programs either way
+    self._driver = make_driver(cold, settings.checkpoint)
     self._continuation = make_driver(continuation_config(settings.fit), settings.checkpoint)
 
   def scale(self, name: str) -> float | None:
@@ -156,9 +157,7 @@ class Worker:
         self._events.failed(name, found)
     readable = readable_scenes(read)
     if plan.digests and not batches.is_unchanged(plan, readable):
-      logging.warning("a half-finished batch starts again: its scenes have changed")
-      batches.remove_plan(plan)
-      plan = dataclasses.replace(plan, digests={}, shape=None)
+      plan = _begin_again(plan, "its scenes have changed")
     if not readable:
       return
     shape = plan.shape
@@ -166,8 +165,27 @@ class Worker:
       needed = batches.needed_shapes([one.scene for one in readable])
       shape = batches.choose_shape(self._workdir, *needed, only_batch)
     prepared = self._prepare_all(readable)
+    if plan.starts:
+      plan, prepared = self._start_warm(plan, shape, prepared)
     if prepared:
       self._fit_and_finish(plan, shape, prepared)
+
+  def _start_warm(
+    self, plan: BatchPlan, shape: ImageShape, prepared: Sequence[SceneInput]
+  ) -> tuple[BatchPlan, list[SceneInput]]:
+    """Returns the scenes of a batch that start from other scenes' fits, and their plan.
+
+    A scene whose neighbour has failed starts from its hull, which takes all steps. Such scenes are
+    fitted here, in a batch of their own.
+    """
+    warm, cold = frame_order.start_from_fits(self._workdir, self._settings, plan.starts, prepared)
+    if cold and plan.digests:
+      plan = _begin_again(plan, "a fit that it started from is gone")
+    if cold:
+      names = [one.source.name for one in cold]
+      (alone,) = batches.new_plans(self._workdir, names, len(names))
+      self._fit_and_finish(alone, shape, cold)
+    return plan, warm
 
   def _prepare_all(self, read: Sequence[SceneInput]) -> list[SceneInput]:
     """Returns the prepared scenes of a batch; reports scenes that have no hull."""
@@ -188,11 +206,8 @@ class Worker:
     """Fits prepared scenes, renders their fits and queues them for writing."""
     first = prepared[0]
     outputs.compile_outputs(self._compiler, first.scene, first.first_gaussians, self._settings)
-    prepared, short = frame_order.start_from_previous(
-      self._workdir, self._settings, self._sources, prepared
-    )
     try:
-      saved = self._fit(plan, shape, prepared, self._continuation if short else self._driver)
+      saved = self._fit(plan, shape, prepared)
     except Exception as error:  # fails this batch alone
       for one in prepared:
         self._events.failed(one.source.name, error)
@@ -213,12 +228,12 @@ class Worker:
     plan: BatchPlan,
     shape: ImageShape,
     prepared: Sequence[SceneInput],
-    driver: FitDriver,
   ) -> list[tuple[SavedFit, Future[None]]]:
     """Fits a batch and begins to save its fits; reports scenes that failed."""
+    driver = self._continuation if plan.starts else self._driver
     batches.record_plan(plan, prepared, shape)
     with self._timing.stage("stack"):
-      scenes, state = batches.stack_batch(prepared, driver.config, shape)
+      scenes, state = batches.stack_batch(prepared, driver.config, shape, plan.fill)
     callbacks = RunCallbacks(
       names=[p.source.name for p in prepared],
       iterations=driver.config.iterations,
@@ -238,6 +253,8 @@ class Worker:
         self._events.failed(one.source.name, FitError(fitted.failures[i]))
         continue
       fit = self._saved_fit(one, fitted, i, running.seconds / len(prepared))
+      if one.source.name in plan.starts:
+        fit.info["start"] = plan.starts[one.source.name]
       saved.append((fit, self._savers.submit(fit_store.save_fit, self._workdir, fit)))
     return saved
 
@@ -308,6 +325,13 @@ class Worker:
   def close(self) -> None:
     """Waits until all rendered scenes are written, and ends the threads."""
     self._threads.close()
+
+
+def _begin_again(plan: BatchPlan, reason: str) -> BatchPlan:
+  """Deletes what was saved of a half-finished batch; returns its plan as it was before."""
+  logging.warning("a half-finished batch starts again: %s", reason)
+  batches.remove_plan(plan)
+  return dataclasses.replace(plan, digests={}, shape=None)
 
 
 def readable_scenes(read: ReadScenes) -> list[SceneInput]:

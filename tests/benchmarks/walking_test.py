@@ -7,7 +7,9 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks import surface, walking, warm_start
+from benchmarks import surface, walking, warm_start, warm_steps
+from jaxsplat_mouse.run import frame_order, job
+from tests.run_fixtures import tiny_config
 
 
 def test_an_animal_walks_from_frame_to_frame(tmp_path):
@@ -23,11 +25,38 @@ def test_an_animal_walks_from_frame_to_frame(tmp_path):
 @pytest.mark.slow
 def test_warm_start_runs_small(monkeypatch, tmp_path):
   monkeypatch.setenv("OUT", str(tmp_path))
-  monkeypatch.setattr("sys.argv", ["warm_start", "--size=tiny", "--mice=1"])
+  monkeypatch.setattr(frame_order, "FEWEST", 4)
+  monkeypatch.setattr(frame_order, "_SEGMENTS", 1)
+  ways = []
+
+  def process(film: warm_start.Film, way: str, flags: list[str]) -> float:
+    ways.append(way)
+    if len(ways) > 2:  # the first two only compile
+      config = tiny_config(str(film.folder / "in"))
+      config.fit.warm_start = way
+      assert job.run(config, film.folder / way) == 0
+    return 60.0
+
+  monkeypatch.setattr(warm_start, "process", process)
+  flags = ["--size=tiny", "--mice=1", "--moments=5", "--rates=30"]
+  monkeypatch.setattr("sys.argv", ["warm_start", *flags])
   warm_start.main()
+  assert ways == 2 * ["off", "auto"]
   rows = json.loads((tmp_path / "warm_start.json").read_text())["rows"]
-  assert [row["start"] for row in rows] == ["cold", "short", "warm"]
-  assert rows[1]["steps"] == rows[2]["steps"] < rows[0]["steps"]
+  assert [(row["way"], row["scenes_per_minute"]) for row in rows] == [("off", 5), ("auto", 5)]
+  assert rows[0]["warm"] == 0 and rows[1]["warm"] == 4 / 5
+  assert [(one["depth"], one["scenes"]) for one in rows[1]["by_depth"]] == [(0, 1), (1, 2), (2, 2)]
+
+
+@pytest.mark.slow
+def test_warm_steps_runs_small(monkeypatch, tmp_path):
+  monkeypatch.setenv("OUT", str(tmp_path))
+  flags = ["--size=tiny", "--mice=1", "--rates=30", "--steps=5"]
+  monkeypatch.setattr("sys.argv", ["warm_steps", *flags])
+  warm_steps.main()
+  rows = json.loads((tmp_path / "warm_steps.json").read_text())["rows"]
+  assert [(row["start"], row["steps"]) for row in rows] == [("cold", 10), ("warm", 5)]
+  assert 0.8 < rows[0]["overlap"] < 1
 
 
 @pytest.mark.slow

@@ -59,6 +59,17 @@ def test_a_removed_setting_that_had_an_effect_is_named(old: pathlib.Path) -> Non
     job.run(same_config(), old)
 
 
+@pytest.mark.parametrize(("was", "now"), [(False, "off"), (True, "auto")])
+def test_warm_starts_were_a_truth_value_and_count_for_no_fit(was: bool, now: str) -> None:
+  assert config_schema.upgrade({"fit.warm_start": was})["fit.warm_start"] == now
+  config = same_config()
+  keys = set()
+  for value in ("off", "auto"):
+    config.fit.warm_start = value
+    keys.add(fit_store.fit_key(Settings.from_config(config), None))
+  assert len(keys) == 1
+
+
 def test_new_settings_leave_the_keys_of_old_fits(monkeypatch: pytest.MonkeyPatch) -> None:
   """A key that came later counts only where it differs from what it was before it existed."""
   flat = flatten(same_config())

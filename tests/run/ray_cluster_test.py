@@ -73,9 +73,18 @@ class Played:
   stop: StopRequest
   events: Recorder = dataclasses.field(default_factory=Recorder)
 
-  def run(self, groups: Sequence[Sequence[str]], fitted: Sequence[str] = ()) -> Recorder:
+  def run(
+    self,
+    groups: Sequence[Sequence[str]],
+    fitted: Sequence[str] = (),
+    starts: Mapping[str, str] | None = None,
+  ) -> Recorder:
     """Runs batches of scenes that all need new crops, after rendering some."""
-    plans = [plan for group in groups for plan in batches.new_plans(self.workdir, group, 99)]
+    plans = [
+      dataclasses.replace(plan, starts={n: s for n, s in (starts or {}).items() if n in plan.names})
+      for group in groups
+      for plan in batches.new_plans(self.workdir, group, 99)
+    ]
     names = [*fitted, *(name for group in groups for name in group)]
     work = RunPlan(
       sources={name: Source(name=name, recording="r") for name in names},
@@ -303,6 +312,42 @@ def test_workers_that_cannot_start_end_the_command_before_any_work(play: Play) -
     played.cluster.describe()
 
 
+def _watch_starts(played: Played, starts: Mapping[str, str]) -> list[str]:
+  """Returns a list that gets each scene whose fit begins before that of its start has ended."""
+  early: list[str] = []
+  kills = played.ray.script.kills
+
+  def look(attempt: Attempt) -> bool:
+    ended = {*played.events.done, *played.events.failures}
+    if attempt.method == "fit":
+      early.extend(n for n in attempt.names if n in starts and starts[n] not in ended)
+    return kills(attempt)
+
+  played.ray.script.kills = look
+  return early
+
+
+def test_warm_starts_wait_for_their_fits_and_are_read_meanwhile(play: Play) -> None:
+  played = play(workers=2, gpus=2)
+  starts = {"c": "a", "d": "b", "e": "c", "f": "d"}
+  early = _watch_starts(played, starts)
+  events = played.run([["a"], ["b"], ["c"], ["d"], ["e"], ["f"]], starts=starts)
+  assert not early and not events.failures
+  # The worker that is up first takes both first batches. From there two are fitted at a time, and
+  # none is waited for: it was read before.
+  assert played.ray.now == pytest.approx(5 + 1 + 4 * 10, abs=0.5)
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_scene_that_fails_keeps_nobody_waiting(play: Play, workers: int) -> None:
+  played = play(Script(kills=dies_of("a")), workers=workers, gpus=workers)
+  starts = {"c": "a", "d": "b", "e": "c", "f": "d"}
+  early = _watch_starts(played, starts)
+  events = played.run([["a", "b"], ["c", "d"], ["e", "f"]], starts=starts)
+  assert not early
+  assert list(events.failures) == ["a"] and sorted(events.done) == list("bcdef")
+
+
 @pytest.mark.parametrize("seed", range(30))
 def test_whatever_dies_each_scene_ends_once_and_only_its_own_deaths_fail_it(
   play: Play, seed: int
@@ -320,7 +365,11 @@ def test_whatever_dies_each_scene_ends_once_and_only_its_own_deaths_fail_it(
     played.ray.at(rng.uniform(0, 600), lambda actor=actor: played.ray.die(actor))  # type: ignore[misc]
   size, names = rng.choice([1, 2, 4]), "abcdefghijkl"
   groups = [list(names[i : i + size]) for i in range(0, len(names), size)]
-  events = played.run(groups, fitted=["x", "y", "z"])
+  chained = rng.random() < 0.5
+  starts = dict(zip(names[4:], names, strict=False)) if chained else {}
+  early = _watch_starts(played, starts)
+  events = played.run(groups, fitted=["x", "y", "z"], starts=starts)
+  assert not early
   at_work = collections.Counter(
     attempt.names[0] for death in played.ray.deaths for attempt in death if len(attempt.names) == 1
   )

@@ -65,6 +65,7 @@ def changed(key: str, value: object) -> ConfigDict:
   [
     ("fit.iteratons", 3, r"fit\.iteratons: unknown key; did you mean fit\.iterations\?"),
     ("rendr", ConfigDict(), r"rendr: unknown key; did you mean render\?"),
+    ("fit.warm_start", "on", r"fit\.warm_start: 'on', expected 'auto' or 'off'"),
     ("fit.model", "4dgs", r"fit\.model: '4dgs', expected"),
     ("batch.scenes", "many", r"batch\.scenes: 'many', expected 'auto' or a number"),
     ("batch.scenes", "0", r"batch\.scenes: 0, expected a number from 1"),
@@ -78,14 +79,6 @@ def changed(key: str, value: object) -> ConfigDict:
 def test_errors_name_the_key(key: str, value: object, message: str) -> None:
   with pytest.raises(ConfigError, match=message):
     Settings.from_config(changed(key, value))
-
-
-def test_warm_starts_are_refused_on_a_cluster() -> None:
-  config = changed("execution.engine", "ray")
-  Settings.from_config(config)
-  config.fit.warm_start = True
-  with pytest.raises(ConfigError, match=r"fit\.warm_start: .*expected 'local'"):
-    Settings.from_config(config)
 
 
 def test_a_missing_key_is_reported() -> None:
