@@ -19,7 +19,8 @@ import pytest
 PACKAGE = pathlib.Path(__file__).resolve().parents[1] / "jaxsplat_mouse"
 NAME = PACKAGE.name
 
-# First name of a module after the package; a row of several holds modules of equal standing.
+# First name of a module after the package, or two names where parts of a folder stand apart; a row
+# of several holds modules of equal standing.
 LAYERS: tuple[tuple[str, ...], ...] = (
   ("errors", "version"),
   ("math",),
@@ -33,7 +34,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
   ("visual_hull",),
   ("canonical",),
   ("density", "optimizer"),
-  ("fit",),
+  ("fit", "learn"),
   ("metrics", "meshing"),
   ("procedural_mouse",),
   ("io",),
@@ -41,6 +42,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
   ("dataset",),
   ("validation",),
   ("report",),
+  ("learn.training",),
   ("capture",),
   ("run",),
   ("commands",),
@@ -49,7 +51,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 )
 ENTRIES = LAYERS[-1]
 ENTRY_LINES = 8
-FIT = LAYERS.index(("fit",))
+FIT = LAYERS.index(("fit", "learn"))
 RUN = LAYERS.index(("run",))
 
 # From `fit` down everything is a function of arrays: no flags, no files, no logging, no display.
@@ -118,10 +120,11 @@ def find_imports(module: str, modules: dict[str, pathlib.Path]) -> Iterator[Impo
 
 
 def layer_of(module: str) -> int | None:
-  name = module.partition(".")[0]
-  for index, patterns in enumerate(LAYERS):
-    if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns):
-      return index
+  first, second = (*module.split("."), "")[:2]
+  for name in (f"{first}.{second}", first):
+    for index, patterns in enumerate(LAYERS):
+      if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns):
+        return index
   return None
 
 
