@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -121,6 +121,20 @@ class EarGroup:
     return jnp.where(above_rim, to_rim, to_wall) - self.thickness
 
 
+class DistanceField(Protocol):
+  """What the tracer renders: a pytree of groups of primitives."""
+
+  @property
+  def groups(self) -> tuple[Any, ...]:
+    """The groups of primitives in the order of their union."""
+    ...
+
+  @property
+  def ear_openings(self) -> Array:
+    """(2, 3) directions out of the left and the right ear, world."""
+    ...
+
+
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Body:
@@ -168,7 +182,7 @@ def _smooth_minimum(a: Array, b: Array, width: Array) -> Array:
   return jnp.minimum(a, b) - overlap * overlap * (0.25 / width)
 
 
-def body_distance(body: Body, x: Array, y: Array, z: Array) -> Array:
+def body_distance(body: DistanceField, x: Array, y: Array, z: Array) -> Array:
   """Returns the signed distance of points from the animal.
 
   Args:
@@ -185,7 +199,7 @@ def body_distance(body: Body, x: Array, y: Array, z: Array) -> Array:
 
 
 def body_gradient(
-  body: Body, x: Array, y: Array, z: Array, delta: float = 5e-4
+  body: DistanceField, x: Array, y: Array, z: Array, delta: float = 5e-4
 ) -> tuple[Array, ...]:
   """Estimates the gradient of the distance from four samples at the corners of a tetrahedron.
 
@@ -207,7 +221,7 @@ def body_gradient(
 
 
 def surface_attributes(
-  body: Body, x: Array, y: Array, z: Array
+  body: DistanceField, x: Array, y: Array, z: Array
 ) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
   """Returns the places of surface points on the animal in its rest pose, and their materials.
 

@@ -95,7 +95,7 @@ def _centred(mouse: Mouse) -> Mouse:
   """Scales and moves a mouse: its pose and its whole walk fit a sphere of `RADIUS`."""
   poses = [mouse, *[walking(mouse, i / 6) for i in range(6)]]
   spheres = [_spheres(body_of(m)) for m in poses]
-  center, radius = _enclosing_sphere(*(np.concatenate(s) for s in zip(*spheres, strict=True)))
+  center, radius = enclosing_sphere(*(np.concatenate(s) for s in zip(*spheres, strict=True)))
   scale = RADIUS / radius
   x, y, z = -scale * center
   return dataclasses.replace(mouse, scale=float(scale), translation=(float(x), float(y), float(z)))
@@ -150,8 +150,8 @@ def _spheres(body: Body) -> tuple[np.ndarray, np.ndarray]:
   return np.concatenate(ends).astype(np.float64), np.concatenate(radii).astype(np.float64)
 
 
-def _enclosing_sphere(centers: np.ndarray, radii: np.ndarray) -> tuple[np.ndarray, float]:
-  """Returns a nearly smallest sphere around spheres.
+def enclosing_sphere(centers: np.ndarray, radii: np.ndarray) -> tuple[np.ndarray, float]:
+  """Returns centre and radius of a nearly smallest sphere around spheres.
 
   The centre steps toward the farthest sphere (Badoiu and Clarkson 2003).
   """
@@ -186,7 +186,7 @@ def render_truth(
     V views with straight alpha, and colour 0 where alpha is 0.
   """
   body = body_of(mouse)
-  center, radius = _enclosing_sphere(*_spheres(body))
+  center, radius = enclosing_sphere(*_spheres(body))
   return trace_views(
     body,
     mouse.coat,
@@ -256,7 +256,7 @@ def truth_surface_points(mouse: Mouse, n: int, seed: int = 0) -> tuple[np.ndarra
 def _surface_cells(mouse: Mouse, resolution: int = 64) -> tuple[np.ndarray, float, float]:
   """Returns the low corners (N, 3) of cells near the surface, their side, the layer's thickness."""
   thickness = 0.0015 * mouse.scale
-  center, radius = _enclosing_sphere(*_spheres(body_of(mouse)))
+  center, radius = enclosing_sphere(*_spheres(body_of(mouse)))
   radius += 0.02
   cell = 2 * radius / resolution
   axis = np.arange(resolution) * cell

@@ -11,7 +11,7 @@ from jax import Array
 
 from jaxsplat_mouse.procedural_mouse.coat import Triple, albedo
 from jaxsplat_mouse.procedural_mouse.distance_field import (
-  Body,
+  DistanceField,
   body_distance,
   body_gradient,
   surface_attributes,
@@ -56,7 +56,7 @@ def _unit(v: Triple) -> Triple:
   return tuple(c * scale for c in v)
 
 
-def _occlusion(body: Body, point: Triple, normal: Triple) -> Array:
+def _occlusion(body: DistanceField, point: Triple, normal: Triple) -> Array:
   """Returns the share of the surroundings that the animal hides, from distances off the surface."""
   taps = jnp.array(_OCCLUSION_TAPS, jnp.float32)
 
@@ -70,7 +70,7 @@ def _occlusion(body: Body, point: Triple, normal: Triple) -> Array:
 
 
 def shade(
-  body: Body, coat: Coat, lighting: Lighting, point: Triple, direction: Triple
+  body: DistanceField, coat: Coat, lighting: Lighting, point: Triple, direction: Triple
 ) -> tuple[Triple, Triple, Array, Array]:
   """Returns the colour and the material of surface points.
 

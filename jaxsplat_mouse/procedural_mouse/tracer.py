@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsplat_mouse.cameras import Cameras
-from jaxsplat_mouse.procedural_mouse.distance_field import SAFE_STEP, Body, body_distance
+from jaxsplat_mouse.procedural_mouse.distance_field import SAFE_STEP, DistanceField, body_distance
 from jaxsplat_mouse.procedural_mouse.parameters import Coat
 from jaxsplat_mouse.procedural_mouse.shading import Lighting, shade
 
@@ -86,7 +86,7 @@ class _Pinholes:
 
 @jax.jit
 def _march(
-  body: Body,
+  body: DistanceField,
   origin: jax.Array,
   direction: jax.Array,
   state: jax.Array,
@@ -135,7 +135,7 @@ def _march(
 
 @jax.jit
 def _shade(
-  body: Body, coat: Coat, lighting: Lighting, point: jax.Array, direction: jax.Array
+  body: DistanceField, coat: Coat, lighting: Lighting, point: jax.Array, direction: jax.Array
 ) -> jax.Array:
   """Returns (8, N): rgb, normal, weight of fur, hair streaks."""
   rgb, normal, fur, streak = shade(body, coat, lighting, tuple(point), tuple(direction))
@@ -168,7 +168,7 @@ def _workers() -> ThreadPoolExecutor:
 
 
 def _trace(
-  body: Body,
+  body: DistanceField,
   origin: np.ndarray,
   direction: np.ndarray,
   start: np.ndarray,
@@ -211,7 +211,7 @@ def _trace(
 
 
 def _shade_all(
-  body: Body, coat: Coat, lighting: Lighting, point: np.ndarray, direction: np.ndarray
+  body: DistanceField, coat: Coat, lighting: Lighting, point: np.ndarray, direction: np.ndarray
 ) -> np.ndarray:
   """Applies `_shade` to any number of points (3, N)."""
   out = np.zeros((8, point.shape[1]), np.float32)
@@ -232,7 +232,7 @@ def _shade_all(
 class _ViewGroup:
   """The constants of tracing one group of views."""
 
-  body: Body
+  body: DistanceField
   coat: Coat
   lighting: Lighting
   fur: float
@@ -372,7 +372,7 @@ def _render_group(
 
 
 def trace_views(
-  body: Body,
+  body: DistanceField,
   coat: Coat,
   lighting: Lighting,
   cameras: Cameras,
