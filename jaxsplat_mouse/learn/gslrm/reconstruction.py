@@ -17,7 +17,7 @@ from jaxsplat_mouse.learn.gslrm.network import GSLRM
 from jaxsplat_mouse.learn.gslrm.tokens import PosedImages, embed_inputs
 from jaxsplat_mouse.rendering import RenderOutput, render_views
 
-ENTRIES_PER_SPLAT = 4  # splat-tile intersections; splats are about a pixel wide
+_ENTRIES_PER_SPLAT = 4  # splat-tile intersections; splats are about a pixel wide
 
 
 @jax.tree_util.register_dataclass
@@ -67,11 +67,30 @@ def render_samples(
   Args:
     gaussians: (B, N).
     cameras: (B, V).
-    capacity: splat-tile intersections kept per image; by default `ENTRIES_PER_SPLAT` per splat.
+    capacity: splat-tile intersections kept per image; by default `usual_capacity`.
 
   Returns:
     outputs (B, V, ...) without geometry.
   """
-  capacity = capacity or max(1 << 12, ENTRIES_PER_SPLAT * gaussians.means.shape[1])
+  capacity = capacity or usual_capacity(gaussians.means.shape[1])
   one = lambda g, c: render_views(g, c, background=1.0, geometry=False, capacity=capacity)
   return jax.vmap(one)(gaussians, cameras)
+
+
+def usual_capacity(num_splats: int) -> int:
+  """Returns splat-tile intersections per image that predicted splats seldom exceed."""
+  return max(1 << 12, _ENTRIES_PER_SPLAT * num_splats)
+
+
+def count_splats(architecture: Architecture, images: int) -> int:
+  """Returns how many Gaussians the network makes of photographs of its own size.
+
+  Args:
+    architecture: the network's shape.
+    images: number of photographs.
+  """
+  tokens = images * (architecture.image_size // architecture.patch) ** 2
+  tokens = min(architecture.max_tokens or tokens, tokens)
+  extra = architecture.registers if architecture.facelift else 0
+  count = tokens * architecture.cells**2 + extra
+  return min(architecture.max_splats or count, count)

@@ -53,15 +53,21 @@ class Weights:
 
 
 def save_weights(
-  folder: pathlib.Path, weights: Weights, dtype: str = "float32", piece_bytes: int = PIECE_BYTES
+  folder: pathlib.Path,
+  weights: Weights,
+  dtype: str = "float32",
+  piece_bytes: int = PIECE_BYTES,
+  *,
+  overwrite: bool = False,
 ) -> None:
-  """Writes a new folder; it appears whole or not at all.
+  """Writes a folder; it appears whole or not at all.
 
   Args:
-    folder: where; it must not exist.
+    folder: where.
     weights: what.
     dtype: in which numbers are stored, one of `STORED_DTYPES`.
     piece_bytes: of a file, at most.
+    overwrite: whether to replace a folder that exists.
 
   Raises:
     InputError: the folder exists, cannot be written, or numbers do not fit `dtype`.
@@ -80,7 +86,7 @@ def save_weights(
     "files": pieces,
   }
   try:
-    with atomic.new_folder(folder) as temporary:
+    with atomic.new_folder(folder, overwrite=overwrite) as temporary:
       for file, names in pieces.items():
         content: dict[str, Any] = {name: arrays[name] for name in names}
         np.savez(temporary / file, **content)

@@ -1,0 +1,96 @@
+"""A training from config to weights: stopped and resumed, it ends with the same bits."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+
+from jaxsplat_mouse.errors import ConfigError
+from jaxsplat_mouse.learn.training import training_data
+from jaxsplat_mouse.learn.training.weights_folder import load_weights, save_weights
+from jaxsplat_mouse.run import training_job
+from jaxsplat_mouse.runtime.signals import StopRequest
+from tests.learn.training_fixtures import SMALL, trace
+
+_CONFIG = dataclasses.asdict(SMALL)
+
+
+class _StopsAtOnce(StopRequest):
+  """A signal that came before the first step."""
+
+  def __enter__(self) -> StopRequest:
+    self.number = 15
+    return self
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _traced_once():
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(training_data.built_in_scenes, "make_scenes", trace)
+    yield
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> pathlib.Path:
+  """The workdir of a training that nothing interrupted."""
+  folder = tmp_path_factory.mktemp("training") / "whole"
+  assert training_job.train(_CONFIG, folder) == 0
+  return folder
+
+
+def _steps(folder: pathlib.Path) -> list[int]:
+  lines = (folder / "metrics.jsonl").read_text().splitlines()
+  return [json.loads(line)["step"] for line in lines]
+
+
+def test_a_training_leaves_weights_and_a_record(finished):
+  weights = load_weights(finished / "weights")
+  assert weights.architecture == SMALL.architecture
+  assert weights.source["steps"] == 6 and weights.source["steps_not_taken"] == 0
+  assert _steps(finished) == [3, 6]
+  assert json.loads((finished / "training.json").read_text())["config"]["optimizer.steps"] == 6
+
+
+def test_a_stopped_training_goes_on_to_the_same_weights(finished, tmp_path, monkeypatch, capsys):
+  folder = tmp_path / "w"
+  with monkeypatch.context() as patch:
+    patch.setattr(training_job, "StopRequest", _StopsAtOnce)
+    assert training_job.train(_CONFIG, folder) == 143
+  assert "Stopped by SIGTERM. The same command continues" in capsys.readouterr().out
+  assert not (folder / "weights").exists()
+  # What a killed process had recorded beyond its last checkpoint is taken again.
+  with (folder / "metrics.jsonl").open("a") as file:
+    file.write('{"step": 5}\n{"step": 6, "lo')
+  assert training_job.train(_CONFIG, folder) == 0
+  assert "Goes on at step 3 of 6" in capsys.readouterr().out
+  assert _steps(folder) == [3, 6]
+  whole, resumed = (load_weights(f / "weights").parameters for f in (finished, folder))
+  jax.tree.map(np.testing.assert_array_equal, whole, resumed)
+
+
+def test_another_configuration_is_refused(finished):
+  changed = {**_CONFIG, "optimizer": {**_CONFIG["optimizer"], "rate": 0.5}}
+  with pytest.raises(ConfigError, match=r"optimizer\.rate: 0\.5, but .* was made with 0\.001"):
+    training_job.train(changed, finished)
+
+
+def test_weights_pass_their_licence_on(finished, tmp_path):
+  start = dataclasses.replace(load_weights(finished / "weights"), license="L", notice="Say so.\n")
+  save_weights(tmp_path / "start", start)
+  config = {**_CONFIG, "weights": str(tmp_path / "start")}
+  assert training_job.train(config, tmp_path / "w") == 0
+  found = load_weights(tmp_path / "w" / "weights")
+  assert (found.license, found.notice) == ("L", "Say so.\n")
+  assert found.source["started_from"]["steps"] == 6
+
+
+def test_weights_of_another_network_are_refused(finished, tmp_path):
+  shape = {**_CONFIG["architecture"], "depth": 2}
+  config = {**_CONFIG, "architecture": shape, "weights": str(finished / "weights")}
+  with pytest.raises(ConfigError, match=r"architecture\.depth: 2, but the weights have 1"):
+    training_job.train(config, tmp_path / "w")
