@@ -170,6 +170,7 @@ class _TrainingJob:
       Stopped: a signal came; the state is saved.
     """
     record, step = interval.record, interval.step
+    self._check_skipped(interval)
     if interval.capacity != self._capacity:
       logging.warning(
         "step %d: up to %d splat-tile pairs had no room; steps of the interval with such images "
@@ -189,6 +190,23 @@ class _TrainingJob:
       self._score(step, state)
     if not last:
       self._stop.check()
+
+  def _check_skipped(self, interval: Interval) -> None:
+    """Tells of steps with a bad gradient.
+
+    Raises:
+      InputError: there was no other step, so the training would never move again.
+    """
+    skipped = int(interval.record["skipped"])
+    if skipped == 0:
+      return
+    limit = self._recipe.optimizer.skip_above
+    problem = f"the gradient of {skipped} of {interval.steps} steps was not finite or above {limit}"
+    if skipped < interval.steps:
+      logging.warning("step %d: %s; they were not taken", interval.step, problem)
+      return
+    expected = "expected a lower optimizer.rate, or other data or weights"
+    raise InputError(self._folder.path, f"step {interval.step}", f"{problem}; {expected}")
 
   def _score(self, step: int, state: TrainingState) -> None:
     """Scores the result so far on the held-out scenes."""

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxsplat_mouse.errors import ConfigError
+from jaxsplat_mouse.errors import ConfigError, InputError
 from jaxsplat_mouse.learn.training import training_data
 from jaxsplat_mouse.learn.training.weights_folder import load_weights, save_weights
 from jaxsplat_mouse.run import training_job
@@ -77,6 +77,18 @@ def test_another_configuration_is_refused(finished):
   changed = {**_CONFIG, "optimizer": {**_CONFIG["optimizer"], "rate": 0.5}}
   with pytest.raises(ConfigError, match=r"optimizer\.rate: 0\.5, but .* was made with 0\.001"):
     training_job.train(changed, finished)
+
+
+def test_a_training_that_cannot_move_ends_in_one_line(finished, tmp_path):
+  """Weights that are not numbers make no gradient that is."""
+  start = load_weights(finished / "weights")
+  start.parameters["head"]["kernel"][:] = 3e38
+  save_weights(tmp_path / "start", start)
+  config = {**_CONFIG, "weights": str(tmp_path / "start")}
+  with pytest.raises(InputError) as caught:
+    training_job.train(config, tmp_path / "w")
+  assert "step 3: the gradient of 3 of 3 steps was not finite or above 20" in str(caught.value)
+  assert not (tmp_path / "w" / "weights").exists()
 
 
 def test_weights_pass_their_licence_on(finished, tmp_path):

@@ -231,4 +231,4 @@ def _update(
     skipped=state.skipped + ~sound,
     overflowed=state.overflowed + (sound & ~whole),
   )
-  return after, {**record, "gradient": norm, "rate": rate, "skipped": after.skipped}
+  return after, {**record, "gradient": norm, "rate": rate, "skipped": ~sound}

@@ -29,12 +29,11 @@ from jaxsplat_mouse.learn.training.train_step import (
   split_slots,
   take_step,
 )
-from jaxsplat_mouse.learn.training.training_recipe import TrainingRecipe
+from jaxsplat_mouse.learn.training.training_recipe import SavingRecipe, TrainingRecipe
 
 _GROWTH = 1.5
 _HELD_OUT_SEED = 0x7E57  # draws the views of held-out scenes, the same ones every time
 _HELD_OUT_BATCHES, _HELD_OUT_SAMPLES = 8, 4
-_LARGEST = ("overflow", "skipped")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,12 +50,15 @@ class Interval:
 
   Attributes:
     step: steps done.
-    record: means over the interval by name; of `overflow`, the largest.
+    record: means over the interval by name; of `overflow`, the largest; `skipped` is how many
+      steps of it had a gradient that was not finite or too long.
+    steps: of the interval.
     samples_per_second: wall time, without looks at held-out scenes.
     capacity: splat-tile intersections that an image has room for from here on.
   """
 
   step: int
+  steps: int
   record: dict[str, float]
   samples_per_second: float
   capacity: int
@@ -77,9 +79,14 @@ class Trainer:
       mesh: of `train_step.local_mesh`.
     """
     self._recipe, self._mesh = recipe, mesh
+    # What a step does not depend on would compile it again.
+    self._of_step = dataclasses.replace(recipe, weights="", saving=SavingRecipe())
     self._shares = tuple(mixture.weights)
     self._scenes = replicate(tuple(mixture.scenes), mesh)
     self._held_out = held_out
+    if held_out:
+      on_one = jax.device_put(tuple(held_out.scenes), mesh.devices.flat[0])
+      self._held_out = dataclasses.replace(held_out, scenes=on_one)
     self._slots = split_slots(recipe.optimizer.batch, mesh)
     self._scores = jax.jit(self._score_batch, static_argnums=3)
 
@@ -115,7 +122,7 @@ class Trainer:
         state,
         self._scenes,
         self._slots,
-        recipe=self._recipe,
+        recipe=self._of_step,
         shares=self._shares,
         mesh=self._mesh,
         weights=self._recipe.optimizer.loss_weights(step),
@@ -130,7 +137,14 @@ class Trainer:
         capacity = math.ceil(_GROWTH * capacity)
       rate = len(records) * self._recipe.optimizer.batch / seconds
       interval_done(
-        Interval(step=step + 1, record=means, samples_per_second=rate, capacity=capacity), state
+        Interval(
+          step=step + 1,
+          steps=len(records),
+          record=means,
+          samples_per_second=rate,
+          capacity=capacity,
+        ),
+        state,
       )
       records, started = [], time.monotonic()
     return state
@@ -144,10 +158,9 @@ class Trainer:
     """
     if self._held_out is None:
       return {}
-    device = jax.devices()[0]
-    parameters = jax.device_put(parameters, device)
+    parameters = jax.device_put(parameters, self._mesh.devices.flat[0])
     records = [
-      self._scores(parameters, tuple(self._held_out.scenes), jnp.asarray(i, jnp.int32), capacity)
+      self._scores(parameters, self._held_out.scenes, jnp.asarray(i, jnp.int32), capacity)
       for i in range(_HELD_OUT_BATCHES)
     ]
     return _summary(jax.device_get(records))
@@ -172,9 +185,10 @@ class Trainer:
 
 
 def _summary(records: Sequence[dict[str, np.ndarray]]) -> dict[str, float]:
-  """Means of records by name; of `overflow` and `skipped`, the largest."""
-  columns = {name: np.array([record[name] for record in records]) for name in records[0]}
-  return {
-    name: float(values.max() if name in _LARGEST else values.mean())
-    for name, values in columns.items()
-  }
+  """Means of records by name; of `overflow` the largest, of `skipped` the sum."""
+  summary: dict[str, float] = {}
+  for name in records[0]:
+    values = np.array([record[name] for record in records], np.float64)
+    chosen = {"overflow": values.max(), "skipped": values.sum()}
+    summary[name] = float(chosen.get(name, values.mean()))
+  return summary
