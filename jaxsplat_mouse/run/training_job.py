@@ -1,9 +1,10 @@
 """A training from its config to a folder of weights, resumed where it was stopped or killed.
 
-WORKDIR/training.json   configuration, versions and device of the first start
+WORKDIR/training.json   configuration, versions and device of the last start
 WORKDIR/lock            held by the running process
 WORKDIR/checkpoints/    the newest two states, by step
 WORKDIR/metrics.jsonl   means of every interval of steps, and scores of the held-out scenes
+WORKDIR/tensorboard/    curves, with `saving.tensorboard`
 WORKDIR/weights/        the result
 """
 
@@ -29,6 +30,7 @@ from jaxsplat_mouse.learn.training.trainer import Interval, Mixture, Trainer
 from jaxsplat_mouse.learn.training.training_data import load_datasets, parse_datasets
 from jaxsplat_mouse.learn.training.training_recipe import TrainingRecipe
 from jaxsplat_mouse.learn.training.weights_folder import Weights
+from jaxsplat_mouse.report.tensorboard import TensorBoardWriter
 from jaxsplat_mouse.run.config_keys import differences, flatten
 from jaxsplat_mouse.run.training_settings import FREE_TRAINING_KEYS, recipe_from_config
 from jaxsplat_mouse.run.workdir import Workdir, versions
@@ -63,8 +65,7 @@ def train(config: ConfigDict, workdir: str | os.PathLike[str]) -> int:
     problem = f"not writable ({reason(error)}); expected a folder for output"
     raise InputError(folder.path, "", problem) from None
   with folder.locked(), StopRequest() as stop:
-    _record_start(folder.path / RECORD_FILE, flatten(config))
-    job = _TrainingJob(recipe, folder, stop)
+    job = _TrainingJob(recipe, folder, stop, flatten(config))
     try:
       with job.progress:
         job.run()
@@ -72,38 +73,22 @@ def train(config: ConfigDict, workdir: str | os.PathLike[str]) -> int:
       job.progress.line(f"Stopped by {stopped.name}. The same command continues from here.")
       return stopped.exit_status
     finally:
-      job.checkpoints.close()
+      job.close()
   return 0
-
-
-def _record_start(file: pathlib.Path, flat: Mapping[str, Any]) -> None:
-  """Writes the configuration of a new workdir, or compares it with that of an earlier start.
-
-  Raises:
-    ConfigError: another network or other data.
-    InputError: the file cannot be read or written.
-  """
-  if file.is_file():
-    old = checks.read_json(file).get("config", {})
-    for key, (before, now) in differences(old, flat).items():
-      if not key.startswith(FREE_TRAINING_KEYS):
-        problem = f"{key}: {now!r}, but {file.parent} was made with {before!r}"
-        raise ConfigError(f"{problem}; expected the same, or another --workdir")
-    return
-  record = {"config": dict(flat), "versions": versions(), "device": devices.describe()}
-  try:
-    atomic.write_bytes(file, (json.dumps(record, indent=2) + "\n").encode())
-  except OSError as error:
-    raise InputError(file, "", f"cannot be written ({reason(error)})") from None
 
 
 class _TrainingJob:
   """One start of a training."""
 
-  def __init__(self, recipe: TrainingRecipe, folder: Workdir, stop: StopRequest):
-    self._recipe, self._folder, self._stop = recipe, folder, stop
-    self.checkpoints = Checkpoints(folder.checkpoints)
+  def __init__(
+    self, recipe: TrainingRecipe, folder: Workdir, stop: StopRequest, flat: Mapping[str, Any]
+  ):
+    self._recipe, self._folder, self._stop, self._flat = recipe, folder, stop, flat
+    self._checkpoints = Checkpoints(folder.checkpoints)
+    self._output = folder.path / WEIGHTS_FOLDER
     self.progress = Progress("trainings", 1)
+    curves = folder.path / "tensorboard" if recipe.saving.tensorboard else None
+    self._curves = TensorBoardWriter(curves, "saving.tensorboard")
     self._start: Weights | None = None
     self._saved_at = time.monotonic()
 
@@ -114,6 +99,7 @@ class _TrainingJob:
       Stopped: a signal came; the state is saved.
     """
     recipe = self._recipe
+    self._check_same()
     try:
       mesh = local_mesh(jax.local_devices(), recipe.optimizer.batch)
     except ValueError as error:
@@ -121,6 +107,8 @@ class _TrainingJob:
     self._start = self._read_start()
     mixture = self._load("data.datasets", recipe.data.datasets)
     held_out = self._load("data.held_out", recipe.data.held_out) if recipe.data.held_out else None
+    self._stop.check()
+    self._record_start()
     self._trainer = Trainer(recipe, mixture, held_out, mesh)
     state, capacity = self._restore()
     self._capacity = capacity
@@ -129,6 +117,37 @@ class _TrainingJob:
     self._export(state)
     self.progress.end_task()
     self.progress.item_ended()
+
+  def close(self) -> None:
+    """Releases the checkpoints and closes the curves."""
+    self._checkpoints.close()
+    self._curves.close()
+
+  def _check_same(self) -> None:
+    """Refuses to go on with another network or other data than the workdir's.
+
+    Raises:
+      ConfigError: a key differs on which what was learnt depends.
+      InputError: the record of the earlier start cannot be read.
+    """
+    file = self._folder.path / RECORD_FILE
+    begun = self._checkpoints.steps() or self._output.exists()
+    if not begun or not file.is_file():
+      return
+    old = checks.read_json(file).get("config", {})
+    for key, (before, now) in differences(old, self._flat).items():
+      if not key.startswith(FREE_TRAINING_KEYS):
+        problem = f"{key}: {now!r}, but {file.parent} was made with {before!r}"
+        raise ConfigError(f"{problem}; expected the same, or another --workdir")
+
+  def _record_start(self) -> None:
+    """Writes what the training is made with."""
+    file = self._folder.path / RECORD_FILE
+    record = {"config": self._flat, "versions": versions(), "device": devices.describe()}
+    try:
+      atomic.write_bytes(file, (json.dumps(record, indent=2) + "\n").encode())
+    except OSError as error:
+      raise InputError(file, "", f"cannot be written ({reason(error)})") from None
 
   def _read_start(self) -> Weights | None:
     """The weights to start from."""
@@ -147,6 +166,7 @@ class _TrainingJob:
     held_out = key == "data.held_out"
     shares = parse_datasets(key, text)
     size = self._recipe.architecture.image_size
+    self._stop.check()
     scenes = load_datasets(shares, size, held_out=held_out, say=self.progress.line)
     return Mixture(scenes=scenes, weights=[share.weight for share in shares])
 
@@ -154,7 +174,7 @@ class _TrainingJob:
     """The newest state on disk and its room for splats, or the first state."""
     state = first_state(self._recipe, self._start.parameters if self._start else None)
     template: dict[str, Any] = {"state": state, "capacity": np.zeros((), np.int64)}
-    restored = self.checkpoints.restore(template)
+    restored = self._checkpoints.restore(template)
     if restored is None:
       self._cut_metrics(0)
       return state, self._trainer.usual_capacity()
@@ -222,17 +242,19 @@ class _TrainingJob:
     """Saves a checkpoint; the training continues if that fails."""
     capacity = np.array(self._capacity, np.int64)
     try:
-      self.checkpoints.save(step, {"state": state, "capacity": capacity})
+      self._checkpoints.save(step, {"state": state, "capacity": capacity})
     except CheckpointError as error:
       logging.warning("%s; the training continues without this checkpoint", error)
     self._saved_at = time.monotonic()
 
   def _append(self, line: Mapping[str, float]) -> None:
-    """Adds a line to the metrics; the training continues if that fails."""
+    """Adds a line to the metrics and the curves; the training continues if that fails."""
+    step = int(line["step"])
+    self._curves.add_step(step, {name: x for name, x in line.items() if name != "step"})
     finite = {name: round(float(x), 6) for name, x in line.items() if np.isfinite(x)}
     try:
       with open(self._folder.metrics_file, "a", encoding="utf-8") as file:
-        file.write(json.dumps({**finite, "step": int(line["step"])}) + "\n")
+        file.write(json.dumps({**finite, "step": step}) + "\n")
     except OSError as error:
       logging.warning("%s: not written (%s)", self._folder.metrics_file, reason(error))
 
@@ -269,6 +291,5 @@ class _TrainingJob:
       license=start.license if start else "",
       notice=start.notice if start else "",
     )
-    output = self._folder.path / WEIGHTS_FOLDER
-    weights_folder.save_weights(output, weights, overwrite=True)
-    self.progress.line(f"weights after {int(state.step)} steps in {output}")
+    weights_folder.save_weights(self._output, weights, overwrite=True)
+    self.progress.line(f"weights after {int(state.step)} steps in {self._output}")

@@ -20,8 +20,17 @@ from tests.learn.training_fixtures import SMALL, trace
 _CONFIG = dataclasses.asdict(SMALL)
 
 
+class _StopsInSteps(StopRequest):
+  """A signal that comes during the first interval of steps."""
+
+  @property
+  def requested(self) -> bool:
+    self.number = 15
+    return True
+
+
 class _StopsAtOnce(StopRequest):
-  """A signal that came before the first step."""
+  """A signal that came before any data was read."""
 
   def __enter__(self) -> StopRequest:
     self.number = 15
@@ -59,7 +68,7 @@ def test_a_training_leaves_weights_and_a_record(finished):
 def test_a_stopped_training_goes_on_to_the_same_weights(finished, tmp_path, monkeypatch, capsys):
   folder = tmp_path / "w"
   with monkeypatch.context() as patch:
-    patch.setattr(training_job, "StopRequest", _StopsAtOnce)
+    patch.setattr(training_job, "StopRequest", _StopsInSteps)
     assert training_job.train(_CONFIG, folder) == 143
   assert "Stopped by SIGTERM. The same command continues" in capsys.readouterr().out
   assert not (folder / "weights").exists()
@@ -73,10 +82,33 @@ def test_a_stopped_training_goes_on_to_the_same_weights(finished, tmp_path, monk
   jax.tree.map(np.testing.assert_array_equal, whole, resumed)
 
 
+def test_a_signal_before_the_data_ends_at_once(tmp_path, monkeypatch):
+  monkeypatch.setattr(training_job, "StopRequest", _StopsAtOnce)
+  assert training_job.train(_CONFIG, tmp_path / "w") == 143
+  assert not (tmp_path / "w" / "training.json").exists()
+
+
 def test_another_configuration_is_refused(finished):
   changed = {**_CONFIG, "optimizer": {**_CONFIG["optimizer"], "rate": 0.5}}
   with pytest.raises(ConfigError, match=r"optimizer\.rate: 0\.5, but .* was made with 0\.001"):
     training_job.train(changed, finished)
+
+
+def test_a_start_that_failed_binds_nobody(tmp_path):
+  """A setting that could not be used may be put right in the same workdir."""
+  wrong = {**_CONFIG, "data": {**_CONFIG["data"], "datasets": str(tmp_path / "no.txt")}}
+  with pytest.raises(InputError, match=r"no\.txt: cannot be read"):
+    training_job.train(wrong, tmp_path / "w")
+  assert training_job.train(_CONFIG, tmp_path / "w") == 0
+
+
+def test_curves_are_written(tmp_path, monkeypatch):
+  library = pytest.importorskip("tensorboardX", reason="needs the extra `tensorboard`")
+  got = []
+  monkeypatch.setattr(library.SummaryWriter, "add_scalar", lambda self, *a: got.append(a))
+  config = {**_CONFIG, "saving": {**_CONFIG["saving"], "tensorboard": True}}
+  assert training_job.train(config, tmp_path / "w") == 0
+  assert {("train/loss", 3), ("train/loss", 6)} <= {(name, step) for name, _, step in got}
 
 
 def test_a_training_that_cannot_move_ends_in_one_line(finished, tmp_path):

@@ -13,11 +13,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxsplat_mouse import losses
 from jaxsplat_mouse.gaussians import opacities
 from jaxsplat_mouse.learn.gslrm.architecture import Architecture
 from jaxsplat_mouse.learn.gslrm.reconstruction import Prediction, predict, render_samples
 from jaxsplat_mouse.learn.gslrm.tokens import PosedImages
+from jaxsplat_mouse.ops.photometric.api import photometric
 from jaxsplat_mouse.rendering import RenderOutput
 
 _SMALLEST_SHARE = 1e-3  # of a silhouette: a view without an animal must not outweigh the others
@@ -89,7 +89,8 @@ def view_errors(
     "alpha": ((output.alpha - alpha) ** 2).mean() / share,
   }
   if weights.ssim > 0:
-    parts["ssim"] = (1.0 - losses.structural_similarity(output.rgb, wanted)) / share
+    _, similarity = photometric(output.rgb, wanted)
+    parts["ssim"] = (1.0 - similarity) / share
   return parts
 
 

@@ -93,11 +93,13 @@ class SavingRecipe:
     every: steps between two lines of the record; there it can stop, too.
     seconds: least time between two checkpoints.
     evaluate_every: steps between two scores of the held-out scenes.
+    tensorboard: write curves for TensorBoard (extra `tensorboard`).
   """
 
   every: int = 50
   seconds: float = 60.0
   evaluate_every: int = 1000
+  tensorboard: bool = False
 
   def __post_init__(self) -> None:
     """Refuses intervals that never end."""
