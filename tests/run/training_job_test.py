@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import pathlib
+import signal
 
 import jax
 import numpy as np
@@ -12,21 +14,13 @@ import pytest
 
 from jaxsplat_mouse.errors import ConfigError, InputError
 from jaxsplat_mouse.learn.training import training_data
+from jaxsplat_mouse.learn.training.trainer import Trainer
 from jaxsplat_mouse.learn.training.weights_folder import load_weights, save_weights
 from jaxsplat_mouse.run import training_job
 from jaxsplat_mouse.runtime.signals import StopRequest
 from tests.learn.training_fixtures import SMALL, trace
 
 _CONFIG = dataclasses.asdict(SMALL)
-
-
-class _StopsInSteps(StopRequest):
-  """A signal that comes during the first interval of steps."""
-
-  @property
-  def requested(self) -> bool:
-    self.number = 15
-    return True
 
 
 class _StopsAtOnce(StopRequest):
@@ -67,8 +61,15 @@ def test_a_training_leaves_weights_and_a_record(finished):
 
 def test_a_stopped_training_goes_on_to_the_same_weights(finished, tmp_path, monkeypatch, capsys):
   folder = tmp_path / "w"
+  usual_capacity = Trainer.usual_capacity
+
+  def with_signal(trainer: Trainer) -> int:
+    """The data are there, and the first step comes next."""
+    os.kill(os.getpid(), signal.SIGTERM)
+    return usual_capacity(trainer)
+
   with monkeypatch.context() as patch:
-    patch.setattr(training_job, "StopRequest", _StopsInSteps)
+    patch.setattr(Trainer, "usual_capacity", with_signal)
     assert training_job.train(_CONFIG, folder) == 143
   assert "Stopped by SIGTERM. The same command continues" in capsys.readouterr().out
   assert not (folder / "weights").exists()
