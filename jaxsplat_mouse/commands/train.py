@@ -17,6 +17,7 @@ too long is not taken, and counted.
 
 In DIR:  weights/        the result, for inference
          metrics.jsonl   losses and scores by step
+         held_out.png    animals that it does not learn from, truth above network
          checkpoints/    the newest two states
 
 Exit status: 0 done; 1 it could not start; 130 or 143 stopped by Ctrl-C or SIGTERM.

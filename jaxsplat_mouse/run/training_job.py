@@ -4,6 +4,7 @@ WORKDIR/training.json   configuration, versions and device of the last start
 WORKDIR/lock            held by the running process
 WORKDIR/checkpoints/    the newest two states, by step
 WORKDIR/metrics.jsonl   means of every interval of steps, and scores of the held-out scenes
+WORKDIR/held_out.png    held-out samples, truth above model
 WORKDIR/tensorboard/    curves, with `saving.tensorboard`
 WORKDIR/weights/        the result
 """
@@ -23,7 +24,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from jaxsplat_mouse.errors import ConfigError, InputError, reason
-from jaxsplat_mouse.io import atomic, checks
+from jaxsplat_mouse.io import atomic, checks, images
 from jaxsplat_mouse.learn.training import weights_folder
 from jaxsplat_mouse.learn.training.train_step import TrainingState, first_state, local_mesh
 from jaxsplat_mouse.learn.training.trainer import Interval, Mixture, Trainer
@@ -39,7 +40,7 @@ from jaxsplat_mouse.runtime.checkpoints import CheckpointError, Checkpoints
 from jaxsplat_mouse.runtime.progress import Progress
 from jaxsplat_mouse.runtime.signals import Stopped, StopRequest
 
-RECORD_FILE, WEIGHTS_FOLDER = "training.json", "weights"
+RECORD_FILE, WEIGHTS_FOLDER, PICTURES_FILE = "training.json", "weights", "held_out.png"
 
 
 def train(config: ConfigDict, workdir: str | os.PathLike[str]) -> int:
@@ -229,14 +230,20 @@ class _TrainingJob:
     raise InputError(self._folder.path, f"step {interval.step}", f"{problem}; {expected}")
 
   def _score(self, step: int, state: TrainingState) -> None:
-    """Scores the result so far on the held-out scenes."""
+    """Scores and shows the result so far on the held-out scenes."""
     scores = self._trainer.score(state.average, self._capacity)
-    if scores:
+    pictures = self._trainer.pictures(state.average, self._capacity)
+    if scores and pictures is not None:
       self._append({"step": step, **{f"held_out_{name}": x for name, x in scores.items()}})
       self.progress.line(
         f"step {step}: held-out scenes {scores['novel_fg_psnr']:.2f} dB, "
         f"IoU {scores['novel_iou']:.3f} in views that were no input"
       )
+      file = self._folder.path / PICTURES_FILE
+      try:
+        atomic.write_bytes(file, images.encode_png(pictures))
+      except OSError as error:
+        logging.warning("%s: not written (%s)", file, reason(error))
 
   def _save(self, step: int, state: TrainingState) -> None:
     """Saves a checkpoint; the training continues if that fails."""

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from jaxsplat_mouse.errors import ConfigError, InputError
+from jaxsplat_mouse.io.images import read_image
 from jaxsplat_mouse.learn.training import training_data
 from jaxsplat_mouse.learn.training.trainer import Trainer
 from jaxsplat_mouse.learn.training.weights_folder import load_weights, save_weights
@@ -101,6 +102,20 @@ def test_a_start_that_failed_binds_nobody(tmp_path):
   with pytest.raises(InputError, match=r"no\.txt: cannot be read"):
     training_job.train(wrong, tmp_path / "w")
   assert training_job.train(_CONFIG, tmp_path / "w") == 0
+
+
+@pytest.mark.slow
+def test_held_out_scenes_are_scored_and_shown(tmp_path, capsys):
+  config = {**_CONFIG, "data": {**_CONFIG["data"], "held_out": "mice:2"}}
+  assert training_job.train(config, tmp_path / "w") == 0
+  lines = [json.loads(x) for x in (tmp_path / "w" / "metrics.jsonl").read_text().splitlines()]
+  (scores,) = (line for line in lines if "held_out_novel_iou" in line)
+  assert scores["step"] == 6 and 0 < scores["held_out_novel_iou"] <= 1
+  assert "step 6: held-out scenes" in capsys.readouterr().out
+  picture = read_image(tmp_path / "w" / "held_out.png")
+  assert picture.shape == (4 * 2 * 32, 3 * 32, 3)
+  truth, model = picture[:32], picture[32:64]
+  assert truth.min() < 128 and (model < 250).any() and (model[0] == 255).all()
 
 
 def test_curves_are_written(tmp_path, monkeypatch):

@@ -18,8 +18,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxsplat_mouse.learn.gslrm.reconstruction import count_splats, usual_capacity
-from jaxsplat_mouse.learn.gslrm.supervision import LossWeights, supervised_loss
+from jaxsplat_mouse.learn.gslrm.reconstruction import (
+  count_splats,
+  predict,
+  render_samples,
+  usual_capacity,
+)
+from jaxsplat_mouse.learn.gslrm.supervision import LossWeights, color_on_white, supervised_loss
+from jaxsplat_mouse.learn.gslrm.tokens import PosedImages
 from jaxsplat_mouse.learn.training.sampler import ViewCounts, draw_batch
 from jaxsplat_mouse.learn.training.scenes import TrainingScenes
 from jaxsplat_mouse.learn.training.train_step import (
@@ -89,6 +95,7 @@ class Trainer:
       self._held_out = dataclasses.replace(held_out, scenes=on_one)
     self._slots = split_slots(recipe.optimizer.batch, mesh)
     self._scores = jax.jit(self._score_batch, static_argnums=3)
+    self._pictures = jax.jit(self._render_batch, static_argnums=2)
 
   def usual_capacity(self) -> int:
     """Returns the splat-tile intersections per image that a training begins with."""
@@ -173,15 +180,48 @@ class Trainer:
     capacity: int,
   ) -> dict[str, jax.Array]:
     """The record of one batch of held-out samples, as they are."""
-    data, held_out = self._recipe.data, self._held_out
-    counts = ViewCounts(inputs=data.inputs, total=data.views)
-    weights = held_out.weights if held_out else ()
-    seed, slots = jnp.asarray(_HELD_OUT_SEED, jnp.uint32), jnp.arange(_HELD_OUT_SAMPLES)
-    batch = draw_batch(scenes, weights, seed, index, slots, counts, augments=False)
-    _, record = supervised_loss(
-      parameters, as_images(batch), data.inputs, self._recipe.architecture, LossWeights(), capacity
-    )
+    images = self._held_out_batch(scenes, index)
+    inputs, shape = self._recipe.data.inputs, self._recipe.architecture
+    _, record = supervised_loss(parameters, images, inputs, shape, LossWeights(), capacity)
     return record
+
+  def _held_out_batch(self, scenes: Sequence[TrainingScenes], index: jax.Array) -> PosedImages:
+    """Samples of held-out scenes as they are; `index` () draws them."""
+    data = self._recipe.data
+    counts = ViewCounts(inputs=data.inputs, total=data.views)
+    weights = self._held_out.weights if self._held_out else ()
+    seed, slots = jnp.asarray(_HELD_OUT_SEED, jnp.uint32), jnp.arange(_HELD_OUT_SAMPLES)
+    return as_images(draw_batch(scenes, weights, seed, index, slots, counts, augments=False))
+
+  def pictures(self, parameters: Any, capacity: int) -> np.ndarray | None:
+    """Returns held-out samples, truth above model and inputs before other views.
+
+    Args:
+      parameters: of the network.
+      capacity: splat-tile intersections per image.
+
+    Returns:
+      one image (H, W, 3) uint8, two rows a sample; None without held-out scenes.
+    """
+    if self._held_out is None:
+      return None
+    parameters = jax.device_put(parameters, self._mesh.devices.flat[0])
+    truth, model = jax.device_get(self._pictures(parameters, self._held_out.scenes, capacity))
+    rows = [np.concatenate(list(row), 1) for pair in zip(truth, model, strict=True) for row in pair]
+    return np.round(255 * np.concatenate(rows).clip(0, 1)).astype(np.uint8)
+
+  def _render_batch(
+    self, parameters: Any, scenes: Sequence[TrainingScenes], capacity: int
+  ) -> tuple[jax.Array, jax.Array]:
+    """Truth and model (B, V, S, S, 3) of the first held-out samples, on white."""
+    images, inputs = (
+      self._held_out_batch(scenes, jnp.zeros((), jnp.int32)),
+      self._recipe.data.inputs,
+    )
+    seen = PosedImages(rgba=images.rgba[:, :inputs], cameras=images.cameras[:, :inputs])
+    gaussians = predict(parameters, seen, self._recipe.architecture).gaussians
+    output = render_samples(gaussians, images.cameras, capacity)
+    return color_on_white(images.rgba), output.rgb
 
 
 def _summary(records: Sequence[dict[str, np.ndarray]]) -> dict[str, float]:
