@@ -26,9 +26,10 @@ from ml_collections import ConfigDict
 from jaxsplat_mouse.errors import ConfigError, InputError, reason
 from jaxsplat_mouse.io import atomic, checks, images
 from jaxsplat_mouse.learn.training import weights_folder
+from jaxsplat_mouse.learn.training.held_out import HeldOutScenes
 from jaxsplat_mouse.learn.training.train_step import TrainingState, first_state, local_mesh
-from jaxsplat_mouse.learn.training.trainer import Interval, Mixture, Trainer
-from jaxsplat_mouse.learn.training.training_data import load_datasets, parse_datasets
+from jaxsplat_mouse.learn.training.trainer import Interval, Trainer
+from jaxsplat_mouse.learn.training.training_data import Mixture, load_datasets, parse_datasets
 from jaxsplat_mouse.learn.training.training_recipe import TrainingRecipe
 from jaxsplat_mouse.learn.training.weights_folder import Weights
 from jaxsplat_mouse.report.tensorboard import TensorBoardWriter
@@ -91,6 +92,7 @@ class _TrainingJob:
     curves = folder.path / "tensorboard" if recipe.saving.tensorboard else None
     self._curves = TensorBoardWriter(curves, "saving.tensorboard")
     self._start: Weights | None = None
+    self._held_out: HeldOutScenes | None = None
     self._saved_at = time.monotonic()
 
   def run(self) -> None:
@@ -107,10 +109,12 @@ class _TrainingJob:
       raise ConfigError(str(error)) from None
     self._start = self._read_start()
     mixture = self._load("data.datasets", recipe.data.datasets)
-    held_out = self._load("data.held_out", recipe.data.held_out) if recipe.data.held_out else None
+    if recipe.data.held_out:
+      others = self._load("data.held_out", recipe.data.held_out)
+      self._held_out = HeldOutScenes(recipe, others, mesh.devices.flat[0])
     self._stop.check()
     self._record_start()
-    self._trainer = Trainer(recipe, mixture, held_out, mesh)
+    self._trainer = Trainer(recipe, mixture, mesh)
     state, capacity = self._restore()
     self._capacity = capacity
     self.progress.start_task(["training"], int(state.step), recipe.optimizer.steps)
@@ -164,12 +168,13 @@ class _TrainingJob:
     return start
 
   def _load(self, key: str, text: str) -> Mixture:
-    held_out = key == "data.held_out"
-    shares = parse_datasets(key, text)
-    size = self._recipe.architecture.image_size
     self._stop.check()
-    scenes = load_datasets(shares, size, held_out=held_out, say=self.progress.line)
-    return Mixture(scenes=scenes, weights=[share.weight for share in shares])
+    return load_datasets(
+      parse_datasets(key, text),
+      self._recipe.architecture.image_size,
+      held_out=key == "data.held_out",
+      say=self.progress.line,
+    )
 
   def _restore(self) -> tuple[TrainingState, int]:
     """The newest state on disk and its room for splats, or the first state."""
@@ -231,19 +236,21 @@ class _TrainingJob:
 
   def _score(self, step: int, state: TrainingState) -> None:
     """Scores and shows the result so far on the held-out scenes."""
-    scores = self._trainer.score(state.average, self._capacity)
-    pictures = self._trainer.pictures(state.average, self._capacity)
-    if scores and pictures is not None:
-      self._append({"step": step, **{f"held_out_{name}": x for name, x in scores.items()}})
+    if self._held_out is None:
+      return
+    scores = self._held_out.score(state.average, self._capacity)
+    self._append({"step": step, **{f"held_out_{name}": x for name, x in scores.items()}})
+    if "novel_iou" in scores:
       self.progress.line(
         f"step {step}: held-out scenes {scores['novel_fg_psnr']:.2f} dB, "
         f"IoU {scores['novel_iou']:.3f} in views that were no input"
       )
-      file = self._folder.path / PICTURES_FILE
-      try:
-        atomic.write_bytes(file, images.encode_png(pictures))
-      except OSError as error:
-        logging.warning("%s: not written (%s)", file, reason(error))
+    file = self._folder.path / PICTURES_FILE
+    try:
+      pictures = self._held_out.pictures(state.average, self._capacity)
+      atomic.write_bytes(file, images.encode_png(pictures))
+    except OSError as error:
+      logging.warning("%s: not written (%s)", file, reason(error))
 
   def _save(self, step: int, state: TrainingState) -> None:
     """Saves a checkpoint; the training continues if that fails."""

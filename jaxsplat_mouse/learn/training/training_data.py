@@ -26,6 +26,14 @@ class DatasetShare:
   weight: float
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Mixture:
+  """Datasets in memory, or on a device, and the weights with which they are drawn."""
+
+  scenes: Sequence[TrainingScenes]
+  weights: Sequence[float]
+
+
 def parse_datasets(key: str, text: str) -> tuple[DatasetShare, ...]:
   """Reads `LIST@WEIGHT,LIST@WEIGHT`; a dataset without a weight has 1.
 
@@ -55,7 +63,7 @@ def load_datasets(
   *,
   held_out: bool = False,
   say: Callable[[str], None] = lambda line: None,
-) -> tuple[TrainingScenes, ...]:
+) -> Mixture:
   """Reads or makes the scenes of a mixture.
 
   Args:
@@ -81,4 +89,4 @@ def load_datasets(
       say(f"left out: {problem.problem}")
     say(f"{share.name}: {len(scenes)} scenes")
     loaded.append(scenes)
-  return tuple(loaded)
+  return Mixture(scenes=tuple(loaded), weights=tuple(share.weight for share in shares))

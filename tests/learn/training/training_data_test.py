@@ -30,7 +30,7 @@ def test_held_out_animals_are_others(monkeypatch):
     training_data.built_in_scenes, "make_scenes", lambda kind, seeds, size: made.append(seeds)
   )
   shares = parse_datasets("data.datasets", "mice:5")
-  load_datasets(shares, 32)
+  assert load_datasets(shares, 32).weights == (1.0,)
   load_datasets(shares, 32, held_out=True)
   assert [len(seeds) for seeds in made] == [5, 5]
   assert not set(made[0]) & set(made[1])
