@@ -28,11 +28,30 @@ def lower_for_cuda(jitted: Any, *args: Any, **kwargs: Any) -> str:
     pytest.skip(f"this JAX lowers for CUDA only where there is a GPU: {error}")
 
 
+def abstract_gpus(axis: str, count: int) -> Any:
+  """Returns a mesh of H100s that no machine needs to have, to be made the context of a lowering.
+
+  Skips where this JAX has no abstract devices.
+
+  Args:
+    axis: the name of the mesh's axis.
+    count: devices along it.
+  """
+  if not hasattr(jax.sharding, "AbstractDevice"):
+    pytest.skip("this JAX has no abstract devices")
+  types = (jax.sharding.AxisType.Auto,)
+  return jax.sharding.AbstractMesh((count,), (axis,), types, abstract_device=_h100())
+
+
 def _abstract_gpu() -> contextlib.AbstractContextManager[Any]:
   """A context in which JAX lowers for an H100; older versions lower without one."""
   if not hasattr(jax.sharding, "AbstractDevice"):
     return contextlib.nullcontext()
-  device = jax.sharding.AbstractDevice(
+  mesh = jax.sharding.AbstractMesh((), (), abstract_device=_h100())
+  return jax.sharding.use_abstract_mesh(mesh)
+
+
+def _h100() -> Any:
+  return jax.sharding.AbstractDevice(
     device_kind="NVIDIA H100 80GB HBM3", num_cores=None, platform="gpu"
   )
-  return jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), (), abstract_device=device))

@@ -47,7 +47,18 @@ LAYERS: tuple[tuple[str, ...], ...] = (
   ("run",),
   ("commands",),
   # `python -m jaxsplat_mouse.NAME`: a few lines over the command of that name.
-  ("main", "render", "evaluate", "validate", "prepare", "mesh", "manifest", "view"),
+  (
+    "main",
+    "render",
+    "evaluate",
+    "validate",
+    "prepare",
+    "mesh",
+    "manifest",
+    "view",
+    "convert",
+    "train",
+  ),
 )
 ENTRIES = LAYERS[-1]
 ENTRY_LINES = 8

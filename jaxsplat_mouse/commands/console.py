@@ -5,6 +5,7 @@ A command is a module of this package:
     __doc__                         its help: what it does, with examples and exit statuses
     ARGUMENT = "WORKDIR"            optional: the name of the one argument without a flag
     define_flags(flags)             defines its flags
+    CONFIG = "gslrm:small"          optional: its config where none is given
     main(flags) or main(flags, argument)    does the work and returns the exit status
 
 `python -m jaxsplat_mouse.NAME` is a file of three lines that calls `start` with the module. What a
@@ -59,7 +60,7 @@ def run_command(command: ModuleType, argv: Sequence[str]) -> int:
     return 0
   argument_name = getattr(command, "ARGUMENT", "")
   try:
-    given = _parse(flags, argv)
+    given = _parse(flags, argv, getattr(command, "CONFIG", DEFAULT_CONFIG))
     if len(given) > bool(argument_name):
       expected = f"one {argument_name}" if argument_name else "--flag=value"
       return _refuse(f"{given[-1]}: unexpected argument; expected {expected}")
@@ -84,14 +85,21 @@ def required(flags: FlagValues, name: str) -> str:
   return str(value)
 
 
-def define_config(flags: FlagValues) -> None:
-  """Defines the `--config` flag of a command that takes one."""
+def define_config(flags: FlagValues, default: str = DEFAULT_CONFIG) -> None:
+  """Defines the `--config` flag of a command that takes one.
+
+  Args:
+    flags: of the command.
+    default: the config where none is given; the command's `CONFIG` says the same.
+  """
+  names, variant = config_files.packaged_names(), "NAME:preview shrinks it for a quick look"
+  if default.partition(":")[0] in config_files.TRAINING_NAMES:
+    names, variant = list(config_files.TRAINING_NAMES), "NAME:SIZE chooses a size"
   config_flags.DEFINE_config_file(
     "config",
     None,  # `_parse` inserts the default: here, --help would load it
-    f"One of {', '.join(config_files.packaged_names())}, or a file like theirs; any of its keys as "
-    "--config.KEY=VALUE; NAME:preview shrinks it for a quick look. "
-    f"(default: '{DEFAULT_CONFIG}')",
+    f"One of {', '.join(names)}, or a file like theirs; any of its keys as "
+    f"--config.KEY=VALUE; {variant}. (default: '{default}')",
     flag_values=flags,
   )
 
@@ -132,8 +140,8 @@ def _refuse(problem: str) -> int:
   return FAILED
 
 
-def _parse(flags: FlagValues, argv: Sequence[str]) -> list[str]:
-  """Reads flags, and returns the arguments without one.
+def _parse(flags: FlagValues, argv: Sequence[str], config: str) -> list[str]:
+  """Reads flags, and returns the arguments without one; `config` is that where none is given.
 
   Raises:
     InputError: an argument cannot be used.
@@ -144,7 +152,7 @@ def _parse(flags: FlagValues, argv: Sequence[str]) -> list[str]:
   arguments = [_with_underscores(argument, flags) for argument in argv]
   path = ""
   if "config" in flags:
-    path, arguments = _config_first(arguments)
+    path, arguments = _config_first(arguments, config)
   given, sys.argv = sys.argv, arguments  # ml_collections reads overrides of a config there
   try:
     with config_files.configs_importable(path):
@@ -168,13 +176,13 @@ def _with_underscores(argument: str, flags: FlagValues) -> str:
   return argument
 
 
-def _config_first(argv: Sequence[str]) -> tuple[str, list[str]]:
+def _config_first(argv: Sequence[str], default: str) -> tuple[str, list[str]]:
   """Returns the path of the config and the arguments, in which it comes before its overrides.
 
   Raises:
     ConfigError: there is no such config.
   """
-  name, others = DEFAULT_CONFIG, list(argv[1:])
+  name, others = default, list(argv[1:])
   for i, argument in enumerate(others):
     if re.match(r"--?config=", argument):
       name = others.pop(i).partition("=")[2]

@@ -26,7 +26,6 @@ _MAX_BYTES = 1 << 30
 _MAX_OPCODES = 5_000_000
 _MAX_VALUES = 5_000_000  # after references are followed
 _MAX_DEPTH = 32
-_EXPECTED = "expected numbers, text, lists, dicts and numeric NumPy arrays only"
 _MARK = object()
 _CORE = r"numpy\.(_core|core)\."
 _ALLOWED = {
@@ -61,22 +60,36 @@ def load_pickle(path: pathlib.Path) -> Any:
     data = path.read_bytes()
   except OSError as error:
     raise InputError(path, "", f"cannot be read ({reason(error)}); expected a pickle") from None
+  return build_value(path, data, PickleMachine())
+
+
+def build_value(path: pathlib.Path, data: bytes, machine: PickleMachine) -> Any:
+  """Returns the value of a pickle.
+
+  Args:
+    path: its file, for messages.
+    data: its bytes.
+    machine: a new one, which knows what may stand in the pickle.
+
+  Raises:
+    InputError: it is not a pickle, cut short, or contains what the machine does not know.
+  """
   try:
-    return _resolve(_Machine().run(data))
-  except _RefusedError as error:
-    raise InputError(path, "", f"{error}; {_EXPECTED}") from None
+    return _resolve(machine.run(data))
+  except RefusedError as error:
+    raise InputError(path, "", f"{error}; {machine.expected}") from None
   except Exception as error:  # opcodes without their operands raise many types
     problem = f"broken or cut short ({reason(error)}); expected a whole pickle"
     raise InputError(path, "", problem) from None
 
 
-class _RefusedError(Exception):
-  """The pickle contains something that this module does not build."""
+class RefusedError(Exception):
+  """The pickle contains something that the machine does not build."""
 
 
 @dataclasses.dataclass(frozen=True)
-class _Global:
-  """A name that the pickle calls: one of `_ALLOWED`."""
+class Global:
+  """A name that the pickle calls, by the kind that the machine knows it as."""
 
   kind: str
 
@@ -99,8 +112,16 @@ class _Array:
   value: np.ndarray | None = None
 
 
-class _Machine:
-  """The stack and the memo of a pickle."""
+class PickleMachine:
+  """The stack and the memo of a pickle.
+
+  A subclass that overrides `find_global`, `call`, `set_state` or `find_persistent` knows more.
+
+  Attributes:
+    expected: what a refusal says that there should be.
+  """
+
+  expected = "expected numbers, text, lists, dicts and numeric NumPy arrays only"
 
   def __init__(self) -> None:
     self._stack: list[Any] = []
@@ -110,7 +131,7 @@ class _Machine:
     """Runs the opcodes; returns the value that is on the stack at the end."""
     for count, (opcode, argument, _) in enumerate(pickletools.genops(io.BytesIO(data))):
       if count > _MAX_OPCODES:
-        raise _RefusedError(f"more than {_MAX_OPCODES} steps")
+        raise RefusedError(f"more than {_MAX_OPCODES} steps")
       if opcode.name == "STOP":
         break
       self._step(opcode.name, argument)
@@ -123,7 +144,7 @@ class _Machine:
     stack = self._stack
     if _SIMPLE.fullmatch(name):
       if isinstance(argument, int) and abs(argument) >> 63:
-        raise _RefusedError("found a number of more than 64 bits")
+        raise RefusedError("found a number of more than 64 bits")
       stack.append(argument)
     elif name in _VALUES:
       stack.append(_VALUES[name])
@@ -159,15 +180,52 @@ class _Machine:
       _target(stack, dict).update(_pairs(values))
     elif name in ("GLOBAL", "STACK_GLOBAL"):
       parts = argument.split(" ", 1) if name == "GLOBAL" else self._popped(2)
-      stack.append(_global(*parts))
+      stack.append(self.find_global(f"{parts[0]}.{parts[1]}"))
     elif name == "REDUCE":
       function, arguments = self._popped(2)
-      stack.append(_call(function, arguments))
+      stack.append(self.call(function, arguments))
     elif name == "BUILD":
       state = stack.pop()
-      _set_state(stack[-1], state)
+      self.set_state(stack[-1], state)
+    elif name == "BINPERSID":
+      stack.append(self.find_persistent(stack.pop()))
     else:
-      raise _RefusedError(f"found the pickle instruction {name}")
+      raise RefusedError(f"found the pickle instruction {name}")
+
+  def find_global(self, name: str) -> Any:
+    """Returns what stands for a dotted name that the pickle imports.
+
+    Raises:
+      RefusedError: the machine does not know it.
+    """
+    for kind, pattern in _ALLOWED.items():
+      if re.fullmatch(pattern, name):
+        return Global(kind)
+    raise RefusedError(f"found {one_line(name)}, a thing to import")
+
+  def call(self, function: Any, arguments: Any) -> Any:
+    """Returns the result of a call of a `Global`, without calling it.
+
+    Raises:
+      RefusedError: the machine does not know this call.
+    """
+    return _call(function, arguments)
+
+  def set_state(self, target: Any, state: Any) -> None:
+    """Completes an object that `call` returned.
+
+    Raises:
+      RefusedError: the machine does not know this state.
+    """
+    _set_state(target, state)
+
+  def find_persistent(self, identifier: Any) -> Any:
+    """Returns what stands for data outside of the pickle.
+
+    Raises:
+      RefusedError: the machine does not know it.
+    """
+    raise RefusedError("found the pickle instruction BINPERSID")
 
   def _popped(self, count: int) -> list[Any]:
     if count == 0:
@@ -196,35 +254,27 @@ def _pairs(values: list[Any]) -> dict[Any, Any]:
   keys = values[::2]
   bad = next((k for k in keys if not isinstance(k, (str, int, float, bytes, type(None)))), None)
   if bad is not None or len(values) % 2:
-    raise _RefusedError(f"found a dict with the key {one_line(bad)}")
+    raise RefusedError(f"found a dict with the key {one_line(bad)}")
   return dict(zip(keys, values[1::2], strict=True))
-
-
-def _global(module: Any, name: Any) -> _Global:
-  full = f"{module}.{name}"
-  for kind, pattern in _ALLOWED.items():
-    if re.fullmatch(pattern, full):
-      return _Global(kind)
-  raise _RefusedError(f"found {one_line(full)}, a thing to import")
 
 
 def _call(function: Any, arguments: Any) -> Any:
   """Returns the result of a call of one of `_ALLOWED`, without calling it."""
-  kind = function.kind if isinstance(function, _Global) else ""
+  kind = function.kind if isinstance(function, Global) else ""
   match kind, arguments:
-    case "reconstruct", (_Global(kind="ndarray"), tuple(), _):
+    case "reconstruct", (Global(kind="ndarray"), tuple(), _):
       return _Array()
     case "dtype", (str(code), *_) if re.fullmatch(r"[biuf][1248]", code):
       return _Dtype(code)
     case "dtype", (code, *_):
-      raise _RefusedError(f"found an array of type {one_line(code)}")
+      raise RefusedError(f"found an array of type {one_line(code)}")
     case "encode", (str(text), "latin1" | "latin-1"):
       return text.encode("latin-1")
     case "scalar", (_Dtype() as dtype, bytes(data)):
       return _Array(_array((), dtype, data, "C"))
     case "frombuffer", (bytes() | bytearray() as data, _Dtype() as dtype, tuple(shape), str(order)):
       return _Array(_array(shape, dtype, bytes(data), order))
-  raise _RefusedError(f"found a call of {kind or one_line(function)} with {one_line(arguments)}")
+  raise RefusedError(f"found a call of {kind or one_line(function)} with {one_line(arguments)}")
 
 
 def _set_state(target: Any, state: Any) -> None:
@@ -234,18 +284,18 @@ def _set_state(target: Any, state: Any) -> None:
       target.order = order
     case _Array(), (int(), tuple(shape), _Dtype() as dtype, bool() | int() as fortran, data):
       if not isinstance(data, (bytes, bytearray)):
-        raise _RefusedError(f"found an array of {type(data).__name__}")
+        raise RefusedError(f"found an array of {type(data).__name__}")
       target.value = _array(shape, dtype, bytes(data), "F" if fortran else "C")
     case _:
-      raise _RefusedError(f"found a state {one_line(state)} for {type(target).__name__.strip('_')}")
+      raise RefusedError(f"found a state {one_line(state)} for {type(target).__name__.strip('_')}")
 
 
 def _array(shape: tuple[Any, ...], dtype: _Dtype, data: bytes, order: str) -> np.ndarray:
   real = dtype.numpy()
   if not all(type(n) is int and n >= 0 for n in shape) or len(shape) > 8:
-    raise _RefusedError(f"found an array of the shape {one_line(shape)}")
+    raise RefusedError(f"found an array of the shape {one_line(shape)}")
   if math.prod(shape) * real.itemsize != len(data):
-    raise _RefusedError(
+    raise RefusedError(
       f"found an array that claims the shape {one_line(shape)} in {len(data)} bytes"
     )
   array = np.frombuffer(data, real).reshape(shape, order="F" if order == "F" else "C")
@@ -259,17 +309,17 @@ def _resolve(value: Any) -> Any:
   def visit(value: Any, depth: int) -> Any:
     left[0] -= 1
     if left[0] < 0 or depth > _MAX_DEPTH:
-      raise _RefusedError(f"more than {_MAX_VALUES} values or {_MAX_DEPTH} levels")
+      raise RefusedError(f"more than {_MAX_VALUES} values or {_MAX_DEPTH} levels")
     if isinstance(value, (list, tuple)):
       return type(value)([visit(v, depth + 1) for v in value])
     if isinstance(value, dict):
       return {k: visit(v, depth + 1) for k, v in value.items()}
     if isinstance(value, _Array):
       if value.value is None:
-        raise _RefusedError("found an array without values")
+        raise RefusedError("found an array without values")
       return value.value
-    if isinstance(value, (_Global, _Dtype)) or value is _MARK:
-      raise _RefusedError(f"found {type(value).__name__.strip('_').lower()} as a value")
+    if isinstance(value, (Global, _Dtype)) or value is _MARK:
+      raise RefusedError(f"found {type(value).__name__.strip('_').lower()} as a value")
     return value
 
   return visit(value, 0)

@@ -3,6 +3,7 @@
 fit/NAME       mean over the scenes of a batch, by iterations of this run
 scene/NAME     metrics of finished scenes, by scenes finished in this run
 seconds/STAGE  seconds of finished scenes, by scenes finished in this run
+train/NAME     losses and scores of a training, by its steps
 """
 
 from __future__ import annotations
@@ -20,11 +21,12 @@ from jaxsplat_mouse.errors import ConfigError
 class TensorBoardWriter:
   """Writes TensorBoard event files, or nothing where it has no folder."""
 
-  def __init__(self, folder: pathlib.Path | None):
+  def __init__(self, folder: pathlib.Path | None, key: str = "report.tensorboard"):
     """Opens a new event file.
 
     Args:
       folder: where to write; None writes nothing.
+      key: the setting that asked for it, for messages.
 
     Raises:
       ConfigError: tensorboardX is not installed.
@@ -34,7 +36,7 @@ class TensorBoardWriter:
     self._scenes = 0
     self._writer = None
     if folder is not None:
-      self._writer = _import_library().SummaryWriter(str(folder))
+      self._writer = _import_library(key).SummaryWriter(str(folder))
 
   def add_iteration(self, iteration: int, metrics: Mapping[str, np.ndarray]) -> None:
     """Adds metrics (B,) of a batch, by name, at one of its iterations."""
@@ -53,6 +55,11 @@ class TensorBoardWriter:
     for stage, seconds in record.seconds.items():
       self._add(f"seconds/{stage}", seconds, self._scenes)
 
+  def add_step(self, step: int, record: Mapping[str, float]) -> None:
+    """Adds losses and scores of a training, by name, at one of its steps."""
+    for name, value in record.items():
+      self._add(f"train/{name}", value, step)
+
   def _add(self, name: str, value: float, step: int) -> None:
     if self._writer is not None and np.isfinite(value):
       self._writer.add_scalar(name, value, step)
@@ -63,11 +70,11 @@ class TensorBoardWriter:
       self._writer.close()
 
 
-def _import_library() -> ModuleType:
+def _import_library(key: str) -> ModuleType:
   try:
     import tensorboardX
   except ImportError:
     raise ConfigError(
-      "report.tensorboard: needs tensorboardX; expected pip install 'jaxsplat-mouse[tensorboard]'"
+      f"{key}: needs tensorboardX; expected pip install 'jaxsplat-mouse[tensorboard]'"
     ) from None
   return tensorboardX

@@ -18,6 +18,7 @@ from jaxsplat_mouse.errors import ConfigError
 
 _PACKAGE = pathlib.Path(__file__).resolve().parents[1]
 _IMPORTED_AS = "configs"
+TRAINING_NAMES = ("gslrm",)  # of the package's own configs, those of `jaxsplat_mouse.train`
 
 
 def packaged_folder() -> pathlib.Path:
@@ -31,8 +32,9 @@ def packaged_folder() -> pathlib.Path:
 
 
 def packaged_names() -> list[str]:
-  """Returns the names of the package's own configs: `2dgs`, `3dgs`, `default`."""
-  return sorted(path.stem for path in packaged_folder().glob("*.py") if path.stem != "__init__")
+  """Returns the names of the package's own configs of a fit: `2dgs`, `3dgs`, `default`."""
+  others = {"__init__", *TRAINING_NAMES}
+  return sorted(path.stem for path in packaged_folder().glob("*.py") if path.stem not in others)
 
 
 def find_config(name: str) -> str:
@@ -51,9 +53,10 @@ def find_config(name: str) -> str:
   file, colon, variant = name.partition(":")
   if pathlib.Path(file).is_file():
     return name
-  if file in packaged_names():
+  if file in packaged_names() or file in TRAINING_NAMES:
     return f"{packaged_folder() / file}.py{colon}{variant}"
   known = ", ".join(packaged_names())
+  known = f"{known}; for a training, {', '.join(TRAINING_NAMES)}"
   raise ConfigError(f"--config={name}: no such file; expected a path or one of {known}")
 
 
