@@ -64,7 +64,6 @@ CHANGES: dict[str, dict[str, Any]] = {
   "scaling rate .015": {"fit.lr_scaling": 0.015},
   "six views a step": {"fit.views_per_step": 0},
   "one view a step": {"fit.views_per_step": 1},
-  "masks tolerated by 1 px": {"fit.mask_tolerance": 1},
   "poses 2e-5": {"fit.pose_rate": 2e-5},
   "2,000 steps": {"fit.iterations": 2000},
   "no normal consistency": {"fit.normal_weight": 0.0},

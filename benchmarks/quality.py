@@ -2,6 +2,7 @@
 
     python -m benchmarks.quality --config=2dgs --seeds=0,1,2 --batch=27 --entries=16
     python -m benchmarks.quality --config=2dgs,3dgs,plain_2dgs    recipes side by side
+    python -m benchmarks.quality --config=2dgs,2dgs:photographs --folder=DATA/squirrel
     python -m benchmarks.quality --variant='sh1 fit.sh_degree=1' \
         --variant='loose hull.min_views=3 fit.dropout=0.1'    changes to the first recipe
     python -m benchmarks.quality --folder=DATA/spot,DATA/head     scene folders with input/, target/
@@ -19,7 +20,6 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-import importlib
 import pathlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -39,6 +39,7 @@ from jaxsplat_mouse.fit.driver import initial_batch
 from jaxsplat_mouse.fit.objective import filter_width
 from jaxsplat_mouse.gaussians import Gaussians
 from jaxsplat_mouse.run.batches import result_gaussians
+from jaxsplat_mouse.run.config_files import load_config
 from jaxsplat_mouse.run.fit_progress import make_driver
 from jaxsplat_mouse.run.outputs import ViewGroup, canonical_groups
 from jaxsplat_mouse.run.renders import drop_invisible, render_groups
@@ -118,7 +119,8 @@ def make_recipe(name: str, config: str, changes: dict[str, Any]) -> Recipe:
 
   Args:
     name: title of its column.
-    config: name of a file of `configs/`, or `plain_2dgs` or `plain_3dgs`.
+    config: name of a file of `configs/`, with its variant as `2dgs:photographs`; or `plain_2dgs` or
+      `plain_3dgs`.
     changes: values by dotted key, `fit.x` or `hull.x`; a plain recipe takes only those that shrink
       it.
 
@@ -130,7 +132,7 @@ def make_recipe(name: str, config: str, changes: dict[str, Any]) -> Recipe:
     wanted = {k.removeprefix("fit."): v for k, v in changes.items() if k.startswith("fit.")}
     known = {k: v for k, v in wanted.items() if k in _SHRINKS_PLAIN}
     return Recipe(name=name, fit=dataclasses.replace(fit, **known), hull=HullConfig(), plain=True)
-  values = importlib.import_module(f"configs.{config}").get_config()
+  values = load_config(config)
   with values.unlocked():
     for key, value in changes.items():
       section, _, field = key.partition(".")

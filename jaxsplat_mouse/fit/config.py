@@ -75,8 +75,6 @@ class FitConfig:
     random_background: draw a background colour per view and step; white otherwise.
     resolutions: downsampling of the views, one stage each, coarse to fine.
     stages: fractions of the iterations at which the second and later stages begin.
-    mask_tolerance: half the width, in full-resolution pixels, of a band along the outline of every
-      silhouette that has no losses: for masks that are that much too wide or too narrow.
     whole_silhouettes: take what lies beyond the frame of a silhouette that touches none of its
       borders for background (`scene.widen_frames`), and not for unknown.
     pose_rate: learning rate of every camera's rotation (radians) and position; 0 trusts them.
@@ -115,7 +113,6 @@ class FitConfig:
   random_background: bool = True
   resolutions: tuple[int, ...] = (2, 1)
   stages: tuple[float, ...] = (0.5,)
-  mask_tolerance: int = 0
   whole_silhouettes: bool = False
   pose_rate: float = 0.0
   views_per_step: int = 2

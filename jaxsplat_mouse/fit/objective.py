@@ -38,16 +38,14 @@ class TargetViews:
   observed: jax.Array
 
 
-def views_at(scene: Scene, resolution: int, mask_tolerance: int = 0) -> TargetViews:
+def views_at(scene: Scene, resolution: int) -> TargetViews:
   """Averages views over resolution^2 pixels, as premultiplied colour, and scales the intrinsics.
 
-  Pixels that no camera saw, that other views contradict, or that lie within `mask_tolerance` of a
-  silhouette's outline are not observed.
+  Pixels that no camera saw or that other views contradict are not observed.
 
   Args:
     scene: V views.
     resolution: side of the square of pixels that are averaged, at least 1.
-    mask_tolerance: full-resolution pixels.
 
   Returns:
     V views of the reduced size; rows and columns that fill no square are cut off.
@@ -58,8 +56,6 @@ def views_at(scene: Scene, resolution: int, mask_tolerance: int = 0) -> TargetVi
   observed = jnp.asarray(observed_pixels(scene), jnp.float32)
   if scene.doubted is not None:
     observed *= ~jnp.asarray(scene.doubted)
-  if mask_tolerance > 0:
-    observed *= ~_outline(alphas, mask_tolerance)
   if resolution == 1:
     return TargetViews(cameras=scene.cameras, colors=colors, alphas=alphas, observed=observed)
   high, wide = height // resolution, width // resolution
@@ -80,13 +76,6 @@ def views_at(scene: Scene, resolution: int, mask_tolerance: int = 0) -> TargetVi
     alphas=pool(alphas),
     observed=(pool(observed) > 0.999).astype(jnp.float32),
   )
-
-
-def _outline(alphas: jax.Array, width: int) -> jax.Array:
-  """Pixels (V, H, W) bool with both animal and background at most `width` pixels away."""
-  window = (1, 2 * width + 1, 2 * width + 1)
-  largest = lambda a: jax.lax.reduce_window(a, -jnp.inf, jax.lax.max, window, (1, 1, 1), "SAME")
-  return (largest(alphas) >= 0.5) & (-largest(-alphas) < 0.5)
 
 
 def real_views(views: TargetViews) -> jax.Array:
@@ -119,9 +108,9 @@ def problem_at(scene: Scene, resolution: int, config: FitConfig) -> Problem:
   Args:
     scene: V views.
     resolution: downsampling, at least 1.
-    config: the filter and the mask tolerance.
+    config: the filter.
   """
-  views = views_at(scene, resolution, config.mask_tolerance)
+  views = views_at(scene, resolution)
   real = jnp.asarray(scene.view_mask)
   count = jnp.maximum(real.sum(), 1)
   covered = (views.alphas.mean((1, 2)) * real).sum() / count

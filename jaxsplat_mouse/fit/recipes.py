@@ -37,17 +37,15 @@ def photographs(config: FitConfig) -> FitConfig:
   """Returns a recipe for photographs whose cameras are a fraction of a degree off, masks a pixel.
 
   Where six views contradict each other a little, splats beside the animal explain what its surface
-  cannot. So the cameras move, nothing is learnt from the pixels along an outline, splats that no
-  photograph needs vanish sooner, and none fill what a tight crop leaves out. Exact scenes lose
-  some tenths of a decibel.
+  cannot. So the cameras move, splats that no photograph needs vanish sooner, and none fill what a
+  tight crop leaves out. Exact scenes lose some tenths of a decibel.
   """
   return dataclasses.replace(
     config,
     opacity_weight=0.3,
     opacity_decay=0.999,
-    mask_tolerance=1,
     whole_silhouettes=True,
-    pose_rate=2e-5,
+    pose_rate=6e-5,
   )
 
 

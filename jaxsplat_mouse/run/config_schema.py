@@ -13,10 +13,11 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-# 1 or absent: until 0.1.0; 2 lacks `fit.whole_silhouettes`; in 3 `fit.warm_start` is a truth value
-SCHEMA = 4
+# 1 or absent: until 0.1.0; 2 lacks `fit.whole_silhouettes`; in 3 `fit.warm_start` is a truth value;
+# 4 has `fit.mask_tolerance`
+SCHEMA = 5
 
-# Keys that schema 1 had: the value that has no effect, or that is a constant now.
+# Keys that earlier schemas had: the value that has no effect, or that is a constant now.
 REMOVED: dict[str, Any] = {
   "fit.initialization": "hull",
   "fit.hull_outside": 0.0,
@@ -36,6 +37,7 @@ REMOVED: dict[str, Any] = {
   "fit.warm_share": 1.0 / 3.0,
   "fit.cull": False,
   "fit.alpha_max": 0.99,
+  "fit.mask_tolerance": 0,
 }
 # Keys that were added: the value that corresponds to the behaviour before the key existed.
 ADDED: dict[str, Any] = {"fit.whole_silhouettes": False}

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks import mice, quality
+from jaxsplat_mouse.fit.recipes import fit_recipe
 
 
 def test_the_set_covers_what_it_promises():
@@ -40,6 +41,7 @@ def test_variants_change_the_recipe_and_nothing_unknown():
   recipe = quality.make_recipe(name, "2dgs", changes)
   assert (recipe.name, recipe.fit.sh_degree, recipe.hull.min_views) == ("sh", 2, 3)
   assert recipe.fit.stages == (0.2,)
+  assert quality.make_recipe("", "3dgs:photographs", {}).fit == fit_recipe("3dgs", "photographs")
   with pytest.raises(ValueError, match="no such key"):
     quality.make_recipe("x", "2dgs", {"fit.nonsense": 1})
 
