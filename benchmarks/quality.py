@@ -41,6 +41,7 @@ from jaxsplat_mouse.gaussians import Gaussians
 from jaxsplat_mouse.run.batches import result_gaussians
 from jaxsplat_mouse.run.config_files import load_config
 from jaxsplat_mouse.run.fit_progress import make_driver
+from jaxsplat_mouse.run.inexact_scenes import treat_scene
 from jaxsplat_mouse.run.outputs import ViewGroup, canonical_groups
 from jaxsplat_mouse.run.renders import drop_invisible, render_groups
 from jaxsplat_mouse.run.scene_input import start_fit
@@ -249,8 +250,9 @@ def fit_trials(
   """
   if recipe.plain:
     return _fit_plain(trials, seeds, recipe)
+  treated = {id(t): treat_scene(t.scene, recipe.fit.inexact_from)[0] for t in _distinct(trials)}
   started = [
-    start_fit(trial.scene, recipe.fit, recipe.hull, seed)
+    start_fit(treated[id(trial)], recipe.fit, recipe.hull, seed)
     for trial, seed in zip(trials, seeds, strict=True)
   ]
   gaussians = [begin(i, g) if begin else g for i, (_, g) in enumerate(started)]
@@ -262,6 +264,10 @@ def fit_trials(
   done = make_driver(recipe.fit, _CHECKPOINTS).fit(scenes, state)
   seconds = time.monotonic() - clock
   return [result_gaussians(done.state, i) for i in range(len(trials))], seconds
+
+
+def _distinct(trials: Sequence[Trial]) -> list[Trial]:
+  return list({id(trial): trial for trial in trials}.values())
 
 
 def _fit_plain(

@@ -32,6 +32,8 @@ class Scene:
       leaves out; None where there are none.
     hidden: (V, H, W) bool, pixels where another animal may hide this one; unknown like those
       outside `frames`. None where there are none.
+    inexact: (V,) bool, the same for all views: whether the scene is fitted as one whose cameras and
+      masks are not exact (`fit.inexact_fits`); None stands for False.
   """
 
   cameras: Cameras
@@ -41,6 +43,7 @@ class Scene:
   view_mask: np.ndarray
   doubted: np.ndarray | None = None
   hidden: np.ndarray | None = None
+  inexact: np.ndarray | None = None
 
   @property
   def num_views(self) -> int:
@@ -307,10 +310,20 @@ def stack_scenes(scenes: Sequence[Scene]) -> Scene:
   """Stacks scenes of one image shape into a batch (B, V, ...), padded to the largest V.
 
   A batch has no `hidden`: its pixels count as `doubted`, so that every batch runs the same program.
+  All scenes have `inexact` as soon as one has it.
   """
-  scenes = _without_hidden(scenes)
+  scenes = _with_inexact(_without_hidden(scenes))
   views = max(len(scene.view_mask) for scene in scenes)
   return jax.tree.map(lambda *x: np.stack(x), *[pad_views(scene, views) for scene in scenes])
+
+
+def _with_inexact(scenes: Sequence[Scene]) -> list[Scene]:
+  """Returns scenes that all say whether they are inexact, or all of which are exact."""
+  if all(scene.inexact is None for scene in scenes):
+    return list(scenes)
+  exact = lambda scene: np.zeros(len(scene.view_mask), bool)
+  given = [exact(scene) if scene.inexact is None else scene.inexact for scene in scenes]
+  return [dataclasses.replace(s, inexact=flag) for s, flag in zip(scenes, given, strict=True)]
 
 
 def _without_hidden(scenes: Sequence[Scene]) -> list[Scene]:

@@ -116,7 +116,7 @@ def refine_poses(
   if accepted:
     found, focal = fit_poses(found, outlines, focal, fit_focal=fit_focal, stages=stages[-1:])
   found = remove_common_motion(found, given, *animal_place(given, outlines))
-  change = _changes(found, given, focal, outlines)
+  change = pose_changes(found, given, focal, outlines)
   return PoseRefinement(
     world_to_camera=found if accepted else given,
     focal=focal if accepted else ones,
@@ -145,6 +145,7 @@ def fit_poses(
   *,
   fit_focal: bool = False,
   stages: Sequence[CoherenceStage] = STAGES,
+  prior: Sequence[float] = POSE_SCALES,
 ) -> tuple[np.ndarray, np.ndarray]:
   """Returns poses (V, 4, 4) and focal factors (V,) under which the silhouettes agree best.
 
@@ -154,20 +155,21 @@ def fit_poses(
     focal: (V,) factors on the focal lengths to start from; ones by default.
     fit_focal: whether the factors are fitted.
     stages: the passes, coarse to fine.
+    prior: (6,) how far off a camera usually is: radians, and radii of the animal.
   """
   center, unit = animal_place(poses, outlines)
   moved = to_unit(poses, center, unit)
   views = len(moved)
   log_focal = np.zeros(views) if focal is None else np.log(focal)
-  scales = np.tile([*POSE_SCALES, _FOCAL if fit_focal else _FIXED], views)
+  scales = np.tile([*prior, _FOCAL if fit_focal else _FIXED], views)
   total = np.zeros((views, 7))
   for stage in stages:
     last = np.inf
     for _ in range(stage.steps):
       normal, gradient, cost = _normal_equations(moved, log_focal, outlines, stage)
-      prior = 1.0 / scales**2
-      matrix = normal + np.diag(prior + _DAMPING * np.diag(normal))
-      step = np.linalg.solve(matrix, gradient - prior * total.reshape(-1)).reshape(views, 7)
+      stiffness = 1.0 / scales**2
+      matrix = normal + np.diag(stiffness + _DAMPING * np.diag(normal))
+      step = np.linalg.solve(matrix, gradient - stiffness * total.reshape(-1)).reshape(views, 7)
       step *= min(1.0, _MAX_STEP / max(np.abs(step[:, :6]).max(), 1e-12))
       total += step
       log_focal = log_focal + step[:, 6]
@@ -390,10 +392,17 @@ def _similar(step: np.ndarray, points: np.ndarray) -> np.ndarray:
   return np.exp(step[6]) * (points + np.cross(step[:3], points)) + step[3:6]
 
 
-def _changes(
+def pose_changes(
   poses: np.ndarray, given: np.ndarray, focal: np.ndarray, outlines: Outlines
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """Turn (degrees), shift (world units) and motion near the animal (pixels) of each camera (V,)."""
+  """Returns turn (degrees), shift (world units), motion near the animal (pixels) of each camera.
+
+  Args:
+    poses: (V, 4, 4) world to camera.
+    given: (V, 4, 4) that they are compared with.
+    focal: (V,) factors on the focal lengths.
+    outlines: whose pixels count.
+  """
   between = np.einsum("vij,vkj->vik", poses[:, :3, :3], given[:, :3, :3])
   cosine = np.clip((np.trace(between, axis1=1, axis2=2) - 1.0) / 2.0, -1.0, 1.0)
   centers = [-np.einsum("vij,vi->vj", p[:, :3, :3], p[:, :3, 3]) for p in (poses, given)]

@@ -78,6 +78,9 @@ class FitConfig:
     whole_silhouettes: take what lies beyond the frame of a silhouette that touches none of its
       borders for background (`scene.widen_frames`), and not for unknown.
     pose_rate: learning rate of every camera's rotation (radians) and position; 0 trusts them.
+    inexact_from: share of the outlines' rays that other views refuse from which a run takes a scene
+      for inexact: refines its poses, and fits it as `inexact_fits` says; 1 measures nothing. Exact
+      scenes have hardly any, however they are rendered.
     views_per_step: views drawn at random for each step; 0 takes all.
     warm_start: `auto`: in a run, moments of a recording that are near one another start from each
       other's fits, with fewer steps; `off`: every scene starts from its hull.
@@ -115,6 +118,7 @@ class FitConfig:
   stages: tuple[float, ...] = (0.5,)
   whole_silhouettes: bool = False
   pose_rate: float = 0.0
+  inexact_from: float = 0.02
   views_per_step: int = 2
   warm_start: str = "auto"
   tile_entries: float = 8.0
@@ -137,6 +141,8 @@ class FitConfig:
         raise ValueError(f"fit.{name}: {getattr(self, name)}, expected at least 1")
     if self.warm_start not in ("auto", "off"):
       raise ValueError(f"fit.warm_start: {self.warm_start!r}, expected 'auto' or 'off'")
+    if not 0 <= self.inexact_from <= 1:
+      raise ValueError(f"fit.inexact_from: {self.inexact_from}, expected 0 to 1")
     if self.low_pass <= 0:
       raise ValueError(f"fit.low_pass: {self.low_pass}, expected above 0")
     if self.sh_degree not in range(4):

@@ -18,6 +18,7 @@ import jax
 import numpy as np
 
 from jaxsplat_mouse.fit.config import FitConfig
+from jaxsplat_mouse.fit.inexact_fits import config_for, without_flags
 from jaxsplat_mouse.fit.loop import FitState, init_state, run_chunk
 from jaxsplat_mouse.fit.objective import filter_width
 from jaxsplat_mouse.fit.schedule import Stage, chunks
@@ -183,7 +184,7 @@ class _BatchLoop:
     callbacks: FitCallbacks,
   ):
     self._driver, self._scenes, self._callbacks = driver, scenes, callbacks
-    self._config = driver.config
+    self._config = config_for(scenes, driver.config)
     if isinstance(start, Snapshot):
       self._set_room(start.tile_entries)
       start = start.state
@@ -343,9 +344,11 @@ def initial_batch(
   Returns:
     the scenes (B, V, ...) and the state (B, ...) before the first step, as NumPy.
   """
-  stack = stack_scenes(scenes)
+  stack = without_flags(stack_scenes(scenes), config)
   first = jax.tree.map(lambda *leaves: np.stack(leaves), *gaussians)
-  start = functools.partial(init_state, num_views=stack.view_mask.shape[1], config=config)
+  start = functools.partial(
+    init_state, num_views=stack.view_mask.shape[1], config=config_for(stack, config)
+  )
   state = jax.vmap(start)(first, np.array(seeds, np.uint32))
   return stack, jax.tree.map(np.asarray, state)
 

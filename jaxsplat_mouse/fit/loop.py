@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxsplat_mouse import density, optimizer
+from jaxsplat_mouse.fit import inexact_fits
 from jaxsplat_mouse.fit.config import FitConfig
 from jaxsplat_mouse.fit.novel_normals import novel_normal_loss
 from jaxsplat_mouse.fit.objective import (
@@ -108,8 +109,7 @@ def step(
   gaussians, opt_state = optimizer.update(
     state.gaussians, gradient, state.opt_state, config.rates, state.step, config.iterations
   )
-  if config.opacity_decay < 1.0:
-    gaussians = density.decay_opacity(gaussians, config.opacity_decay)
+  gaussians = inexact_fits.fade_opacity(gaussians, problem.inexact, config)
   if config.noise > 0:
     rate = optimizer.position_rate(config.rates, state.step, config.iterations)
     gaussians = density.explore(gaussians, _step_keys(state)[2], config.noise * rate)
@@ -120,6 +120,7 @@ def step(
   if poses is not None:
     real = real_views(problem.views)
     poses = update_poses(poses, by_twist, problem.views.cameras, real, state.step, config)
+    poses = inexact_fits.hold_exact(poses, problem.inexact)
   state = dataclasses.replace(
     state,
     step=state.step + 1,
@@ -167,7 +168,7 @@ def _gradient(
 
   twists = state.poses.twists if state.poses else None
   (gradient, by_twist), metrics = jax.grad(objective, (0, 1), has_aux=True)(state.gaussians, twists)
-  pressure = jax.grad(regularizer)(state.gaussians, state.alive, config)
+  pressure = jax.grad(regularizer)(state.gaussians, state.alive, config, problem.inexact)
   return jax.tree.map(jnp.add, gradient, pressure), by_twist, metrics
 
 

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxsplat_mouse import gaussians as gs
 from jaxsplat_mouse import losses
 from jaxsplat_mouse.cameras import Cameras
+from jaxsplat_mouse.fit import inexact_fits
 from jaxsplat_mouse.fit.config import FitConfig
 from jaxsplat_mouse.gaussians import Gaussians
 from jaxsplat_mouse.ops.photometric.api import photometric
@@ -94,12 +95,14 @@ class Problem:
     footprint: () width of a full-resolution pixel at the scene's origin, world units; the median
       over the views.
     filter_width: () of the screen-space filter, world units, see `rendering.render`.
+    inexact: () bool, see `inexact_fits`; None in a batch without inexact scenes.
   """
 
   views: TargetViews
   area: jax.Array
   footprint: jax.Array
   filter_width: jax.Array
+  inexact: jax.Array | None = None
 
 
 def problem_at(scene: Scene, resolution: int, config: FitConfig) -> Problem:
@@ -120,6 +123,7 @@ def problem_at(scene: Scene, resolution: int, config: FitConfig) -> Problem:
     area=1.0 / jnp.maximum(covered, 1e-3),
     footprint=footprint,
     filter_width=resolution * config.low_pass**0.5 * footprint,
+    inexact=None if scene.inexact is None else jnp.asarray(scene.inexact).any(),
   )
 
 
@@ -225,9 +229,19 @@ def loss(
   return total, {**parts, "loss": total, "overflow": overflow.max()}
 
 
-def regularizer(gaussians: Gaussians, alive: jax.Array, config: FitConfig) -> jax.Array:
-  """Returns the pressure () of N Gaussians, those alive (N,), toward few and small ones."""
-  total = config.opacity_weight * losses.opacity_regularizer(gs.opacities(gaussians), alive)
+def regularizer(
+  gaussians: Gaussians, alive: jax.Array, config: FitConfig, inexact: jax.Array | None = None
+) -> jax.Array:
+  """Returns the pressure () of N Gaussians toward few and small ones.
+
+  Args:
+    gaussians: (N,).
+    alive: (N,) bool.
+    config: weights.
+    inexact: () bool, whether the scene is inexact.
+  """
+  weight = inexact_fits.opacity_weight(inexact, config)
+  total = weight * losses.opacity_regularizer(gs.opacities(gaussians), alive)
   return total + config.scale_weight * losses.scale_regularizer(gs.scales(gaussians), alive)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 
 from jaxsplat_mouse.fit.config import FitConfig
+from jaxsplat_mouse.fit.inexact_fits import OPACITY_DECAY, OPACITY_WEIGHT, POSE_RATE
 
 VARIANTS = ("preview", "photographs")
 PREVIEW_IMAGE_SIZE = 256  # pixels, of the built-in mouse and of the renders
@@ -42,10 +43,10 @@ def photographs(config: FitConfig) -> FitConfig:
   """
   return dataclasses.replace(
     config,
-    opacity_weight=0.3,
-    opacity_decay=0.999,
+    opacity_weight=OPACITY_WEIGHT,
+    opacity_decay=OPACITY_DECAY,
     whole_silhouettes=True,
-    pose_rate=6e-5,
+    pose_rate=POSE_RATE,
   )
 
 

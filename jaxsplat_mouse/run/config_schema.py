@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 # 1 or absent: until 0.1.0; 2 lacks `fit.whole_silhouettes`; in 3 `fit.warm_start` is a truth value;
-# 4 has `fit.mask_tolerance`
+# 4 has `fit.mask_tolerance` and lacks `fit.inexact_from`
 SCHEMA = 5
 
 # Keys that earlier schemas had: the value that has no effect, or that is a constant now.
@@ -40,7 +40,9 @@ REMOVED: dict[str, Any] = {
   "fit.mask_tolerance": 0,
 }
 # Keys that were added: the value that corresponds to the behaviour before the key existed.
-ADDED: dict[str, Any] = {"fit.whole_silhouettes": False}
+# `fit.inexact_from` has its default instead: it leaves exact scenes as they are, and the fits of
+# others stay valid until they are asked for again.
+ADDED: dict[str, Any] = {"fit.whole_silhouettes": False, "fit.inexact_from": 0.02}
 # Keys whose values were others: the value of today for each of them.
 CHANGED: dict[str, dict[Any, Any]] = {"fit.warm_start": {False: "off", True: "auto"}}
 # Keys that have an effect only if one of these other keys differs from its value in `REMOVED`.

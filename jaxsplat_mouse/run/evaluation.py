@@ -27,10 +27,10 @@ from jaxsplat_mouse.run.fit_progress import make_driver
 from jaxsplat_mouse.run.fit_store import SavedFit
 from jaxsplat_mouse.run.outputs import own_rgba, render_held_out, score_truth
 from jaxsplat_mouse.run.renders import render_rgba
-from jaxsplat_mouse.run.scene_input import SceneInput, start_fit
+from jaxsplat_mouse.run.scene_input import SceneInput, read_canonical_scene, start_fit
 from jaxsplat_mouse.run.settings import Settings
 from jaxsplat_mouse.run.workdir import Workdir
-from jaxsplat_mouse.scene import Scene, observed_pixels, transform_scene
+from jaxsplat_mouse.scene import Scene, observed_pixels
 
 HELD_OUT, LEAVE_ONE_OUT = "held-out views", "leave one camera out"
 _FOLDER, _METRICS_FILE = "evaluation", "metrics.json"
@@ -92,7 +92,8 @@ def evaluate_workdir(
         continue
       if truth is None:
         print_line(f"{name}: no held-out views, fitting again without each camera")
-        scene = transform_scene(scene, saved.similarity)
+        agreement = saved.info.get("agreement")
+        scene = read_canonical_scene(saved.source, saved.similarity, agreement)
         one, picture = _leave_one_out(saved, scene, _settings_of(config), print_line)
       else:
         one, picture = _score_held_out(saved, truth)

@@ -16,6 +16,7 @@ from jaxsplat_mouse.run.settings import Settings
 from jaxsplat_mouse.run.workdir import Workdir
 from jaxsplat_mouse.scene import Similarity
 
+_INFO = ("seed", "loss", "seconds", "warnings", "agreement")
 GAUSSIANS_FILE, SCENE_FILE = "gaussians.ply", "scene.json"
 
 
@@ -124,7 +125,7 @@ def load_fit(workdir: Workdir, name: str) -> SavedFit:
     similarity=similarity,
     gaussians=ply.read_gaussians(folder / GAUSSIANS_FILE),
     filter_width=_filter_width(folder / SCENE_FILE, value),
-    info={k: value[k] for k in ("seed", "loss", "seconds", "warnings") if k in value},
+    info={k: value[k] for k in _INFO if k in value},
   )
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import pathlib
 import time
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -182,8 +183,13 @@ def write_outputs(
       "num_gaussians": len(saved.gaussians.means),
       "bytes": _folder_bytes(workdir.dataset / saved.name),
       "warnings": list(saved.info.get("warnings", ())),
+      "agreement": _without_poses(saved.info.get("agreement")),
     },
   )
+
+
+def _without_poses(agreement: dict[str, Any] | None) -> dict[str, Any] | None:
+  return agreement and {k: v for k, v in agreement.items() if k != "world_to_camera"}
 
 
 def _score(renders: SceneRenders, settings: Settings) -> dict[str, float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import time
+from typing import Any
 
 from jaxsplat_mouse import canonical
 from jaxsplat_mouse.dataset import sources
@@ -13,6 +14,7 @@ from jaxsplat_mouse.errors import InputError
 from jaxsplat_mouse.fit.config import FitConfig
 from jaxsplat_mouse.fit.start import start_on_hull
 from jaxsplat_mouse.gaussians import Gaussians
+from jaxsplat_mouse.run import inexact_scenes
 from jaxsplat_mouse.run.settings import Settings
 from jaxsplat_mouse.runtime.background_compiler import BackgroundCompiler
 from jaxsplat_mouse.runtime.programs import Program
@@ -35,6 +37,7 @@ class SceneInput:
     gaussians: (N,) to start from; None until `prepare_scene` places them.
     seed: seed of all random numbers of the fit, 32 bits.
     warnings: suspicious properties of input that can be used all the same.
+    agreement: how far its views agree, see `inexact_scenes.Agreement.to_json`; None if unknown.
     seconds: wall time so far.
   """
 
@@ -45,6 +48,7 @@ class SceneInput:
   gaussians: Gaussians | None = None
   seed: int = 0
   warnings: tuple[str, ...] = ()
+  agreement: dict[str, Any] | None = None
   seconds: float = 0.0
 
   @property
@@ -70,6 +74,29 @@ def read_scene_input(source: Source) -> SceneInput:
     scene=to_uint8(scene),
     warnings=warnings,
     seconds=time.monotonic() - started,
+  )
+
+
+def check_views(read: SceneInput, config: FitConfig) -> SceneInput:
+  """Measures how far the views of a scene agree, on the host; see `inexact_scenes.treat_scene`.
+
+  Args:
+    read: the scene in the input's frame.
+    config: from when on a scene is inexact.
+
+  Returns:
+    the same scene if it is exact, otherwise marked as inexact and with refined poses.
+  """
+  started = time.monotonic()
+  scene, agreement = inexact_scenes.treat_scene(read.scene, config.inexact_from)
+  found = agreement.to_json()
+  noted = (inexact_scenes.describe_agreement(found),) if agreement.inexact else ()
+  return dataclasses.replace(
+    read,
+    scene=scene,
+    agreement=found,
+    warnings=(*read.warnings, *noted),
+    seconds=read.seconds + time.monotonic() - started,
   )
 
 
@@ -146,13 +173,21 @@ def compile_carving(compiler: BackgroundCompiler, scene: Scene, settings: Settin
   compiler.start(_carve, scene, settings.hull)
 
 
-def read_canonical_scene(source: Source, similarity: Similarity) -> Scene:
-  """Reads the views of a scene and moves them into the canonical frame of its earlier fit.
+def read_canonical_scene(
+  source: Source, similarity: Similarity, agreement: dict[str, Any] | None
+) -> Scene:
+  """Reads the views of a scene as an earlier fit took them, in its canonical frame.
+
+  Args:
+    source: of the scene.
+    similarity: input frame -> canonical frame.
+    agreement: what `check_views` found then; None if it was not asked.
 
   Raises:
     InputError: the scene cannot be read.
   """
-  return transform_scene(to_uint8(sources.read_source(source)[0]), similarity)
+  scene = inexact_scenes.apply_agreement(to_uint8(sources.read_source(source)[0]), agreement)
+  return transform_scene(scene, similarity)
 
 
 def scene_seed(seed: int, name: str) -> int:

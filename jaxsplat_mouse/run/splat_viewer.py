@@ -186,7 +186,7 @@ class StoredFits:
     saved = fit_store.load_fit(self._workdir, name)
     splats = to_splat_cloud(saved.gaussians)
     try:
-      scene = read_canonical_scene(saved.source, saved.similarity)
+      scene = read_canonical_scene(saved.source, saved.similarity, saved.info.get("agreement"))
     except InputError as error:
       return splats, [], str(error)
     photographs = [contact_sheet.rgba_to_rgb(view) for view in own_rgba(scene)]

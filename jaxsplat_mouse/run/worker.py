@@ -29,6 +29,7 @@ from jaxsplat_mouse.run.fit_store import SavedFit
 from jaxsplat_mouse.run.outputs import SceneRenders, scene_bytes
 from jaxsplat_mouse.run.scene_input import (
   SceneInput,
+  check_views,
   compile_carving,
   prepare_scene,
   read_canonical_scene,
@@ -135,7 +136,7 @@ class Worker:
       return None
     self._progress.stage(f"reading {name}")
     try:
-      read = read_scene_input(self._sources[name])
+      read = check_views(read_scene_input(self._sources[name]), self._settings.fit)
       compile_carving(self._compiler, read.scene, self._settings)
       return read
     except Exception as error:  # fails this scene alone
@@ -274,6 +275,7 @@ class Worker:
         "seed": one.seed,
         "loss": float(fitted.losses[index, -1]) if fitted.losses.size else float("nan"),
         "warnings": list(one.warnings),
+        "agreement": one.agreement,
         "seconds": {"prepare": one.seconds, "fit": seconds},
       },
     )
@@ -282,7 +284,7 @@ class Worker:
     """Renders a scene from the fit that an earlier run saved, and queues it for writing."""
     try:
       saved = fit_store.load_fit(self._workdir, name)
-      scene = read_canonical_scene(saved.source, saved.similarity)
+      scene = read_canonical_scene(saved.source, saved.similarity, saved.info.get("agreement"))
     except Exception as error:  # fails this scene alone
       self._events.failed(name, error)
       return
