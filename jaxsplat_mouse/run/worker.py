@@ -113,9 +113,10 @@ class Worker:
     self._fetchers = enter(FetchPool(_FETCHED_AT_ONCE, _ON_DEVICE)) if beside else None
     self._savers = enter(ThreadPoolExecutor(_SAVED_AT_ONCE, "saver"))
     self._writers: WriteQueue[SceneRecord] = enter(WriteQueue(events.written))
-    cold = dataclasses.replace(settings.fit, warm_start="off")  # the same programs either way
-    self._driver = make_driver(cold, settings.checkpoint)
-    self._continuation = make_driver(continuation_config(settings.fit), settings.checkpoint)
+    # Settings that no step looks at: the same programs either way.
+    plain = dataclasses.replace(settings.fit, warm_start="off", inexact_from=1.0)
+    self._driver = make_driver(plain, settings.checkpoint)
+    self._continuation = make_driver(continuation_config(plain), settings.checkpoint)
 
   def scale(self, name: str) -> float | None:
     """Returns canonical units per input unit of a scene; None if it has a scale of its own."""

@@ -7,16 +7,21 @@ import json
 import pathlib
 import shutil
 
+import jax
 import numpy as np
 import pytest
 
 from jaxsplat_mouse.capture import pose_refinement
 from jaxsplat_mouse.dataset import camera_file
 from jaxsplat_mouse.dataset.scene_records import latest_records
+from jaxsplat_mouse.dataset.sources import find_sources
 from jaxsplat_mouse.io import images
 from jaxsplat_mouse.procedural_mouse.mouse_scenes import input_cameras, make_scene
 from jaxsplat_mouse.run import inexact_scenes, job
+from jaxsplat_mouse.run.batches import stack_batch
 from jaxsplat_mouse.run.inexact_scenes import apply_agreement, treat_scene
+from jaxsplat_mouse.run.scene_input import check_views, prepare_scene, read_scene_input
+from jaxsplat_mouse.run.settings import Settings
 from jaxsplat_mouse.scene import Scene
 from tests.run_fixtures import results, tiny_config
 
@@ -111,11 +116,10 @@ def write_scene(folder: pathlib.Path, scene: Scene) -> None:
 
 
 def test_a_run_treats_one_scene_and_says_so(tmp_path: pathlib.Path, mouse: Scene) -> None:
-  """The exact scene has the same bytes with and without; a lost image is rendered again alike."""
+  """Both are fitted in one batch; a treated scene that is lost is rendered again alike."""
   write_scene(tmp_path / "in" / "exact", mouse)
   write_scene(tmp_path / "in" / "turned", turned(mouse))
   config = tiny_config(str(tmp_path / "in"))
-  config.batch.scenes = "1"
   assert job.run(config, tmp_path / "w") == 0
   made = latest_records(tmp_path / "w" / "dataset")
   exact, inexact = made["exact"].extra, made["turned"].extra
@@ -132,8 +136,15 @@ def test_a_run_treats_one_scene_and_says_so(tmp_path: pathlib.Path, mouse: Scene
   assert again.metrics == made["turned"].metrics
   assert again.extra["agreement"] == inexact["agreement"]
 
-  config.fit.inexact_from = 1.0
-  shutil.rmtree(tmp_path / "in" / "turned")
-  assert job.run(config, tmp_path / "never") == 0
-  never = results(tmp_path / "never")
-  assert never == {path: value for path, value in before.items() if "/exact/" in path}
+
+def test_an_exact_scene_begins_its_fit_as_if_nothing_were_measured(
+  tmp_path: pathlib.Path, mouse: Scene
+) -> None:
+  write_scene(tmp_path / "exact", mouse)
+  settings = Settings.from_config(tiny_config(str(tmp_path)))
+  read = read_scene_input(find_sources(tmp_path)[0])
+  measured = check_views(read, settings.fit)
+  assert measured.agreement is not None and measured.agreement["decision"] == "exact"
+  begun = [stack_batch([prepare_scene(r, settings)], settings.fit) for r in (read, measured)]
+  assert jax.tree.structure(begun[0]) == jax.tree.structure(begun[1])
+  jax.tree.map(np.testing.assert_array_equal, *begun)
