@@ -119,7 +119,7 @@ class FitConfig:
   whole_silhouettes: bool = False
   pose_rate: float = 0.0
   views_per_step: int = 2
-  warm_start: str = "auto"
+  warm_start: str = "off"
   tile_entries: float = 8.0
 
   def __post_init__(self) -> None:
