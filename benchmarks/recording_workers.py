@@ -1,4 +1,4 @@
-"""A pool of processes that compute on the CPU, each on cores of its own, for `recordings.py`."""
+"""A pool of processes that compute on the CPU, each on cores of its own, for films of mice."""
 
 from __future__ import annotations
 

@@ -9,12 +9,11 @@ import math
 import os
 import pathlib
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 
 import numpy as np
 
 from benchmarks import mice, quality
+from benchmarks.recording_workers import cpu_workers
 from jaxsplat_mouse.procedural_mouse.mouse import Mouse, make_mouse, walking
 from jaxsplat_mouse.procedural_mouse.mouse_scenes import input_cameras
 
@@ -63,8 +62,7 @@ def trials(
   make = functools.partial(_render, size=size, views=views, cache=cache)
   rig = input_cameras(image_size=size)
   groups = [(np.arange(views), mice.novel_cameras(size, views))]
-  # Rendering runs in NumPy; new processes must not inherit the device of this one.
-  with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as pool:
+  with cpu_workers(os.cpu_count() or 1, 0) as pool:
     images = list(pool.map(make, frames))
   found = []
   for frame, (own, truth) in zip(frames, images, strict=True):

@@ -120,7 +120,7 @@ class FitConfig:
   pose_rate: float = 0.0
   inexact_from: float = 0.02
   views_per_step: int = 2
-  warm_start: str = "auto"
+  warm_start: str = "off"
   tile_entries: float = 8.0
 
   def __post_init__(self) -> None:

@@ -110,6 +110,7 @@ def test_a_begun_batch_keeps_its_starts(tmp_path):
 def test_shards_are_blocks_of_moments():
   found = [Source(name=name, recording="r") for name in _NAMES]
   config = tiny_config()
+  config.fit.warm_start = "auto"
   parts = []
   for i in range(4):
     config.data.shard = f"{i}/4"
@@ -171,6 +172,7 @@ def walk(tmp_path: pathlib.Path, monkeypatch: Monkeypatch) -> Any:
   monkeypatch.setattr(frame_order, "FEWEST", 4)
   monkeypatch.setattr(frame_order, "_SEGMENTS", 2)
   config = tiny_config(str(_write_walk(tmp_path / "walk", 6)))
+  config.fit.warm_start = "auto"
   config.report.contact_sheets = False
   return config
 

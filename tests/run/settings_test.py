@@ -10,11 +10,14 @@ from ml_collections import ConfigDict
 
 from configs import default
 from jaxsplat_mouse.errors import ConfigError
+from jaxsplat_mouse.run.config_files import TRAINING_NAMES
 from jaxsplat_mouse.run.config_keys import closest, differences, flatten
 from jaxsplat_mouse.run.settings import Settings
 
 FOLDER = pathlib.Path(__file__).resolve().parents[2] / "configs"
-CONFIGS = sorted(path for path in FOLDER.glob("*.py") if path.stem != "__init__")
+CONFIGS = sorted(
+  path for path in FOLDER.glob("*.py") if path.stem not in ("__init__", *TRAINING_NAMES)
+)
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
