@@ -11,7 +11,6 @@ left-out cameras, on average, agree better with poses that the others found with
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 from typing import Any
 
 import numpy as np
@@ -113,8 +112,6 @@ def _not_measured(scene: Scene, inexact_from: float) -> str:
     return "not measured"
   if scene.hidden is not None:  # outlines that end at another animal refuse rays without any fault
     return "not measured: animals hide each other"
-  if importlib.util.find_spec("cv2") is None:
-    return "not measured: needs OpenCV, which the extra `video` installs"
   return "" if _largest_side(scene) >= _SMALLEST else "not measured: silhouettes are small"
 
 
