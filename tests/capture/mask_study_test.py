@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,8 @@ from jaxsplat_mouse.capture.raw_capture import Capture
 from jaxsplat_mouse.errors import InputError
 from jaxsplat_mouse.io import images
 from tests.capture.matte_fixtures import make_alpha, make_plate, move, photograph
-from tests.capture.preparation_test import prepare, recording, written
+from tests.capture.preparation_test import prepare as prepare_all
+from tests.capture.preparation_test import recording, written
 from tests.capture.recording_fixtures import make_rig, write_images
 
 MOMENTS = 9
@@ -31,6 +33,11 @@ def rewrite_masks(capture: Capture, pixels: float) -> None:
       signed = np.where(inside > 0, 0.5 - deep, far - 0.5)
       soft = np.round(255 * np.clip(0.5 + pixels - signed, 0, 1)).astype(np.uint8)
       path.write_bytes(images.encode_png(soft))
+
+
+def prepare(capture: Capture, output: pathlib.Path, **options: Any) -> tuple[int, str]:
+  """Prepares with the masks' part alone: poses, times and colours of the cameras stay."""
+  return prepare_all(capture, output, **options, refine="off", sync="off", exposure="off")
 
 
 @pytest.fixture
